@@ -1,0 +1,180 @@
+//! OWNS the command line: argv to [`Args`]. Syntax only: opens nothing, reads no environment.
+
+use lexopt::{Arg, Parser, ValueExt};
+use std::ffi::OsString;
+
+pub(crate) const HELP: &str = include_str!("help.txt");
+
+/// Every option that takes a value: its name, the short form, and the variable that says the same.
+pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 16] = [
+    (Key::FromFile, "from-file", Some('f'), "FROM_FILE"),
+    (Key::Port, "port", Some('p'), "PORT"),
+    (Key::ListenAddress, "listen-address", None, "LISTEN_ADDRESS"),
+    (Key::LogLevel, "log-level", None, "LOG_LEVEL"),
+    (Key::Server, "server", None, "KUBE_SERVER"),
+    (Key::Namespace, "namespace", Some('n'), "NAMESPACE"),
+    (Key::TokenFile, "token-file", None, "TOKEN_FILE"),
+    (Key::CertificateAuthority, "certificate-authority", None, "CERTIFICATE_AUTHORITY"),
+    (Key::DryRun, "dry-run", None, "DRY_RUN"),
+    (Key::MaxBodyBytes, "max-body-bytes", None, "MAX_BODY_BYTES"),
+    (Key::MaxConnections, "max-connections", None, "MAX_CONNECTIONS"),
+    (Key::MaxFilterMemory, "max-filter-memory", None, "MAX_FILTER_MEMORY"),
+    (Key::MaxFilterTime, "max-filter-time", None, "MAX_FILTER_TIME"),
+    (Key::RequestTimeout, "request-timeout", None, "REQUEST_TIMEOUT"),
+    (Key::ShutdownDelay, "shutdown-delay", None, "SHUTDOWN_DELAY"),
+    // an argument, but it has its place in the same table of what was said
+    (Key::Filter, "", None, ""),
+];
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Key {
+    FromFile,
+    Port,
+    ListenAddress,
+    LogLevel,
+    Server,
+    Namespace,
+    TokenFile,
+    CertificateAuthority,
+    DryRun,
+    MaxBodyBytes,
+    MaxConnections,
+    MaxFilterMemory,
+    MaxFilterTime,
+    RequestTimeout,
+    ShutdownDelay,
+    Filter,
+}
+
+/// What was typed.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Args {
+    values: [Option<OsString>; OPTIONS.len()],
+    pub(crate) check: bool,
+}
+
+impl Args {
+    pub(crate) fn get(&self, key: Key) -> Option<&OsString> {
+        self.values[key as usize].as_ref()
+    }
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) enum Command {
+    Help,
+    Version,
+    Run(Args),
+}
+
+/// Of a repeated option the last wins.
+///
+/// Errors: all problems, a line each.
+pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command, Vec<String>> {
+    let mut parser = Parser::from_args(argv);
+    let mut args = Args::default();
+    let mut problems = Vec::new();
+    loop {
+        match parser.next() {
+            Ok(None) => break,
+            Ok(Some(Arg::Short('h') | Arg::Long("help"))) => return Ok(Command::Help),
+            Ok(Some(Arg::Short('V') | Arg::Long("version"))) => return Ok(Command::Version),
+            Ok(Some(Arg::Long("check"))) => args.check = true,
+            Ok(Some(Arg::Value(filter))) => {
+                let place = &mut args.values[Key::Filter as usize];
+                if place.is_some() {
+                    problems.push(format!("unexpected argument {filter:?}: there is one filter"));
+                }
+                place.get_or_insert(filter);
+            }
+            Ok(Some(option)) => {
+                let known = OPTIONS.iter().find(|(key, long, short, _)| match option {
+                    Arg::Long(typed) => *key != Key::Filter && typed == *long,
+                    Arg::Short(typed) => Some(typed) == *short,
+                    Arg::Value(_) => false,
+                });
+                let Some((key, ..)) = known else {
+                    problems.push(option.unexpected().to_string());
+                    continue;
+                };
+                match parser.value() {
+                    Ok(value) => args.values[*key as usize] = Some(value),
+                    Err(error) => problems.push(error.to_string()),
+                }
+            }
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    if problems.is_empty() { Ok(Command::Run(args)) } else { Err(problems) }
+}
+
+/// As text.
+///
+/// Errors: not UTF-8.
+pub(crate) fn text(value: &OsString) -> Result<String, String> {
+    value.clone().string().map_err(|_| format!("{value:?} is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(argv: &[&str]) -> Result<Command, Vec<String>> {
+        parse(argv.iter().map(OsString::from))
+    }
+
+    fn args(argv: &[&str]) -> Args {
+        match run(argv) {
+            Ok(Command::Run(args)) => args,
+            other => panic!("{argv:?} gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_option_is_taken_in_every_form_and_the_last_wins() {
+        for (at, (key, long, short, variable)) in OPTIONS.iter().enumerate() {
+            assert_eq!(*key as usize, at, "the table is in the order of the keys");
+            if *key == Key::Filter {
+                continue;
+            }
+            let option = format!("--{long}");
+            assert_eq!(args(&[&option, "a"]).get(*key).unwrap(), "a");
+            assert_eq!(args(&[&option, "a", &format!("{option}=b")]).get(*key).unwrap(), "b");
+            assert_eq!(args(&["."]).get(*key), None);
+            assert_eq!(run(&[&option]).unwrap_err(), [format!("missing argument for option '{option}'")]);
+            assert!(HELP.contains(&option), "help names {option}");
+            assert!(HELP.contains(&format!("[env: {variable}]")), "help names {variable}");
+            if let Some(short) = short {
+                assert_eq!(args(&[&format!("-{short}a")]).get(*key).unwrap(), "a");
+                assert!(HELP.contains(&format!("-{short}, {option}")), "help names -{short}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_option_in_help_is_taken() {
+        for word in HELP.split_whitespace().filter(|word| word.starts_with("--")) {
+            let known = OPTIONS.iter().any(|(_, long, ..)| word == format!("--{long}"));
+            assert!(known || ["--help", "--version", "--check"].contains(&word), "{word}");
+        }
+    }
+
+    #[test]
+    fn all_problems_are_told() {
+        let problems = run(&["--nope", "-x", ".", "..", "--port"]).unwrap_err();
+        let want = [
+            "invalid option '--nope'",
+            "invalid option '-x'",
+            "unexpected argument \"..\": there is one filter",
+            "missing argument for option '--port'",
+        ];
+        assert_eq!(problems, want);
+    }
+
+    #[test]
+    fn the_rest() {
+        assert_eq!(run(&["-h", "--nope"]), Ok(Command::Help));
+        assert_eq!(run(&["--version"]), Ok(Command::Version));
+        assert!(args(&["--check"]).check);
+        assert_eq!(args(&["--", "-x"]).get(Key::Filter).unwrap(), "-x");
+    }
+}

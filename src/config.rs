@@ -1,0 +1,331 @@
+//! From arguments and environment to what the program works with: checks everything, opens every file, and tells all problems at once.
+
+use crate::cli::{Args, Key, OPTIONS, text};
+use crate::filter::{self, Filter, Limits, Source};
+use crate::kube::{ApiServer, check_url, is_loopback};
+use crate::manifest::is_label;
+use log::LevelFilter;
+use std::ffi::OsString;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+const DEFAULT_FILTER: &str = include_str!("default.jq");
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// Where kubectl proxy listens by default.
+const KUBECTL_PROXY: &str = "http://127.0.0.1:8001";
+const PORT: u16 = 8000;
+/// What GitHub sends at most in a webhook.
+const MAX_BODY_BYTES: usize = 25 << 20;
+const BODY_BYTES: usize = 2 << 20;
+const CONNECTIONS: usize = 1024;
+/// Each has a slot of 24 bytes, waiting or not.
+const MAX_CONNECTIONS: usize = 1 << 20;
+const FILTER_MEMORY: usize = 16 << 20;
+/// Less, and no filter of use can run.
+const MIN_FILTER_MEMORY: usize = 64 << 10;
+const MAX_FILTER_MEMORY: usize = 1 << 30;
+const FILTER_TIME: Duration = Duration::from_secs(2);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longer durations are typing errors; also they fit every clock.
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum DryRun {
+    None,
+    /// Answer with the manifest, call nothing.
+    Client,
+    /// The API server validates, nothing is stored.
+    Server,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Listen {
+    /// IPv6 and IPv4.
+    All,
+    Ip(IpAddr),
+}
+
+/// Checked settings, with what they name opened, read and compiled.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) listen: Listen,
+    pub(crate) port: u16,
+    pub(crate) log_level: LevelFilter,
+    pub(crate) filter: Filter,
+    pub(crate) namespace: String,
+    pub(crate) dry_run: DryRun,
+    /// None with `--dry-run=client`.
+    pub(crate) api_server: Option<Arc<ApiServer>>,
+    pub(crate) max_body_bytes: usize,
+    pub(crate) max_connections: usize,
+    pub(crate) request_timeout: Duration,
+    pub(crate) shutdown_delay: Duration,
+    pub(crate) check_only: bool,
+    /// For the log, once it is open.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Why there is no [`Config`].
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Problems {
+    /// Bad options and variables.
+    pub(crate) usage: Vec<String>,
+    /// What could not be done.
+    pub(crate) failed: Vec<String>,
+}
+
+/// Reads settings one by one and keeps the problems.
+struct Reader<'a> {
+    args: &'a Args,
+    environment: &'a dyn Fn(&str) -> Option<OsString>,
+    problems: Problems,
+}
+
+impl Reader<'_> {
+    fn variable(&self, name: &str) -> Option<OsString> {
+        (self.environment)(name).filter(|value| !value.is_empty())
+    }
+
+    /// A setting as text, and how the operator spelled it.
+    fn text(&mut self, key: Key) -> Option<(String, String)> {
+        let (_, long, _, variable) = OPTIONS[key as usize];
+        let (value, spelled) = match self.args.get(key) {
+            Some(value) if key == Key::Filter => (value.clone(), "FILTER".to_owned()),
+            Some(value) => (value.clone(), format!("--{long}")),
+            None => (self.variable(variable).filter(|_| !variable.is_empty())?, variable.to_owned()),
+        };
+        match text(&value) {
+            Ok(value) => Some((value, spelled)),
+            Err(error) => {
+                self.problems.usage.push(format!("{spelled}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn parsed<T>(&mut self, key: Key, default: T, parse: impl FnOnce(&str) -> Result<T, String>) -> T {
+        let Some((value, spelled)) = self.text(key) else { return default };
+        parse(&value).unwrap_or_else(|why| {
+            self.problems.usage.push(format!("{spelled}: {value:?} {why}"));
+            default
+        })
+    }
+
+    fn number(&mut self, key: Key, default: usize, min: usize, max: usize) -> usize {
+        self.parsed(key, default, |value| match value.parse() {
+            Ok(number) if (min..=max).contains(&number) => Ok(number),
+            _ => Err(format!("is not a number from {min} to {max}")),
+        })
+    }
+
+    fn duration(&mut self, key: Key, default: Duration, min: Duration) -> Duration {
+        self.parsed(key, default, |value| match duration(value) {
+            Some(duration) if duration >= min && duration <= MAX_DURATION => Ok(duration),
+            Some(_) => Err(format!("is not between {min:?} and {}h", MAX_DURATION.as_secs() / 3600)),
+            None => Err("is not a duration like 30s, 500ms or 1m30s".into()),
+        })
+    }
+
+    fn path(&mut self, key: Key) -> Option<PathBuf> {
+        self.text(key).map(|(path, _)| PathBuf::from(path))
+    }
+}
+
+/// `30`, `30s`, `500ms`, `1m30s`, `2h`.
+fn duration(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let unit_at = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, after) = rest.split_at(unit_at);
+        let number: u32 = number.parse().ok()?;
+        let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let unit = match &after[..end] {
+            "ms" => Duration::from_millis(1),
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_secs(60),
+            "h" => Duration::from_secs(3600),
+            _ => return None,
+        };
+        total = total.checked_add(unit.checked_mul(number)?)?;
+        rest = &after[end..];
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+/// `environment` gives the value of a variable.
+///
+/// Errors: all problems.
+pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Config, Problems> {
+    let mut reader = Reader { args, environment, problems: Problems::default() };
+    let mut warnings = Vec::new();
+    let in_cluster = in_cluster_url(&reader);
+
+    let default_listen = if in_cluster.is_some() { Listen::All } else { Listen::Ip(Ipv4Addr::LOCALHOST.into()) };
+    let listen = reader.parsed(Key::ListenAddress, default_listen, |value| match value {
+        "all" => Ok(Listen::All),
+        ip => {
+            ip.trim_matches(['[', ']']).parse().map(Listen::Ip).map_err(|_| "is neither an IP address nor all".into())
+        }
+    });
+    let port =
+        reader.parsed(Key::Port, PORT, |value| value.parse().map_err(|_| "is not a port from 0 to 65535".into()));
+    let log_level = reader.parsed(Key::LogLevel, LevelFilter::Info, |value| {
+        value.parse().map_err(|_| "is not one of error, warn, info, debug, trace, off".into())
+    });
+    let dry_run = reader.parsed(Key::DryRun, DryRun::None, |value| match value {
+        "none" => Ok(DryRun::None),
+        "client" => Ok(DryRun::Client),
+        "server" => Ok(DryRun::Server),
+        _ => Err("is not one of none, client, server".into()),
+    });
+    let max_body_bytes = reader.number(Key::MaxBodyBytes, BODY_BYTES, 1, MAX_BODY_BYTES);
+    let max_connections = reader.number(Key::MaxConnections, CONNECTIONS, 1, MAX_CONNECTIONS);
+    let memory = reader.number(Key::MaxFilterMemory, FILTER_MEMORY, MIN_FILTER_MEMORY, MAX_FILTER_MEMORY);
+    let time = reader.duration(Key::MaxFilterTime, FILTER_TIME, Duration::from_millis(1));
+    let request_timeout = reader.duration(Key::RequestTimeout, REQUEST_TIMEOUT, Duration::from_millis(1));
+    let shutdown_delay = reader.duration(Key::ShutdownDelay, Duration::ZERO, Duration::ZERO);
+
+    let default_namespace = service_account_namespace(dry_run).unwrap_or_else(|| "default".to_owned());
+    let namespace = reader.parsed(Key::Namespace, default_namespace, |value| match is_label(value) {
+        true => Ok(value.to_owned()),
+        false => Err("is not a DNS-1123 label".into()),
+    });
+
+    let api_server = api_server(&mut reader, dry_run, in_cluster, &mut warnings);
+    let limits =
+        Limits { steps: filter::MAX_STEPS, memory, time, stack: filter::RUN_STACK, output: filter::MAX_OUTPUT };
+    let filter = filter(&mut reader, limits, &mut warnings);
+
+    let problems = reader.problems;
+    match (filter, api_server) {
+        (Some(filter), Some(api_server)) if problems == Problems::default() => Ok(Config {
+            listen,
+            port,
+            log_level,
+            filter,
+            namespace,
+            dry_run,
+            api_server,
+            max_body_bytes,
+            max_connections,
+            request_timeout,
+            shutdown_delay,
+            check_only: args.check,
+            warnings,
+        }),
+        _ => Err(problems),
+    }
+}
+
+/// As client-go builds it.
+fn in_cluster_url(reader: &Reader<'_>) -> Option<String> {
+    let part = |name| reader.variable(name).and_then(|value| value.into_string().ok());
+    let (host, port) = (part("KUBERNETES_SERVICE_HOST")?, part("KUBERNETES_SERVICE_PORT")?);
+    let is_ipv6 = host.contains(':') && !host.starts_with('[');
+    Some(if is_ipv6 { format!("https://[{host}]:{port}") } else { format!("https://{host}:{port}") })
+}
+
+fn service_account_namespace(dry_run: DryRun) -> Option<String> {
+    if dry_run == DryRun::Client {
+        return None;
+    }
+    let namespace = read_text(&Path::new(SERVICE_ACCOUNT).join("namespace"), 256).ok()?;
+    Some(namespace.trim().to_owned()).filter(|namespace| is_label(namespace))
+}
+
+/// None: there was a problem. Some(None): none is needed.
+fn api_server(
+    reader: &mut Reader<'_>,
+    dry_run: DryRun,
+    in_cluster: Option<String>,
+    warnings: &mut Vec<String>,
+) -> Option<Option<Arc<ApiServer>>> {
+    let default = in_cluster.unwrap_or_else(|| KUBECTL_PROXY.to_owned());
+    let (url, spelled) = reader
+        .text(Key::Server)
+        .unwrap_or_else(|| (default, "KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT".into()));
+    let token_file = reader.path(Key::TokenFile);
+    let ca_file = reader.path(Key::CertificateAuthority);
+    if let Err(why) = check_url(&url) {
+        reader.problems.usage.push(format!("{spelled}: {url:?} is not a URL of an API server: {why}"));
+        return None;
+    }
+    if dry_run == DryRun::Client {
+        return Some(None);
+    }
+    let service_account = |file| Some(Path::new(SERVICE_ACCOUNT).join(file));
+    let (token_file, ca_file) = if url.starts_with("https://") {
+        (token_file.or_else(|| service_account("token")), ca_file.or_else(|| service_account("ca.crt")))
+    } else {
+        if token_file.is_some() && !is_loopback(&url) {
+            warnings.push(format!("the token goes to {url} without encryption"));
+        }
+        (token_file, None)
+    };
+    match ApiServer::new(&url, token_file, ca_file) {
+        Ok(api_server) => Some(Some(Arc::new(api_server))),
+        Err(errors) => {
+            let hint = |error: String| {
+                let option = if error.contains("token file") { "--token-file" } else { "--certificate-authority" };
+                if error.contains(SERVICE_ACCOUNT) { format!("{error}; see {option}") } else { error }
+            };
+            reader.problems.failed.extend(errors.into_iter().map(hint));
+            None
+        }
+    }
+}
+
+/// None: there was a problem.
+fn filter(reader: &mut Reader<'_>, limits: Limits, warnings: &mut Vec<String>) -> Option<Filter> {
+    let file = reader.text(Key::FromFile).map(|(file, _)| file);
+    let argument = reader.text(Key::Filter).map(|(filter, _)| filter);
+    let code;
+    let source = match (&file, &argument) {
+        (Some(file), argument) => {
+            if argument.is_some() {
+                warnings.push(format!("the filter comes from `{file}`; the argument is not used"));
+            }
+            match read_text(Path::new(file), 1 << 20) {
+                Ok(text) => code = text,
+                Err(error) => {
+                    reader.problems.failed.push(format!("cannot read filter `{file}`: {error}"));
+                    return None;
+                }
+            }
+            let parent = Path::new(file).parent().filter(|parent| !parent.as_os_str().is_empty());
+            Source { code: &code, name: file, folder: Some(parent.unwrap_or(Path::new("."))) }
+        }
+        (None, Some(argument)) => Source { code: argument, name: "<argument>", folder: None },
+        (None, None) => {
+            warnings.push("no filter was given; the default filter makes demonstration Jobs".to_owned());
+            Source { code: DEFAULT_FILTER, name: "<default>", folder: None }
+        }
+    };
+    match Filter::compile(source, limits) {
+        Ok(filter) => Some(filter),
+        Err(errors) => {
+            reader.problems.failed.push(errors);
+            None
+        }
+    }
+}
+
+/// Errors: also for what is longer than `max` bytes.
+fn read_text(path: &Path, max: u64) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(max + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > max {
+        return Err(std::io::Error::other(format!("longer than {max} bytes")));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! The use case: what a request asks for ([`plan`]), what to do after each answer of the API server ([`next`]), both pure, and the
+//! one loop that performs calls ([`perform`]).
+
+mod next;
+
+use next::{Aim, Answer, Call, Step, Tries, next};
+
+use crate::config::{Config, DryRun};
+use crate::filter::{Input, Outcome as Run, hex};
+use crate::http::{Reply, Request, query_pairs};
+use crate::kube::{Client, Create};
+use crate::manifest::{self, Manifest, Name};
+use crate::route::{Route, check_headers};
+use crate::status::{Reason, Status};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::time::Instant;
+
+/// Headers that a filter does not see: they are credentials for somebody else.
+const HIDDEN_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
+
+/// What a request asks for.
+#[derive(Debug)]
+pub(crate) enum Dispatch {
+    /// Make this Job, and have its name.
+    Create { manifest: Manifest, fingerprint: String },
+    /// Tell the status of the Job of this name, which is a DNS-1123 label.
+    Lookup(String),
+}
+
+/// Errors: what the caller is told instead.
+pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Instant) -> Result<Dispatch, Status> {
+    check_headers(route, request)?;
+    match route {
+        Route::Job(id) if manifest::is_label(id) => Ok(Dispatch::Lookup(id.clone())),
+        Route::Dispatch(path) => plan_create(config, path, request, until),
+        Route::Job(_) | Route::Live | Route::Ready => Err(next::no_such_job()),
+    }
+}
+
+fn plan_create(config: &Config, path: &str, request: &Request, until: Instant) -> Result<Dispatch, Status> {
+    let described = || describe(request, path);
+    let input = Input { body: request.body(), path, request: &described, start_by: until };
+    let (output, canonical) = match config.filter.run(&input) {
+        Run::Output { json, canonical } => (json, canonical),
+        other => return Err(filter_status(other)),
+    };
+    let fingerprint = fingerprint(path, request.query(), &canonical);
+    let manifest = manifest::check(&output, &config.namespace, &fingerprint)?;
+    Ok(Dispatch::Create { manifest, fingerprint })
+}
+
+/// `$REQUEST`.
+fn describe(request: &Request, path: &str) -> Value {
+    let query: Map<String, Value> = query_pairs(request.query()).map(|(name, value)| (name, value.into())).collect();
+    let mut headers = Map::new();
+    for (name, value) in request.headers() {
+        let name = name.to_ascii_lowercase();
+        if HIDDEN_HEADERS.contains(&name.as_str()) {
+            continue;
+        }
+        let value = String::from_utf8_lossy(value);
+        match headers.get_mut(&name) {
+            Some(Value::String(before)) => {
+                before.push_str(", ");
+                before.push_str(&value);
+            }
+            _ => {
+                headers.insert(name, value.into());
+            }
+        }
+    }
+    json!({
+        "method": request.method(),
+        "path": path,
+        "query": query,
+        "query_string": request.query(),
+        "headers": headers,
+    })
+}
+
+/// Tells requests apart: the same path, query string and JSON value give the same.
+fn fingerprint(path: &str, query: &str, canonical_body: &[u8]) -> String {
+    let mut hash = Sha256::new();
+    for part in [path.as_bytes(), query.as_bytes(), canonical_body] {
+        hash.update((part.len() as u64).to_be_bytes()); // so that no two different triples run together
+        hash.update(part);
+    }
+    hex(&hash.finalize())
+}
+
+fn filter_status(run: Run) -> Status {
+    match run {
+        Run::Error { message, details } => Status { details, ..Status::new(Reason::FilterError, message) },
+        Run::Nothing => Status::new(Reason::FilterEmpty, "the filter gave no manifest for this request"),
+        Run::Limit(limit) => {
+            Status::new(Reason::FilterLimit, format!("the filter needs too much for this request: limit of {limit}"))
+        }
+        Run::Many => manifest::operators_mistake("there is more than one"),
+        Run::Unwritable(why) => manifest::operators_mistake(why),
+        Run::BodyTooLarge => {
+            Status::new(Reason::RequestEntityTooLarge, "the body is too large as a value; see --max-filter-memory")
+        }
+        Run::BadBody(why) => Status::new(Reason::BadRequest, format!("the body is not JSON: {why}")),
+        Run::NoSeat => Status::new(Reason::Overloaded, "too many requests wait for the filter"),
+        Run::Defect(what) => internal_error(&what),
+        Run::Output { .. } => internal_error("an output was taken for an error"),
+    }
+}
+
+/// A defect of ours; what it was is for the log.
+pub(crate) fn internal_error(what: &str) -> Status {
+    Status::new(Reason::InternalError, "internal error; the log says more").with_note(what)
+}
+
+/// Performs calls until there is an answer. The one place that does. Without a client (`--dry-run=client`) it makes none.
+pub(crate) fn perform(config: &Config, client: Option<&mut Client>, dispatch: Dispatch, until: Instant) -> Reply {
+    let (mut manifest, name, fingerprint) = match dispatch {
+        Dispatch::Create { manifest, fingerprint } => (Some(manifest), String::new(), fingerprint),
+        Dispatch::Lookup(name) => (None, name, String::new()),
+    };
+    let nonce = format!("{:016x}{:016x}", random(), random());
+    let mut attempt = Attempt { name, json: Vec::new() };
+    let Some(client) = client else {
+        let Some(manifest) = &mut manifest else { return next::no_such_job().into() };
+        attempt.draw(manifest, None);
+        return Reply { job: Some(attempt.name), ..Reply::json(200, attempt.json) };
+    };
+    let aim = match &manifest {
+        Some(manifest) => Aim::Create {
+            fingerprint: &fingerprint,
+            nonce: &nonce,
+            is_generated: matches!(manifest.name, Name::Generated(_)),
+            is_dry_run: config.dry_run == DryRun::Server,
+        },
+        None => Aim::Lookup,
+    };
+    let how = if config.dry_run == DryRun::Server { Create::DryRun } else { Create::Store };
+    let (mut tries, mut last) = (Tries::default(), None);
+    loop {
+        let (call, now) = match next(aim, tries, last.as_ref()) {
+            Step::Call(call, now) => (call, now),
+            Step::Answer(Ok(answer)) => return reply(attempt.name, answer),
+            Step::Answer(Err(status)) => return Reply { job: Some(attempt.name), ..status.into() },
+        };
+        if let Some(manifest) = &mut manifest
+            && (attempt.json.is_empty() || now.draws > tries.draws)
+        {
+            attempt.draw(manifest, Some(&nonce));
+        }
+        tries = now;
+        let outcome = match call {
+            Call::Create => client.create(&config.namespace, &attempt.name, &attempt.json, how, until),
+            Call::Get => client.get(&config.namespace, &attempt.name, until),
+        };
+        last = Some((call, outcome));
+    }
+}
+
+/// A final name, and the manifest with it.
+struct Attempt {
+    name: String,
+    json: Vec<u8>,
+}
+
+impl Attempt {
+    fn draw(&mut self, manifest: &mut Manifest, nonce: Option<&str>) {
+        self.name = manifest.name.draw(random());
+        self.json = manifest.to_json(&self.name, nonce);
+    }
+}
+
+fn reply(name: String, answer: Answer) -> Reply {
+    let created = |code, body: Value| {
+        Reply::json(code, body.to_string().into_bytes()).with_header("Location", format!("/job/{name}"))
+    };
+    let reply = match answer {
+        Answer::Created => created(201, json!({"id": name})),
+        Answer::Same => created(200, json!({"id": name})),
+        Answer::Valid => created(200, json!({"id": name, "dryRun": true})),
+        Answer::Status(status) => Reply::json(200, json!({"id": name, "status": status}).to_string().into_bytes()),
+    };
+    Reply { job: Some(name), ..reply }
+}
+
+/// Random bits for names and nonces.
+pub(crate) fn random() -> u64 {
+    getrandom::u64().expect("the kernel has random bytes, as the TLS library needs too")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! OWNS jaq: compiles a filter once and runs it for each request, within limits. Knows neither HTTP nor Kubernetes.
+//!
+//! JSON in, JSON out. Whatever filter and body are, a run ends in bounded time and memory, and the process lives on
+//! (`filter/meter.rs` says how).
+
+mod access;
+mod arithmetic;
+mod compile;
+mod json;
+mod meter;
+mod natives;
+mod order;
+mod regex;
+mod rewrite;
+mod value;
+
+pub(crate) use compile::Source;
+pub(crate) use json::Unwritable;
+pub(crate) use meter::{Limits, Stop};
+pub(crate) use natives::hex;
+
+use jaq_core::{Ctx, Exn, Vars};
+use meter::{Data, Metered, Run, charge};
+use natives::ENVIRONMENT;
+use serde::Deserialize;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Condvar, LazyLock, Mutex};
+use std::time::Instant;
+use value::Value;
+
+/// Stack of a thread that runs filters. Half of it is for what a run builds, half for driving it: with less, nested iterators that
+/// were built shallow and driven deep met the end of the stack before the meter.
+pub(crate) const THREAD_STACK: usize = 4 << 20;
+pub(crate) const RUN_STACK: usize = THREAD_STACK / 2;
+/// Steps of a run: a few seconds at most, and a thousand times what an ordinary filter takes.
+pub(crate) const MAX_STEPS: u64 = 20_000_000;
+/// Bytes of the output: what a manifest may have. etcd takes 1.5 MiB, and the API server adds to it.
+pub(crate) const MAX_OUTPUT: usize = 1 << 20;
+/// Bytes of an error's message, and of its details as JSON.
+const MAX_MESSAGE: usize = 1024;
+/// What jaq holds per pending context: a few boxes, and a list of variables.
+const CONTEXT: usize = 384;
+const CONTEXT_VARIABLE: usize = 16;
+
+/// Runs at once: more would only share the cores, and each may hold its whole memory.
+pub(crate) fn most_runs() -> usize {
+    static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+    *CORES
+}
+
+/// A compiled filter, shared by all threads.
+pub(crate) struct Filter {
+    filter: jaq_core::Filter<Data>,
+    wants_request: bool,
+    per_context: usize,
+    limits: Limits,
+    seats: Seats,
+}
+
+impl std::fmt::Debug for Filter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Filter").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// What a filter is run on.
+pub(crate) struct Input<'a> {
+    /// `.`, as JSON text.
+    pub(crate) body: &'a [u8],
+    /// `$PATH`.
+    pub(crate) path: &'a str,
+    /// `$REQUEST`, made only for a filter that mentions it.
+    pub(crate) request: &'a dyn Fn() -> serde_json::Value,
+    /// Until when a run may wait for its turn.
+    pub(crate) start_by: Instant,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Outcome {
+    /// One output, as strict JSON; and the body as canonical JSON (sorted keys, no white space).
+    Output {
+        json: Vec<u8>,
+        canonical: Vec<u8>,
+    },
+    /// An error of the filter or of jq's, each at most 1 KiB.
+    Error {
+        message: String,
+        details: Option<serde_json::Value>,
+    },
+    /// No output: `empty`, `halt`.
+    Nothing,
+    /// More than one output.
+    Many,
+    Unwritable(Unwritable),
+    Limit(Stop),
+    /// The body became more than one run may hold.
+    BodyTooLarge,
+    /// The body is not JSON; what and where.
+    BadBody(String),
+    /// Too many runs wait.
+    NoSeat,
+    /// A defect of ours, or of jaq.
+    Defect(String),
+}
+
+impl Filter {
+    /// Errors: one text with all errors, each with file, line, column, source line and caret.
+    pub(crate) fn compile(source: Source<'_>, limits: Limits) -> Result<Self, String> {
+        LazyLock::force(&ENVIRONMENT);
+        let compiled = compile::compile(source)?;
+        Ok(Filter {
+            filter: compiled.filter,
+            wants_request: compiled.wants_request,
+            per_context: CONTEXT + CONTEXT_VARIABLE * compiled.variables,
+            limits,
+            seats: Seats { free: Mutex::new(most_runs()), freed: Condvar::new() },
+        })
+    }
+
+    /// Runs the filter on this thread, whose stack is of at least [`THREAD_STACK`].
+    pub(crate) fn run(&self, input: &Input<'_>) -> Outcome {
+        let Some(_seat) = self.seats.take(input.start_by) else { return Outcome::NoSeat };
+        let is_parsed = Cell::new(false);
+        let metered = Metered::start(&self.limits);
+        let done = catch_unwind(AssertUnwindSafe(|| self.run_metered(input, &is_parsed)));
+        drop(metered);
+        done.unwrap_or_else(|why| match why.downcast_ref::<Stop>() {
+            Some(stop) if is_parsed.get() => Outcome::Limit(*stop),
+            Some(_) => Outcome::BodyTooLarge,
+            None => Outcome::Defect(panic_text(&*why)),
+        })
+    }
+
+    fn run_metered(&self, input: &Input<'_>, is_parsed: &Cell<bool>) -> Outcome {
+        let body = match serde_json::from_slice::<Value>(input.body) {
+            Ok(body) => body,
+            Err(error) => return Outcome::BadBody(error.to_string()),
+        };
+        let canonical = body.to_canonical_json();
+        is_parsed.set(true);
+        let request = if self.wants_request { (input.request)() } else { serde_json::Value::Null };
+        let request = Value::deserialize(request).unwrap_or_default();
+        let variables = Vars::new([ENVIRONMENT.clone(), Value::string(input.path), request]);
+        charge(self.per_context); // for the run-time data that is made here, not cloned
+        let run = Run { lut: &self.filter.lut, per_context: self.per_context };
+        let mut outputs = self.filter.id.run((Ctx::<Data>::new(run, variables), body));
+        let output = match outputs.next() {
+            None => return Outcome::Nothing,
+            Some(Err(error)) => return raised(error),
+            Some(Ok(output)) => output,
+        };
+        match outputs.next() {
+            None => (),
+            Some(Err(error)) => return raised(error),
+            Some(Ok(_)) => return Outcome::Many,
+        }
+        match output.to_strict_json(self.limits.output) {
+            Ok(json) => Outcome::Output { json, canonical },
+            Err(why) => Outcome::Unwritable(why),
+        }
+    }
+}
+
+fn raised(exception: Exn<'_, Value>) -> Outcome {
+    match exception.get_err().map(|error| error.into_val()) {
+        Ok(Value::String(text)) => {
+            let message = text[..text.floor_char_boundary(MAX_MESSAGE)].to_owned();
+            Outcome::Error { message, details: None }
+        }
+        Ok(Value::Null(_)) => Outcome::Error { message: "null".into(), details: None },
+        Ok(other) => {
+            let details = match other.to_strict_json(MAX_MESSAGE) {
+                Ok(json) => serde_json::from_slice(&json).ok(),
+                Err(_) => None,
+            };
+            let message = other.brief(MAX_MESSAGE);
+            Outcome::Error { details: Some(details.unwrap_or_else(|| message.clone().into())), message }
+        }
+        Err(exception) => match exception.get_halt() {
+            Ok(_) => Outcome::Nothing,
+            Err(_) => Outcome::Defect("the filter broke out of a label that is not there".into()),
+        },
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into())
+}
+
+/// Runs that may start.
+struct Seats {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+struct Seat<'a>(&'a Seats);
+
+impl Seats {
+    fn take(&self, until: Instant) -> Option<Seat<'_>> {
+        let free = self.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let wait = until.saturating_duration_since(Instant::now());
+        let waited = self.freed.wait_timeout_while(free, wait, |free| *free == 0);
+        let (mut free, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+        *free = free.checked_sub(1)?;
+        Some(Seat(self))
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += 1;
+        self.0.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! Compiles filter source: reads its modules, and tells every error with file, line, column, source line and a caret.
+
+use super::meter::Data;
+use super::natives;
+use super::rewrite::{Names, collect_names, rewrite};
+use jaq_core::Compiler;
+use jaq_core::load::{self, Arena, File, Import, Loader};
+use std::path::{Path, PathBuf};
+
+/// Bytes of one source: jaq reads nested text by recursion, and the stack below is made for this much.
+pub(super) const MAX_SOURCE: usize = 1 << 16;
+/// Sources of one program.
+const MAX_MODULES: usize = 64;
+/// Errors that are told: nobody reads more, and a source of nothing but parentheses has one for each.
+const MAX_ERRORS: usize = 100;
+/// Stack for reading source. It is virtual: only what is used becomes real, and it is given back before the first request.
+const STACK: usize = 256 << 20;
+
+/// What a filter sees beside its input.
+pub(super) const VARIABLES: [&str; 3] = ["$ENV", "$PATH", "$REQUEST"];
+
+/// A filter's text and where it came from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source<'a> {
+    pub(crate) code: &'a str,
+    /// How errors call it: a path, `<argument>` or `<default>`.
+    pub(crate) name: &'a str,
+    /// The only folder that modules come from; without it there are none.
+    pub(crate) folder: Option<&'a Path>,
+}
+
+/// A compiled program, and what its sources tell the meter.
+pub(super) struct Compiled {
+    pub(super) filter: jaq_core::Filter<Data>,
+    /// Mentions of variables: each pending context of jaq holds a list of them.
+    pub(super) variables: usize,
+    /// Whether `$REQUEST` is mentioned at all.
+    pub(super) wants_request: bool,
+}
+
+/// Errors: one text with all errors of all sources.
+pub(super) fn compile(source: Source<'_>) -> Result<Compiled, String> {
+    std::thread::scope(|scope| {
+        let big = std::thread::Builder::new().name("compile".into()).stack_size(STACK);
+        let thread = big.spawn_scoped(scope, || compile_here(source));
+        let thread = thread.map_err(|error| format!("{}: cannot start a thread: {error}\n", source.name))?;
+        thread.join().map_err(|_| format!("{}: the compiler gave up\n", source.name))?
+    })
+}
+
+fn compile_here(source: Source<'_>) -> Result<Compiled, String> {
+    if source.code.len() > MAX_SOURCE {
+        return Err(format!("{}: longer than {MAX_SOURCE} bytes\n", source.name));
+    }
+    // once as it is written, for errors that point to the right place, and to learn which definitions take filters
+    let mut names = Names::new();
+    collect_names(source.code, &mut names);
+    let (mut variables, mut wants_request) = (0, false);
+    let mut see = |code: &str| {
+        variables += code.matches('$').count();
+        wants_request |= code.contains("$REQUEST") || code.contains("$__prog_args");
+    };
+    see(source.code);
+    let mut inspect = |code: String| {
+        collect_names(&code, &mut names);
+        see(&code);
+        Ok(code)
+    };
+    let plain = load_and_compile(source, source.code, &mut inspect)?;
+
+    // once more, rewritten, where that changes anything
+    let mut is_rewritten = false;
+    let mut rewritten = |code: &str| {
+        let new = rewrite(code, &names)?.into_owned();
+        is_rewritten |= new != code;
+        Ok::<_, String>(new)
+    };
+    let main = rewritten(source.code).map_err(|error| format!("{}: {error}\n", source.name))?;
+    let safe = load_and_compile(source, &main, &mut |code| rewritten(&code))?;
+    let filter = if is_rewritten { safe } else { plain };
+    Ok(Compiled { filter, variables, wants_request })
+}
+
+/// `prepare` sees the source of each module and may change it.
+fn load_and_compile(
+    source: Source<'_>,
+    code: &str,
+    prepare: &mut dyn FnMut(String) -> Result<String, String>,
+) -> Result<jaq_core::Filter<Data>, String> {
+    let prelude = load::parse(include_str!("prelude.jq"), |parser| parser.defs()).expect("our own prelude parses");
+    let defs = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs()).chain(prelude);
+    let mut read = Vec::new();
+    let reader = |import: Import<'_, &str, PathBuf>| {
+        let path = find(source.folder, &import)?;
+        let code = read_module(&path)?;
+        if !read.contains(&path) {
+            read.push(path.clone());
+        }
+        if read.len() > MAX_MODULES {
+            return Err(format!("more than {MAX_MODULES} modules"));
+        }
+        Ok(File { code: prepare(code)?, path })
+    };
+    let arena = Arena::default();
+    let main = File { code, path: PathBuf::from(source.name) };
+    let modules = Loader::new(defs).with_read(reader).load(&arena, main).map_err(load_errors)?;
+    load::import(&modules, |_| Err("data cannot be imported".into())).map_err(load_errors)?;
+    let compiler = Compiler::default().with_funs(natives::all()).with_global_vars(VARIABLES);
+    compiler.compile(modules).map_err(|errors| {
+        let mut told = Told::default();
+        for (file, errors) in &errors {
+            for (name, what) in errors {
+                told.add(file, name, || format!("undefined {} {name}", what.as_str()))
+            }
+        }
+        told.into_text()
+    })
+}
+
+/// The file of an `import` or `include`: `NAME.jq` beside the importing file or in the filter's folder, and nowhere outside of that.
+/// `{search: ...}` is not followed: there is one folder.
+fn find(folder: Option<&Path>, import: &Import<'_, &str, PathBuf>) -> Result<PathBuf, String> {
+    let folder = folder.ok_or("there are no modules without --from-file")?;
+    let root = folder.canonicalize().map_err(|error| format!("cannot resolve `{}`: {error}", folder.display()))?;
+    let name = Path::new(import.path);
+    if !name.is_relative() {
+        return Err("the path of a module is relative".into());
+    }
+    let file = name.with_added_extension("jq");
+    let beside = import.parent.parent().map(|parent| parent.join(&file));
+    let found = beside.into_iter().chain([root.join(&file)]).filter_map(|path| path.canonicalize().ok());
+    match found.into_iter().find(|path| path.is_file()) {
+        Some(path) if path.starts_with(&root) => Ok(path),
+        Some(_) => Err("outside of the filter's folder".into()),
+        None => Err("file not found".into()),
+    }
+}
+
+fn read_module(path: &Path) -> Result<String, String> {
+    let cannot = |error: &dyn std::fmt::Display| format!("cannot read `{}`: {error}", path.display());
+    let length = path.metadata().map_err(|error| cannot(&error))?.len();
+    if length > MAX_SOURCE as u64 {
+        return Err(format!("longer than {MAX_SOURCE} bytes"));
+    }
+    std::fs::read_to_string(path).map_err(|error| cannot(&error))
+}
+
+fn load_errors(errors: load::Errors<&str, PathBuf>) -> String {
+    let mut told = Told::default();
+    for (file, error) in &errors {
+        match error {
+            load::Error::Io(errors) => {
+                for (path, why) in errors {
+                    told.add(file, path, || format!("cannot load {path}: {why}"))
+                }
+            }
+            load::Error::Lex(errors) => {
+                for (wanted, rest) in errors {
+                    told.add(file, rest, || expected(wanted.as_str(), rest))
+                }
+            }
+            load::Error::Parse(errors) => {
+                for (wanted, rest) in errors {
+                    told.add(file, rest, || expected(wanted.as_str(), rest))
+                }
+            }
+        }
+    }
+    told.into_text()
+}
+
+/// The text of the errors so far.
+#[derive(Default)]
+struct Told {
+    text: String,
+    errors: usize,
+}
+
+impl Told {
+    fn add(&mut self, file: &File<&str, PathBuf>, part: &str, what: impl FnOnce() -> String) {
+        self.errors += 1;
+        if self.errors <= MAX_ERRORS {
+            self.text += &at(file, part, &what())
+        }
+    }
+    fn into_text(self) -> String {
+        match self.errors.checked_sub(MAX_ERRORS) {
+            None | Some(0) => self.text,
+            Some(more) => format!("{}and {more} more errors\n", self.text),
+        }
+    }
+}
+
+fn expected(wanted: &str, rest: &str) -> String {
+    const SHOWN: usize = 20;
+    match rest.chars().take(SHOWN).collect::<String>() {
+        none if none.is_empty() => format!("expected {wanted}, found the end"),
+        found => format!("expected {wanted}, found {found:?}"),
+    }
+}
+
+/// `FILE:LINE:COLUMN: WHAT`, the line, and a caret under `part`, which is a part of the file's text.
+fn at(file: &File<&str, PathBuf>, part: &str, what: &str) -> String {
+    let start = load::span(file.code, part).start;
+    let line_start = file.code[..start].rfind('\n').map_or(0, |newline| newline + 1);
+    let row = file.code[..start].matches('\n').count() + 1;
+    let column = file.code[line_start..start].chars().count() + 1;
+    let line = file.code[line_start..].lines().next().unwrap_or_default().replace('\t', " ");
+    format!("{}:{row}:{column}: {what}\n{line}\n{:>column$}\n", file.path.display(), "^")
+}

@@ -1,0 +1,179 @@
+//! Values from JSON and to JSON. Reading is strict (serde_json: UTF-8, no NaN, no comments, nesting up to 128) and metered while it goes on.
+
+use super::meter::{Stop, max_string, stop, tick};
+use super::order::sorted;
+use super::value::{List, Map, Text, Value, number};
+use jaq_json::Num;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use std::fmt;
+use std::io::Write;
+
+/// Floats without a fraction below this are written as integers: the API server refuses `300.0` for an integer.
+const MAX_INTEGRAL: f64 = 1e17;
+
+/// Why a value has no JSON text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Unwritable {
+    TooLong,
+    NotFinite,
+}
+
+impl fmt::Display for Unwritable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unwritable::TooLong => "it is too long",
+            Unwritable::NotFinite => "it holds a number that JSON cannot write (NaN or an infinity)",
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Form {
+    /// Bytes after which writing is given up.
+    max: usize,
+    /// NaN and infinities are an error, else null as in jq.
+    strict: bool,
+    /// Keys in order, so that equal values have equal texts.
+    sorted: bool,
+}
+
+impl Value {
+    /// Strict JSON of at most `max` bytes.
+    pub(super) fn to_strict_json(&self, max: usize) -> Result<Vec<u8>, Unwritable> {
+        let mut out = Vec::new();
+        self.write(&mut out, Form { max, strict: true, sorted: false }).map(|()| out)
+    }
+
+    /// Canonical JSON, for comparing: sorted keys, no white space.
+    pub(super) fn to_canonical_json(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        // not too long: it holds nothing that was not in a body, and a body is bounded
+        let _ = self.write(&mut out, Form { max: usize::MAX, strict: false, sorted: true });
+        out
+    }
+
+    /// jq's `tojson`.
+    pub(super) fn to_json(&self) -> Value {
+        let mut out = Vec::new();
+        if self.write(&mut out, Form { max: max_string(), strict: false, sorted: false }).is_err() {
+            stop(Stop::Memory)
+        }
+        Value::string(String::from_utf8(out).unwrap_or_default())
+    }
+
+    /// The JSON text of the value, cut behind `max` characters.
+    pub(super) fn brief(&self, max: usize) -> String {
+        let mut out = Vec::new();
+        let whole = self.write(&mut out, Form { max: 4 * max, strict: false, sorted: false }).is_ok();
+        let text = String::from_utf8_lossy(&out);
+        match text.char_indices().nth(max) {
+            None if whole => text.into_owned(),
+            cut => format!("{}...", &text[..cut.map_or(text.len(), |(at, _)| at)]),
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>, form: Form) -> Result<(), Unwritable> {
+        tick(0);
+        match self {
+            Value::Null(_) => out.extend(b"null"),
+            Value::Bool(false) => out.extend(b"false"),
+            Value::Bool(true) => out.extend(b"true"),
+            Value::Number(Num::Float(float)) if !float.is_finite() && form.strict => return Err(Unwritable::NotFinite),
+            Value::Number(Num::Float(float)) if !float.is_finite() => out.extend(b"null"),
+            Value::Number(Num::Float(float)) if float.fract() == 0.0 && float.abs() < MAX_INTEGRAL => {
+                print(out, format_args!("{}", *float as i64))
+            }
+            Value::Number(number) => print(out, format_args!("{number}")),
+            Value::String(text) => quote(text, out, form.max),
+            Value::Array(list) => {
+                out.push(b'[');
+                for (at, value) in list.iter().enumerate() {
+                    if at > 0 {
+                        out.push(b',')
+                    }
+                    value.write(out, form)?
+                }
+                out.push(b']')
+            }
+            Value::Object(map) => {
+                out.push(b'{');
+                let mut first = true;
+                let mut pair = |(key, value): (&std::sync::Arc<Text>, &Value)| {
+                    if !std::mem::take(&mut first) {
+                        out.push(b',')
+                    }
+                    quote(key, out, form.max);
+                    out.push(b':');
+                    value.write(out, form)
+                };
+                if form.sorted {
+                    sorted(map).into_iter().try_for_each(pair)?
+                } else {
+                    map.iter().try_for_each(&mut pair)?
+                }
+                out.push(b'}')
+            }
+        }
+        if out.len() > form.max { Err(Unwritable::TooLong) } else { Ok(()) }
+    }
+}
+
+fn print(out: &mut Vec<u8>, what: fmt::Arguments<'_>) {
+    out.write_fmt(what).expect("writing to memory does not fail")
+}
+
+/// Writes a JSON string, but not much more than fits into `max` bytes.
+fn quote(text: &str, out: &mut Vec<u8>, max: usize) {
+    tick(text.len() >> 6);
+    let room = max.saturating_sub(out.len()).saturating_add(4).min(text.len());
+    serde_json::to_writer(out, &text[..text.floor_char_boundary(room)]).expect("writing to memory does not fail")
+}
+
+struct Build;
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        tick(0);
+        deserializer.deserialize_any(Build)
+    }
+}
+
+impl<'de> Visitor<'de> for Build {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::default())
+    }
+    fn visit_bool<E>(self, boolean: bool) -> Result<Value, E> {
+        Ok(boolean.into())
+    }
+    fn visit_i64<E>(self, integer: i64) -> Result<Value, E> {
+        Ok(number(Num::from_integral(integer)))
+    }
+    fn visit_u64<E>(self, integer: u64) -> Result<Value, E> {
+        Ok(number(Num::from_integral(integer)))
+    }
+    fn visit_f64<E>(self, float: f64) -> Result<Value, E> {
+        Ok(float.into())
+    }
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::string(text))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
+        let mut list = List::default();
+        while let Some(value) = elements.next_element()? {
+            list.push(value)
+        }
+        Ok(list.into())
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Value, A::Error> {
+        let mut map = Map::default();
+        while let Some((key, value)) = pairs.next_entry::<String, Value>()? {
+            map.put(Text::new(key), value)
+        }
+        Ok(map.into())
+    }
+}

@@ -1,0 +1,138 @@
+//! Natives in front of jaq's: those that work on our values, those that jaq leaves unbounded, and ours beyond jq (`cuid2`, `@sha1`, ...).
+
+use super::meter::{Data, tick};
+use super::regex;
+use super::value::{Error, List, Map, Text, Value, chars, float};
+use jaq_core::box_iter::box_once;
+use jaq_core::native::{Filter as Native, Fun, bome, run, unary, v};
+use jaq_core::{Bind, Cv, Exn, RunPtr, ValR, ValT, ValX, ValXs};
+use sha2::Digest;
+use std::sync::LazyLock;
+
+/// Characters of a value that `debug` and `stderr` write to the log.
+const MAX_LOGGED: usize = 1024;
+/// Steps that a log line costs: writing one takes as long.
+const LOG_STEPS: usize = 2000;
+const CUID2_STEPS: usize = 100;
+
+/// The environment, as `$ENV` and `env` show it: made once, shared by all runs. What is no UTF-8 becomes U+FFFD.
+pub(super) static ENVIRONMENT: LazyLock<Value> = LazyLock::new(|| {
+    let mut map = Map::default();
+    for (name, value) in std::env::vars_os() {
+        map.put(Text::new(name.to_string_lossy()), Value::string(value.to_string_lossy()))
+    }
+    map.into()
+});
+
+/// All natives, ours first: of natives with the same name jaq takes the first.
+pub(super) fn all() -> impl Iterator<Item = Fun<Data>> {
+    ours().into_iter().map(run::<Data>).chain(jaq_core::funs()).chain(jaq_std::funs())
+}
+
+fn ours() -> [Native<RunPtr<Data>>; 23] {
+    let two_values = || [Bind::Var(()), Bind::Var(())].into();
+    let one_filter = || [Bind::Fun(())].into();
+    [
+        ("env", v(0), |_| bome(Ok(ENVIRONMENT.clone()))),
+        ("length", v(0), |cv| bome(length(cv.1))),
+        ("has", v(1), |cv| unary(cv, has)),
+        ("contains", v(1), |cv| unary(cv, |value, other| Ok(value.contains(&other).into()))),
+        ("indices", v(1), |cv| unary(cv, |value, other| value.indices(&other))),
+        ("bsearch", v(1), |cv| unary(cv, bsearch)),
+        ("sort_by", one_filter(), |cv| {
+            box_once(sorted(cv).map(|pairs| pairs.into_iter().map(|(_, value)| value).collect()))
+        }),
+        ("group_by", one_filter(), |cv| box_once(sorted(cv).map(groups))),
+        ("min_by_or_empty", one_filter(), |cv| one(sorted(cv).map(|pairs| pairs.into_iter().next()))),
+        ("max_by_or_empty", one_filter(), |cv| one(sorted(cv).map(|mut pairs| pairs.pop()))),
+        ("tojson", v(0), |cv| bome(Ok(cv.1.to_json()))),
+        ("fromjson", v(0), |cv| bome(fromjson(&cv.1))),
+        ("matches", two_values(), |cv| bome(regex::collected(false, true, cv))),
+        ("split_matches", two_values(), |cv| bome(regex::collected(true, true, cv))),
+        ("split_", two_values(), |cv| bome(regex::collected(true, false, cv))),
+        ("_parts", two_values(), regex::parts),
+        ("_brief", v(0), |cv| bome(Ok(Value::string(cv.1.to_string())))),
+        ("debug_empty", v(0), |cv| logged(log::Level::Debug, &cv.1)),
+        ("stderr_empty", v(0), |cv| logged(log::Level::Error, &cv.1)),
+        ("cuid2", v(0), |_| {
+            tick(CUID2_STEPS);
+            bome(Ok(Value::string(cuid2::create_id())))
+        }),
+        ("@md5", v(0), |cv| bome(digest::<md5::Md5>(cv.1))),
+        ("@sha1", v(0), |cv| bome(digest::<sha1::Sha1>(cv.1))),
+        ("@sha256", v(0), |cv| bome(digest::<sha2::Sha256>(cv.1))),
+    ]
+}
+
+fn length(value: Value) -> ValR<Value> {
+    match &value {
+        Value::Null(_) => Ok(0usize.into()),
+        Value::Number(number) if float(number) < 0.0 => -value,
+        Value::Number(_) => Ok(value),
+        Value::String(text) => Ok(chars(text).into()),
+        Value::Array(list) => Ok(list.len().into()),
+        Value::Object(map) => Ok(map.len().into()),
+        Value::Bool(_) => Err(Error::str(format_args!("{value} has no length"))),
+    }
+}
+
+fn has(value: Value, key: Value) -> ValR<Value> {
+    match (&value, &key) {
+        (Value::Object(map), Value::String(key)) => Ok(map.get(key).is_some().into()),
+        (Value::Array(list), Value::Number(_)) => Ok(key.place(list.len()).is_some_and(|at| at < list.len()).into()),
+        _ => Err(Error::index(value, key)),
+    }
+}
+
+fn bsearch(value: Value, wanted: Value) -> ValR<Value> {
+    let Value::Array(list) = &value else { return Err(Error::typ(value, "array")) };
+    Ok(list.binary_search(&wanted).map_or_else(|at| -1 - at as isize, |at| at as isize).into())
+}
+
+fn fromjson(value: &Value) -> ValR<Value> {
+    let Value::String(text) = value else { return Err(Error::typ(value.clone(), "string")) };
+    tick(text.len() >> 6);
+    serde_json::from_str(text).map_err(|error| Error::str(format_args!("{value} is not JSON: {error}")))
+}
+
+/// The elements of the input with what the argument gives for them, sorted by that.
+fn sorted<'a>(mut cv: Cv<'a, Data>) -> Result<Vec<(Value, Value)>, Exn<'a, Value>> {
+    let (by, context) = cv.0.pop_fun();
+    let Value::Array(list) = cv.1 else { return Err(Error::typ(cv.1, "array").into()) };
+    let pair = |value: &Value| {
+        let key = by.run((context.clone(), value.clone())).collect::<ValX<Value>>()?;
+        Ok((key, value.clone()))
+    };
+    let mut pairs = list.iter().map(pair).collect::<Result<Vec<_>, Exn<'a, Value>>>()?;
+    pairs.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(pairs)
+}
+
+fn groups(pairs: Vec<(Value, Value)>) -> Value {
+    pairs.chunk_by(|a, b| a.0 == b.0).map(|group| List::of(group.iter().map(|(_, value)| value))).collect()
+}
+
+fn one<'a>(pair: Result<Option<(Value, Value)>, Exn<'a, Value>>) -> ValXs<'a, Value> {
+    Box::new(pair.transpose().map(|pair| pair.map(|(_, value)| value)).into_iter())
+}
+
+/// The one way by which a body can reach the log, and only because an operator wrote it. `{:?}` escapes.
+fn logged<'a>(level: log::Level, value: &Value) -> ValXs<'a, Value> {
+    tick(LOG_STEPS);
+    log::log!(level, "filter says {:?}", value.brief(MAX_LOGGED));
+    Box::new(std::iter::empty())
+}
+
+/// Hexadecimal digest of the input as text.
+fn digest<H: Digest>(value: Value) -> ValR<Value> {
+    let Value::String(text) = value.into_string() else { return Ok(Value::default()) };
+    tick(text.len() >> 4);
+    Ok(Value::string(hex(&H::digest(text.as_bytes()))))
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}

@@ -1,0 +1,220 @@
+//! OWNS the regex engine: compiled regexes are kept for all runs, and no search starts that could take more than a fraction of a second.
+
+use super::meter::{Data, Held, Stop, look_at_clock, stop, tick};
+use super::value::{Error, List, Map, Text, Value, chars};
+use jaq_core::native::bome;
+use jaq_core::{Cv, Exn, ValR, ValT, ValXs};
+use regex_bites::bytes::{Captures, Regex, RegexBuilder};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, LazyLock, Mutex};
+
+/// Bytes of a regex's source.
+const MAX_SOURCE: usize = 4096;
+/// Compiled regexes that are kept; real filters have a dozen, only one that builds regexes from bodies gets beyond.
+const MAX_KEPT: usize = 64;
+/// Bytes of a compiled regex with the tables of its search, kept and at all: 64 of them are 4 MiB.
+const MAX_KEPT_WEIGHT: usize = 1 << 16;
+const MAX_WEIGHT: usize = 1 << 20;
+/// Size limits to try, as powers of two: the smallest that does tells how large the regex is.
+const SIZE_BITS: Range<u32> = 9..18;
+/// A compiled regex takes at least this many bytes per state.
+const BYTES_PER_STATE: usize = 32;
+/// State visits per step of the meter, and steps that one search may take in the worst case.
+const VISITS_PER_STEP_LOG: usize = 5;
+const MAX_SEARCH: usize = 4_000_000;
+
+struct Compiled {
+    regex: Regex,
+    /// State visits per byte of the text, at most.
+    cost: usize,
+    /// What is not kept is charged to the run.
+    _held: Held,
+}
+
+static KEPT: LazyLock<Mutex<HashMap<String, Arc<Compiled>>>> = LazyLock::new(Mutex::default);
+
+fn kept() -> std::sync::MutexGuard<'static, HashMap<String, Arc<Compiled>>> {
+    KEPT.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Compiles `source`, or takes it from the kept ones.
+fn compile(source: &str, flags: &str) -> Result<Arc<Compiled>, String> {
+    if let Some(unknown) = flags.chars().find(|flag| !"gnimslxp".contains(*flag)) {
+        return Err(format!("{unknown:?} is not a regex flag"));
+    }
+    if source.len() > MAX_SOURCE {
+        return Err(format!("regex longer than {MAX_SOURCE} bytes"));
+    }
+    let key = format!("{flags}/{source}");
+    if let Some(compiled) = kept().get(&key) {
+        return Ok(compiled.clone());
+    }
+    tick(16 * source.len());
+    let groups = 1 + source.matches('(').count();
+    for size in SIZE_BITS.map(|bits| 1usize << bits) {
+        let states = size / BYTES_PER_STATE;
+        // with the two tables of capture positions that a search needs, and the regex then keeps
+        let weight = size + states * groups * 32;
+        if weight > MAX_WEIGHT {
+            break;
+        }
+        match build(source, flags, size) {
+            Ok(regex) => {
+                let keep = weight <= MAX_KEPT_WEIGHT;
+                let _held = Held::new(if keep { 0 } else { weight });
+                let compiled = Arc::new(Compiled { regex, cost: states * (2 + groups), _held });
+                if keep {
+                    let mut kept = kept();
+                    if kept.len() >= MAX_KEPT {
+                        kept.clear()
+                    }
+                    kept.insert(key, compiled.clone());
+                }
+                return Ok(compiled);
+            }
+            Err(error) if error.to_string().contains("size limit") => tick(states),
+            Err(_) => return Err("invalid regex".into()),
+        }
+    }
+    Err("regex too large".into())
+}
+
+fn build(source: &str, flags: &str, size: usize) -> Result<Regex, regex_bites::Error> {
+    let has = |flag| flags.contains(flag);
+    RegexBuilder::new(source)
+        .case_insensitive(has('i'))
+        .multi_line(has('m') || has('p'))
+        .dot_matches_new_line(has('s') || has('p'))
+        .swap_greed(has('l'))
+        .ignore_whitespace(has('x'))
+        .size_limit(size)
+        .build()
+}
+
+impl Compiled {
+    fn search<'t>(&self, text: &'t str, at: usize) -> Option<Captures<'t>> {
+        let steps = |bytes: usize| bytes.saturating_mul(self.cost) >> VISITS_PER_STEP_LOG;
+        let most = steps((text.len() + 1).checked_sub(at)?);
+        if most > MAX_SEARCH {
+            stop(Stop::Steps)
+        }
+        let found = self.regex.captures_at(text.as_bytes(), at);
+        let read = found.as_ref().and_then(|captures| captures.get(0)).map(|whole| whole.end() - at);
+        tick(read.map_or(most, steps));
+        look_at_clock();
+        found
+    }
+}
+
+/// The text before a match, and the match with its groups (none at the end of the text).
+type Piece = (Range<usize>, Vec<Option<Range<usize>>>);
+
+struct Pieces {
+    text: Arc<Text>,
+    compiled: Arc<Compiled>,
+    global: bool,
+    skip_empty: bool,
+    /// Where the next search starts; beyond the text: nowhere.
+    at: usize,
+    last_end: Option<usize>,
+    done: bool,
+}
+
+impl Pieces {
+    /// From the arguments `(re; flags)` and the input.
+    fn new(cv: &mut Cv<'_, Data>) -> Result<Self, Error> {
+        let (flags, re) = (cv.0.pop_var(), cv.0.pop_var());
+        let (Value::String(text), Value::String(source), Value::String(flags)) = (&cv.1, &re, &flags) else {
+            return Err(Error::str(format_args!("cannot match {} with {re} and flags {flags}", cv.1)));
+        };
+        Ok(Pieces {
+            text: text.clone(),
+            compiled: compile(source, flags).map_err(Error::str)?,
+            global: flags.contains('g'),
+            skip_empty: flags.contains('n'),
+            at: 0,
+            last_end: None,
+            done: false,
+        })
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Piece;
+    fn next(&mut self) -> Option<Piece> {
+        while !self.done {
+            let before = self.last_end.unwrap_or(0);
+            let captures = self.compiled.search(&self.text, self.at);
+            let Some((captures, whole)) = captures.and_then(|c| c.get(0).map(|m| m.range()).map(|m| (c, m))) else {
+                self.done = true;
+                return Some((before..self.text.len(), Vec::new()));
+            };
+            self.at = whole.end;
+            if whole.is_empty() {
+                let at_end = whole.end >= self.text.len();
+                self.at = self.text.ceil_char_boundary(whole.end + 1) + usize::from(at_end);
+                if self.skip_empty || self.last_end == Some(whole.end) {
+                    continue;
+                }
+            }
+            if !self.global {
+                self.at = usize::MAX
+            }
+            self.last_end = Some(whole.end);
+            let groups = captures.iter().map(|group| group.map(|group| group.range())).collect();
+            return Some((before..whole.start, groups));
+        }
+        None
+    }
+}
+
+/// jaq's `matches`, `split_` and `split_matches`: all texts between matches, all matches, or both in turn.
+pub(super) fn collected(gaps: bool, matches: bool, mut cv: Cv<'_, Data>) -> ValR<Value> {
+    let pieces = Pieces::new(&mut cv)?;
+    let (text, compiled) = (pieces.text.clone(), pieces.compiled.clone());
+    let mut all = List::default();
+    let (mut at, mut offset) = (0, 0); // the same place, in bytes and in characters
+    for (gap, groups) in pieces {
+        if gaps {
+            all.push(Value::string(&text[gap]))
+        }
+        let Some(Some(whole)) = groups.first().cloned() else { break };
+        offset += chars(&text[at..whole.start]);
+        at = whole.start;
+        if matches {
+            let named = groups.into_iter().zip(compiled.regex.capture_names());
+            let found = named.filter_map(|(group, name)| Some((group?, name)));
+            let mut list = List::default();
+            for (group, name) in found {
+                let mut map = Map::default();
+                map.put(Text::new("offset"), (offset + chars(&text[at.min(group.start)..group.start])).into());
+                map.put(Text::new("length"), chars(&text[group.clone()]).into());
+                map.put(Text::new("string"), Value::string(&text[group]));
+                if let Some(name) = name {
+                    map.put(Text::new("name"), Value::string(name))
+                }
+                list.push(map.into())
+            }
+            all.push(list.into())
+        }
+    }
+    Ok(all.into())
+}
+
+/// `_parts`, for `sub`: text between matches, and for each match an object of its named groups. One at a time, so that `sub` holds none.
+pub(super) fn parts<'a>(mut cv: Cv<'a, Data>) -> ValXs<'a, Value> {
+    let pieces = match Pieces::new(&mut cv) {
+        Ok(pieces) => pieces,
+        Err(error) => return bome(Err(error)),
+    };
+    let (text, compiled) = (pieces.text.clone(), pieces.compiled.clone());
+    Box::new(pieces.flat_map(move |(gap, groups)| {
+        let value =
+            |group: &Option<Range<usize>>| group.clone().map_or(Value::default(), |at| Value::string(&text[at]));
+        let named = compiled.regex.capture_names().zip(&groups);
+        let named = named.filter_map(|(name, group)| Some((Value::string(name?), value(group))));
+        let found = (!groups.is_empty()).then(|| Value::from_map(named).map_err(Exn::from));
+        [Ok(Value::string(&text[gap]))].into_iter().chain(found)
+    }))
+}

@@ -1,0 +1,254 @@
+use super::*;
+use serde_json::{Value as Json, json};
+use std::time::Duration;
+
+const MEMORY: usize = 16 << 20;
+
+fn limits() -> Limits {
+    Limits { steps: MAX_STEPS, memory: MEMORY, time: Duration::from_secs(20), stack: RUN_STACK, output: MAX_OUTPUT }
+}
+
+fn compile(code: &str) -> Filter {
+    Filter::compile(Source { code, name: "<argument>", folder: None }, limits())
+        .unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// Runs on a thread as the server's are.
+fn run(filter: &Filter, body: &[u8]) -> Outcome {
+    std::thread::scope(|scope| {
+        let on_it = || {
+            let start_by = Instant::now() + Duration::from_secs(60);
+            filter.run(&Input { body, path: "/job/x", request: &|| json!({"method": "POST"}), start_by })
+        };
+        std::thread::Builder::new().stack_size(THREAD_STACK).spawn_scoped(scope, on_it).unwrap().join().unwrap()
+    })
+}
+
+fn outcome(code: &str, body: &str) -> Outcome {
+    run(&compile(code), body.as_bytes())
+}
+
+fn give(code: &str, body: &str, want: &str) {
+    match outcome(code, body) {
+        Outcome::Output { json, .. } => assert_eq!(String::from_utf8_lossy(&json), want, "{code} on {body}"),
+        other => panic!("{code} on {body} gave {other:?}"),
+    }
+}
+
+#[test]
+fn ordinary_filters_give_what_jq_gives() {
+    for (code, body, want) in [
+        (".", r#"{"b":1,"a":[1,2.5,"x",null,true]}"#, r#"{"b":1,"a":[1,2.5,"x",null,true]}"#),
+        (". + 1", "299.0", "300"),
+        (". * 1.0", "300", "300"),
+        (".a.b.c = 1", "{}", r#"{"a":{"b":{"c":1}}}"#),
+        (".[2] = 1", "[]", "[null,null,1]"),
+        (".x += 1", "null", r#"{"x":1}"#),
+        (".a // 5", "{}", "5"),
+        ("[.[] | tostring]", r#"[1,1.5,"a",[1]]"#, r#"["1","1.5","a","[1]"]"#),
+        ("to_entries", r#"{"a":1}"#, r#"[{"key":"a","value":1}]"#),
+        ("with_entries(.value += 1)", r#"{"a":1}"#, r#"{"a":2}"#),
+        ("del(.a)", r#"{"a":1,"b":2,"c":3}"#, r#"{"b":2,"c":3}"#),
+        ("del(.[0])", "[1,2]", "[2]"),
+        (".[1:]", "[1,2,3]", "[2,3]"),
+        (".[1:3]", r#""äöüß""#, r#""öü""#),
+        (".[:1] = [9, 9]", "[1,2]", "[9,9,2]"),
+        ("sort_by(.a) | map(.a)", r#"[{"a":2},{"a":1}]"#, "[1,2]"),
+        ("group_by(. % 2)", "[1,2,3]", "[[2],[1,3]]"),
+        ("[min, max]", "[2,1,3]", "[1,3]"),
+        ("unique", "[2,1,2]", "[1,2]"),
+        ("[splits(\", *\")]", r#""a, b,c""#, r#"["a","b","c"]"#),
+        (r#"sub("(?<x>b)"; "\(.x)!")"#, r#""abcb""#, r#""ab!cb""#),
+        (r#"gsub("[^a-z]"; "-")"#, r#""aBc1""#, r#""a-c-""#),
+        (r#"[match("(?<x>b)c"; "g") | .captures[0].name]"#, r#""abcbc""#, r#"["x","x"]"#),
+        (r#"test("B"; "i")"#, r#""abc""#, "true"),
+        ("indices(1)", "[0,1,1]", "[1,2]"),
+        (r#"indices("ä")"#, r#""xäxä""#, "[1,3]"),
+        (r#"contains({a: ["b"]})"#, r#"{"a":["abc"],"c":1}"#, "true"),
+        ("{a: 1} * {a: {b: 2}}", "null", r#"{"a":{"b":2}}"#),
+        ("[1,2,1] - [1]", "null", "[2]"),
+        (r#""ab" * 2"#, "null", r#""abab""#),
+        (r#""a,b" / ",""#, "null", r#"["a","b"]"#),
+        ("6 / 4", "null", "1.5"),
+        ("6 / 3", "null", "2"),
+        ("9007199254740993", "null", "9007199254740993"),
+        ("@base64", r#""a""#, r#""YQ==""#),
+        ("@md5", r#""abc""#, r#""900150983cd24fb0d6963f7d28e17f72""#),
+        ("@sha1", r#""abc""#, r#""a9993e364706816aba3e25717850c26c9cd0d89d""#),
+        ("@sha256", r#""abc""#, r#""ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad""#),
+        (r#"@sha1 "x\(.)""#, r#""abc""#, r#""xa9993e364706816aba3e25717850c26c9cd0d89d""#),
+        ("cuid2 | length", "null", "24"),
+        ("$PATH", "null", r#""/job/x""#),
+        ("$REQUEST.method", "null", r#""POST""#),
+        ("$ENV == env", "null", "true"),
+        ("$ENV.PATH | type", "null", r#""string""#),
+        ("fromdate", r#""2015-03-05T23:51:47Z""#, "1425599507"),
+        ("try error(\"x\") catch .", "null", r#""x""#),
+        ("[limit(3; repeat(1))]", "null", "[1,1,1]"),
+        ("reduce .[] as $x (0; . + $x)", "[1,2,3]", "6"),
+        ("[foreach .[] as $x (0; . + $x; [$x, .])]", "[1,2]", "[[1,1],[2,3]]"),
+        ("def f(g): g; f(.a)", r#"{"a":1}"#, "1"),
+        ("[paths]", r#"{"a":[1]}"#, r#"[["a"],["a",0]]"#),
+        ("tojson", r#"{"a":1.0}"#, r#""{\"a\":1}""#),
+        ("fromjson", r#""[1]""#, "[1]"),
+        ("ascii_downcase", r#""AB""#, r#""ab""#),
+    ] {
+        give(code, body, want);
+    }
+}
+
+#[test]
+fn ways_to_end() {
+    let error = |message: &str, details: Option<Json>| Outcome::Error { message: message.into(), details };
+    for (code, want) in [
+        ("empty", Outcome::Nothing),
+        ("halt", Outcome::Nothing),
+        ("halt_error", Outcome::Nothing),
+        ("1, 2", Outcome::Many),
+        ("nan", Outcome::Unwritable(Unwritable::NotFinite)),
+        ("[infinite]", Outcome::Unwritable(Unwritable::NotFinite)),
+        ("error(\"x\")", error("x", None)),
+        ("error({a: 1})", error("{\"a\":1}", Some(json!({"a": 1})))),
+        ("error(null)", error("null", None)),
+        ("error(5)", error("5", Some(json!(5)))),
+        ("{(1): 2}", error("cannot use number (1) as object key", None)),
+        ("\"a secret that is long\" | .x", error("cannot index string (\"a secret t...) with string (\"x\")", None)),
+        ("1, error(\"x\")", error("x", None)),
+        ("[range(1e4)] | tojson | error", Outcome::Error { message: String::new(), details: None }),
+    ] {
+        match (outcome(code, "null"), want) {
+            (Outcome::Error { message, .. }, Outcome::Error { message: want, .. }) if want.is_empty() => {
+                assert_eq!(message.len(), MAX_MESSAGE, "{code}")
+            }
+            (got, want) => assert_eq!(got, want, "{code}"),
+        }
+    }
+    let Outcome::Error { message, details } = outcome("[range(1e4)] | error", "null") else { panic!("no error") };
+    assert!(message.len() < MAX_MESSAGE + 4 && details == Some(message.into()));
+}
+
+#[test]
+fn bodies_are_strict_json() {
+    for body in
+        ["", "[1", "{'a':1}", "nan", "NaN", "01", "+1", "[1,]", "# x\n1", "\u{feff}1", "\"\\ud800\"", "1 2", "1e1000"]
+    {
+        assert!(matches!(outcome(".", body), Outcome::BadBody(_)), "{body}");
+    }
+    assert!(matches!(run(&compile("."), b"\"\xff\""), Outcome::BadBody(_)));
+    let deep = "[".repeat(200_000);
+    assert!(matches!(outcome(".", &deep), Outcome::BadBody(_)));
+    give(".", r#"{"a":1,"a":2}"#, r#"{"a":2}"#);
+}
+
+#[test]
+fn equal_bodies_are_equal_in_canonical_form() {
+    let canonical = |body| match outcome("null", body) {
+        Outcome::Output { canonical, .. } => String::from_utf8(canonical).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let want = r#"{"a":[1,{"x":2,"y":3}],"b":"ä"}"#;
+    assert_eq!(canonical(want), want);
+    assert_eq!(canonical("{ \"b\" : \"\\u00e4\", \"a\" : [1.0, {\"y\":3,\"x\":2}] }"), want);
+    assert_eq!(canonical("12345678901234567890123"), "1.2345678901234568e22");
+}
+
+#[test]
+fn hostile_filters_and_bodies_end() {
+    let small = Limits { steps: 300_000, ..limits() };
+    for (code, stop) in [
+        ("def f: f; f", Stop::Steps),
+        ("last(range(1e18))", Stop::Steps),
+        ("repeat(empty)", Stop::Steps),
+        ("until(false; .)", Stop::Steps),
+        ("[recurse(.)]", Stop::Memory),
+        ("[repeat(1)]", Stop::Memory),
+        ("[range(1e9)]", Stop::Memory),
+        ("def f: 1 + f; f", Stop::Stack),
+        ("def f: [f]; f", Stop::Stack),
+        ("def f: f | f; f", Stop::Stack),
+        ("def f: try f catch f; f", Stop::Stack),
+        ("def f(g): f(g | g); f(.)", Stop::Stack),
+        ("def f(g): f(g + 1); f(.)", Stop::Stack),
+        ("reduce range(1e6) as $i (null; [.])", Stop::Depth),
+        ("\"x\" * 9223372036854775807", Stop::Memory),
+        ("reduce range(60) as $i (\"x\"; . + .)", Stop::Memory),
+        ("reduce range(30) as $i (1; [., .]) | tojson", Stop::Memory),
+        ("(\"ab\" * 20000) | [range(1000)] | map(\"\\(.)\" * 100000)", Stop::Memory),
+        ("try (def f: f; f) catch 1", Stop::Steps),
+    ] {
+        let source = Source { code, name: "<argument>", folder: None };
+        let got = run(&Filter::compile(source, small).unwrap(), b"null");
+        let is_either =
+            matches!(got, Outcome::Limit(Stop::Steps | Stop::Memory)) && matches!(stop, Stop::Steps | Stop::Memory);
+        assert!(got == Outcome::Limit(stop) || is_either, "{code} gave {got:?}");
+    }
+    assert!(matches!(outcome("(\"[\" * 100000) | fromjson", "null"), Outcome::Error { .. }));
+    assert!(matches!(outcome("1 | jn(2000000000; 1)", "null"), Outcome::Error { .. }));
+    assert_eq!(outcome("reduce range(40) as $i (3; . * .)", "null"), Outcome::Unwritable(Unwritable::NotFinite));
+    let many_small = format!("[{}1]", "{},".repeat(600_000));
+    assert_eq!(outcome("1", &many_small), Outcome::BodyTooLarge);
+    give("1", "2", "1"); // the thread lives on
+}
+
+#[test]
+fn time_is_a_limit() {
+    let short = Limits { time: Duration::from_millis(20), ..limits() };
+    let source = Source { code: "def f: f; f", name: "<argument>", folder: None };
+    assert_eq!(run(&Filter::compile(source, short).unwrap(), b"null"), Outcome::Limit(Stop::Time));
+}
+
+#[test]
+fn no_more_runs_than_seats() {
+    let filter = compile(".");
+    let seats: Vec<_> = (0..most_runs()).map(|_| filter.seats.take(Instant::now()).unwrap()).collect();
+    let input = Input { body: b"1", path: "/job", request: &|| Json::Null, start_by: Instant::now() };
+    assert_eq!(filter.run(&input), Outcome::NoSeat);
+    drop(seats);
+    assert!(matches!(filter.run(&input), Outcome::Output { .. }));
+}
+
+#[test]
+fn all_errors_of_a_source_are_told_at_once() {
+    let errors = |code: &str| Filter::compile(Source { code, name: "x.jq", folder: None }, limits()).unwrap_err();
+    assert_eq!(
+        errors("nope |\n  $what"),
+        "x.jq:1:1: undefined filter nope\nnope |\n^\nx.jq:2:3: undefined variable $what\n  $what\n  ^\n"
+    );
+    assert_eq!(errors(". as [$a"), "x.jq:1:9: expected closing bracket, found the end\n. as [$a\n        ^\n");
+    assert_eq!(errors("1 +\n\t%"), "x.jq:2:2: expected term, found \"%\"\n %\n ^\n");
+    assert_eq!(errors("input"), "x.jq:1:1: undefined filter input\ninput\n^\n");
+    assert!(errors("import \"x\" as $d; .").contains("cannot load x: data cannot be imported"));
+    assert!(errors("include \"x\"; .").contains("cannot load x: there are no modules without --from-file"));
+    assert!(errors(&" ".repeat(70_000)).contains("longer than 65536 bytes"));
+    assert!(errors(&".a".repeat(300)).contains("a path of more than 256 parts"));
+    Filter::compile(Source { code: &"(".repeat(60_000), name: "x.jq", folder: None }, limits()).unwrap_err();
+}
+
+#[test]
+fn modules_come_from_the_filters_folder_only() {
+    let folder = std::env::temp_dir().join(format!("modules-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("inner/sub")).unwrap();
+    let inner = folder.join("inner");
+    std::fs::write(folder.join("outside.jq"), "def x: 1;").unwrap();
+    std::fs::write(inner.join("a.jq"), "include \"sub/b\"; def a: b + 1; def loop(g): loop(g | g);").unwrap();
+    std::fs::write(inner.join("sub/b.jq"), "import \"c\" as c; def b: c::c;").unwrap();
+    std::fs::write(inner.join("sub/c.jq"), "def c: 1;").unwrap();
+    std::fs::write(inner.join("bad.jq"), "def c: nope;").unwrap();
+    std::os::unix::fs::symlink("../outside.jq", inner.join("link.jq")).unwrap();
+    let compile = |code: &str| Filter::compile(Source { code, name: "main.jq", folder: Some(&inner) }, limits());
+    let filter = compile("include \"a\"; a").unwrap();
+    assert!(matches!(run(&filter, b"1"), Outcome::Output { json, .. } if json == b"2"));
+    let filter = compile("import \"a\" as m; m::loop(.)").unwrap();
+    assert_eq!(run(&filter, b"1"), Outcome::Limit(Stop::Stack));
+    for (code, says) in [
+        ("include \"../outside\"; x", "outside of the filter's folder"),
+        ("include \"link\"; x", "outside of the filter's folder"),
+        ("include \"/etc/passwd\"; x", "the path of a module is relative"),
+        ("include \"missing\"; x", "file not found"),
+        ("include \"bad\"; c", "bad.jq:1:8: undefined filter nope"),
+    ] {
+        let errors = compile(code).unwrap_err();
+        assert!(errors.contains(says), "{code} gave {errors}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -1,0 +1,162 @@
+//! Our request and reply: plain data, no I/O.
+
+use std::ops::Range;
+
+/// A request whose head was understood: the parser refuses all others. The body follows the head in the same buffer.
+#[derive(Debug, Default)]
+pub(crate) struct Request {
+    /// Head, then body (decoded, if it was chunked).
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) method: Range<usize>,
+    /// Path as sent: percent-encoded ASCII.
+    pub(crate) path: Range<usize>,
+    /// Query as sent, without the question mark.
+    pub(crate) query: Range<usize>,
+    /// Name and value of each header, values trimmed.
+    pub(crate) headers: Vec<(Range<usize>, Range<usize>)>,
+    /// Where the body starts.
+    pub(crate) head_len: usize,
+    /// HTTP/1.0: the reply says so when the connection stays open.
+    pub(crate) is_http_10: bool,
+    /// The connection is closed behind the reply.
+    pub(crate) close: bool,
+}
+
+impl Request {
+    fn text(&self, at: &Range<usize>) -> &str {
+        std::str::from_utf8(&self.bytes[at.clone()]).unwrap_or_default() // the parser lets only ASCII through
+    }
+    pub(crate) fn method(&self) -> &str {
+        self.text(&self.method)
+    }
+    pub(crate) fn path(&self) -> &str {
+        self.text(&self.path)
+    }
+    pub(crate) fn query(&self) -> &str {
+        self.text(&self.query)
+    }
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.bytes[self.head_len..]
+    }
+    /// All headers in their order, names as sent.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.headers.iter().map(|(name, value)| (self.text(name), &self.bytes[value.clone()]))
+    }
+    /// The first header of this name, in any case.
+    pub(crate) fn header(&self, wanted: &str) -> Option<&[u8]> {
+        self.headers().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
+    }
+}
+
+/// What we answer.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Reply {
+    pub(crate) code: u16,
+    /// JSON; empty for none.
+    pub(crate) body: Vec<u8>,
+    /// Headers beside those that every reply has. Names and values are ours, never a caller's text.
+    pub(crate) headers: Vec<(&'static str, String)>,
+    /// Name of the Job that it is about, for the log.
+    pub(crate) job: Option<String>,
+    /// What an operator should read in the log, and a caller should not see.
+    pub(crate) note: Option<String>,
+}
+
+impl Reply {
+    pub(crate) fn empty(code: u16) -> Self {
+        Reply { code, ..Reply::default() }
+    }
+    pub(crate) fn json(code: u16, body: Vec<u8>) -> Self {
+        Reply { code, body, ..Reply::default() }
+    }
+    pub(crate) fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+/// Percent-decodes once. None: an escape that is none.
+pub(crate) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let high = char::from(bytes.next()?).to_digit(16)?;
+            let low = char::from(bytes.next()?).to_digit(16)?;
+            decoded.push((high * 16 + low) as u8);
+        } else {
+            decoded.push(byte);
+        }
+    }
+    Some(decoded)
+}
+
+/// The pairs of a query as HTML forms write it: `+` is a space; an escape that is none stays as it is, bytes that are no UTF-8 become U+FFFD.
+pub(crate) fn query_pairs(query: &str) -> impl Iterator<Item = (String, String)> {
+    let decoded = |text: &str| {
+        let text = text.replace('+', " ");
+        percent_decoded(&text).map_or(text, |bytes| String::from_utf8_lossy(&bytes).into_owned())
+    };
+    query.split('&').filter(|pair| !pair.is_empty()).map(move |pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decoded(name), decoded(value))
+    })
+}
+
+/// Whether a `Content-Type` says JSON: `application/json` or `application/*+json`, in any case, whatever its parameters.
+pub(crate) fn is_json(content_type: &[u8]) -> bool {
+    let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    let Some((head, subtype)) = media_type.split_at_checked("application/".len()) else { return false };
+    let suffix = subtype.len().checked_sub("+json".len()).map(|at| &subtype[at..]);
+    head.eq_ignore_ascii_case(b"application/")
+        && (subtype.eq_ignore_ascii_case(b"json")
+            || subtype.len() > "+json".len() && suffix.is_some_and(|end| end.eq_ignore_ascii_case(b"+json")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_types() {
+        for yes in [
+            "application/json",
+            "APPLICATION/JSON; charset=utf-8",
+            "application/cloudevents+json",
+            "application/json ;x",
+        ] {
+            assert!(is_json(yes.as_bytes()), "{yes}");
+        }
+        for no in [
+            "",
+            "text/plain",
+            "application/jsonx",
+            "application/+json",
+            "application/",
+            "text/json",
+            "xapplication/json",
+        ] {
+            assert!(!is_json(no.as_bytes()), "{no}");
+        }
+    }
+
+    #[test]
+    fn queries() {
+        let pairs = |query| query_pairs(query).collect::<Vec<_>>();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(pairs(""), []);
+        assert_eq!(
+            pairs("a=b+c&&d&e=%C3%A9=&f=%zz"),
+            [pair("a", "b c"), pair("d", ""), pair("e", "é="), pair("f", "%zz")]
+        );
+        assert_eq!(pairs("a=%ff"), [pair("a", "\u{fffd}")]);
+    }
+
+    #[test]
+    fn escapes() {
+        assert_eq!(percent_decoded("a%2Fb%2f"), Some(b"a/b/".to_vec()));
+        for bad in ["%", "%2", "%2g", "%+1"] {
+            assert_eq!(percent_decoded(bad), None, "{bad}");
+        }
+    }
+}

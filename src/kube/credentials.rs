@@ -1,0 +1,233 @@
+//! OWNS token and CA bundle: files that others rotate under us, read again in time. By path each time: the kubelet swaps symlinks.
+
+use log::warn;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use ureq::http::HeaderValue;
+use ureq::tls::Certificate;
+
+/// As client-go: tokens live for at least ten minutes and are rotated at four fifths of that.
+const READ_AGAIN: Duration = Duration::from_secs(60);
+/// A token is a kilobyte or two, a bundle a few hundred kilobytes at most.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Credentials as they are now.
+#[derive(Clone, Debug)]
+pub(super) struct Current {
+    /// The value of the `Authorization` header.
+    pub(super) token: Option<Token>,
+    pub(super) roots: Arc<Vec<Certificate<'static>>>,
+    /// Another number when the bundle is another: whoever holds a connection's configuration makes it anew.
+    pub(super) generation: u64,
+}
+
+/// A bearer token; its `Debug` shows nothing of it.
+#[derive(Clone)]
+pub(super) struct Token(pub(super) HeaderValue);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+#[derive(Debug)]
+struct Cached {
+    current: Current,
+    bundle: Vec<u8>,
+    read_at: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Credentials {
+    token_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+    cached: RwLock<Cached>,
+}
+
+impl Credentials {
+    /// Errors: each file that cannot be used, named.
+    pub(super) fn load(token_file: Option<PathBuf>, ca_file: Option<PathBuf>) -> Result<Self, Vec<String>> {
+        let token = token_file.as_deref().map(read_token).transpose();
+        let bundle = ca_file.as_deref().map(read_bundle).transpose();
+        match (token, bundle) {
+            (Ok(token), Ok(bundle)) => {
+                let (bundle, roots) = bundle.unwrap_or_default();
+                let current = Current { token, roots: Arc::new(roots), generation: 0 };
+                let cached = RwLock::new(Cached { current, bundle, read_at: Instant::now() });
+                Ok(Credentials { token_file, ca_file, cached })
+            }
+            (token, bundle) => Err(token.err().into_iter().chain(bundle.err()).collect()),
+        }
+    }
+
+    /// The credentials, read again if they are a minute old.
+    pub(super) fn current(&self) -> Current {
+        let is_old = {
+            let cached = self.cached.read().unwrap_or_else(PoisonError::into_inner);
+            if cached.read_at.elapsed() < READ_AGAIN {
+                return cached.current.clone();
+            }
+            cached.read_at
+        };
+        // one thread reads; the others go on with what there is
+        let is_ours = {
+            let mut cached = self.cached.write().unwrap_or_else(PoisonError::into_inner);
+            let is_ours = cached.read_at == is_old;
+            cached.read_at = Instant::now();
+            is_ours
+        };
+        if is_ours {
+            self.read_again()
+        } else {
+            self.cached.read().unwrap_or_else(PoisonError::into_inner).current.clone()
+        }
+    }
+
+    /// Reads the files now: the API server has refused what we have. What cannot be read stays as it was.
+    pub(super) fn read_again(&self) -> Current {
+        let token = self.token_file.as_deref().map(read_token).transpose();
+        let bundle = self.ca_file.as_deref().map(read_bundle).transpose();
+        let mut cached = self.cached.write().unwrap_or_else(PoisonError::into_inner);
+        cached.read_at = Instant::now();
+        match token {
+            Ok(token) => cached.current.token = token,
+            Err(error) => warn!("going on with the token as it was: {error}"),
+        }
+        match bundle {
+            Ok(Some((bundle, roots))) if bundle != cached.bundle => {
+                cached.bundle = bundle;
+                cached.current.roots = Arc::new(roots);
+                cached.current.generation += 1;
+            }
+            Ok(_) => (),
+            Err(error) => warn!("going on with the CA bundle as it was: {error}"),
+        }
+        cached.current.clone()
+    }
+}
+
+fn read(what: &str, path: &Path) -> Result<Vec<u8>, String> {
+    let cannot = |error: std::io::Error| format!("cannot read {what} `{}`: {error}", path.display());
+    let length = std::fs::metadata(path).map_err(cannot)?.len();
+    if length > MAX_FILE {
+        return Err(format!("{what} `{}` is larger than {MAX_FILE} bytes", path.display()));
+    }
+    std::fs::read(path).map_err(cannot)
+}
+
+fn read_token(path: &Path) -> Result<Token, String> {
+    let bytes = read("token file", path)?;
+    let token = bytes.trim_ascii();
+    if token.is_empty() {
+        return Err(format!("token file `{}` is empty", path.display()));
+    }
+    let mut value = HeaderValue::from_bytes(&[b"Bearer ", token].concat())
+        .map_err(|_| format!("token file `{}` holds no token: it has control characters", path.display()))?;
+    value.set_sensitive(true);
+    Ok(Token(value))
+}
+
+type Bundle = (Vec<u8>, Vec<Certificate<'static>>);
+
+/// Only what rustls takes as a root counts: ureq leaves out what it cannot read without a word.
+fn read_bundle(path: &Path) -> Result<Bundle, String> {
+    let bytes = read("CA file", path)?;
+    let mut store = RootCertStore::empty();
+    let mut roots = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
+        let certificate = certificate.map_err(|error| format!("CA file `{}` is not PEM: {error}", path.display()))?;
+        store
+            .add(certificate.clone())
+            .map_err(|error| format!("CA file `{}` has a certificate that cannot be used: {error}", path.display()))?;
+        roots.push(Certificate::from_der(&certificate).to_owned());
+    }
+    if roots.is_empty() {
+        return Err(format!("CA file `{}` has no certificate", path.display()));
+    }
+    Ok((bytes, roots))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("credentials-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Folder(path)
+        }
+        fn write(&self, name: &str, text: &str) -> PathBuf {
+            let path = self.0.join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn authority() -> String {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut parameters = rcgen::CertificateParams::default();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.self_signed(&key).unwrap().pem()
+    }
+
+    #[test]
+    fn a_rotated_token_and_bundle_are_read_again_and_a_bad_one_is_not_taken() {
+        let folder = Folder::new("rotated");
+        let token = folder.write("token", "first\n");
+        let ca = folder.write("ca.crt", &authority());
+        let credentials = Credentials::load(Some(token), Some(ca)).unwrap();
+        let header = |current: &Current| current.token.as_ref().unwrap().0.to_str().unwrap().to_owned();
+        assert_eq!(header(&credentials.current()), "Bearer first");
+
+        folder.write("token", "second");
+        folder.write("ca.crt", &(authority() + &authority()));
+        assert_eq!(header(&credentials.current()), "Bearer first", "not before its time");
+        let current = credentials.read_again();
+        assert_eq!((header(&current).as_str(), current.generation, current.roots.len()), ("Bearer second", 1, 2));
+
+        folder.write("token", "");
+        folder.write("ca.crt", "nothing");
+        let current = credentials.read_again();
+        assert_eq!((header(&current).as_str(), current.generation, current.roots.len()), ("Bearer second", 1, 2));
+        assert_eq!(format!("{:?}", current.token), "Some(Token)");
+    }
+
+    #[test]
+    fn each_file_that_cannot_be_used_is_named() {
+        let folder = Folder::new("bad");
+        let missing = folder.0.join("missing");
+        let errors = Credentials::load(Some(missing.clone()), Some(missing.clone())).unwrap_err();
+        let missing = missing.display();
+        let os = "No such file or directory (os error 2)";
+        assert_eq!(
+            errors,
+            [format!("cannot read token file `{missing}`: {os}"), format!("cannot read CA file `{missing}`: {os}")]
+        );
+
+        for (text, says) in [
+            ("", "has no certificate"),
+            ("garbage", "has no certificate"),
+            ("-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n", "is not PEM"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "has a certificate that cannot be used"),
+        ] {
+            let errors = Credentials::load(None, Some(folder.write("ca.crt", text))).unwrap_err();
+            assert!(errors[0].contains(says), "{text:?} gave {errors:?}");
+        }
+        let errors = Credentials::load(Some(folder.write("token", " \n")), None).unwrap_err();
+        assert!(errors[0].ends_with("is empty"), "{errors:?}");
+    }
+}

@@ -1,0 +1,71 @@
+//! HTTP in, Kubernetes Job out, with one jq filter as the whole configuration.
+
+mod cli;
+mod config;
+mod dispatch;
+mod filter;
+mod http;
+mod kube;
+mod logger;
+mod manifest;
+mod route;
+mod server;
+mod status;
+
+use std::process::ExitCode;
+
+/// musl's allocator makes two threads slower than one.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What could not be done.
+const FAILED: u8 = 1;
+/// A bad option or variable.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let args = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(cli::Command::Run(args)) => args,
+        Ok(cli::Command::Help) => return print(cli::HELP),
+        Ok(cli::Command::Version) => return print(concat!("k8s-job-dispatcher ", env!("CARGO_PKG_VERSION"), "\n")),
+        Err(problems) => return fail(USAGE, &problems),
+    };
+    let config = match config::load(&args, &|name| std::env::var_os(name)) {
+        Ok(config) => config,
+        Err(problems) => {
+            let code = if problems.usage.is_empty() { FAILED } else { USAGE };
+            return fail(code, &[problems.usage, problems.failed].concat());
+        }
+    };
+    logger::start(config.log_level);
+    if config.check_only {
+        config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        return ExitCode::SUCCESS;
+    }
+    match server::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => fail(FAILED, &[problem]),
+    }
+}
+
+/// To standard output; that nobody reads it is no failure.
+fn print(text: &str) -> ExitCode {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+/// To standard error, each problem on lines of its own. Errors of filters begin with their file, so that editors can jump there.
+fn fail(code: u8, problems: &[String]) -> ExitCode {
+    for problem in problems {
+        match problem.strip_suffix('\n') {
+            Some(of_filter) => eprintln!("{of_filter}"),
+            None => eprintln!("k8s-job-dispatcher: {problem}"),
+        }
+    }
+    if code == USAGE {
+        eprintln!("k8s-job-dispatcher: see --help");
+    }
+    ExitCode::from(code)
+}

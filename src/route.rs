@@ -1,0 +1,142 @@
+//! What a method and a path mean. Pure.
+
+use crate::http::{Request, is_json, percent_decoded};
+use crate::status::{Reason, Status};
+
+#[derive(Debug, PartialEq)]
+pub(crate) enum Route {
+    /// Run the filter, with this as `$PATH`.
+    Dispatch(String),
+    /// Tell the status of this Job, whose name may be any text yet.
+    Job(String),
+    Live,
+    Ready,
+}
+
+const POST: &str = "POST";
+const READ: &str = "GET, HEAD";
+const READ_OR_POST: &str = "GET, HEAD, POST";
+
+/// Errors: 404, 405 with `Allow`, 400 for a path that cannot be decoded.
+pub(crate) fn route(request: &Request) -> Result<Route, Status> {
+    let path = decoded(request.path())?;
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    let is_read = matches!(request.method(), "GET" | "HEAD");
+    let is_post = request.method() == POST;
+    match (segments.as_slice(), is_read, is_post) {
+        (["job", ..], _, true) => Ok(Route::Dispatch(path)),
+        (["job", id], true, _) => Ok(Route::Job((*id).to_owned())),
+        (["job", _], ..) => Err(not_allowed(READ_OR_POST)),
+        (["job", ..], ..) => Err(not_allowed(POST)),
+        (["health", "live"], true, _) => Ok(Route::Live),
+        (["health", "ready"], true, _) => Ok(Route::Ready),
+        (["health", "live" | "ready"], ..) => Err(not_allowed(READ)),
+        _ => Err(no_such_path()),
+    }
+}
+
+/// What a route asks of the headers of its request.
+///
+/// Errors: 415.
+pub(crate) fn check_headers(route: &Route, request: &Request) -> Result<(), Status> {
+    if !matches!(route, Route::Dispatch(_)) {
+        return Ok(());
+    }
+    if request.header("content-encoding").is_some() {
+        return Err(Status::new(Reason::UnsupportedMediaType, "the body has a Content-Encoding; send it as it is"));
+    }
+    if !request.header("content-type").is_some_and(is_json) {
+        let message = "the body must be JSON; say so with -H 'Content-Type: application/json'";
+        return Err(Status::new(Reason::UnsupportedMediaType, message));
+    }
+    Ok(())
+}
+
+fn no_such_path() -> Status {
+    Status::new(
+        Reason::NotFound,
+        "no such path; there are POST /job, POST /job/{path}, GET /job/{id}, GET /health/live, GET /health/ready",
+    )
+}
+
+fn not_allowed(allow: &'static str) -> Status {
+    let message = format!("this path knows {allow}");
+    Status { allow: Some(allow), ..Status::new(Reason::MethodNotAllowed, message) }
+}
+
+/// The path, decoded once, without trailing slashes.
+///
+/// A slash, NUL or dot segment that comes out of an escape would mean something else to whoever reads the path next, so there is no such path.
+fn decoded(path: &str) -> Result<String, Status> {
+    let path = path.trim_end_matches('/');
+    let bytes = percent_decoded(path)
+        .ok_or_else(|| Status::new(Reason::BadRequest, "the path has a percent sign without two hexadecimal digits"))?;
+    let is_escaped_slash = bytes.iter().filter(|byte| **byte == b'/').count() != path.matches('/').count();
+    let decoded = String::from_utf8(bytes).map_err(|_| no_such_path())?;
+    let is_odd = |segment: &str| matches!(segment, "" | "." | "..");
+    if is_escaped_slash || decoded.contains('\0') || decoded.split('/').skip(1).any(is_odd) {
+        return Err(no_such_path());
+    }
+    Ok(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: &str, path: &str) -> Request {
+        let bytes = format!("{method} {path}").into_bytes();
+        let head_len = bytes.len();
+        let path = method.len() + 1..bytes.len();
+        Request { method: 0..method.len(), path, head_len, bytes, ..Request::default() }
+    }
+
+    #[test]
+    fn routes() {
+        let dispatch = |path: &str| Route::Dispatch(path.into());
+        for (method, path, want) in [
+            ("POST", "/job", dispatch("/job")),
+            ("POST", "/job/", dispatch("/job")),
+            ("POST", "/job/reports/daily//", dispatch("/job/reports/daily")),
+            ("POST", "/j%6Fb/%C3%A9%20x", dispatch("/job/é x")),
+            ("POST", "/job/%252f", dispatch("/job/%2f")),
+            ("GET", "/job/a", Route::Job("a".into())),
+            ("HEAD", "/job/a/", Route::Job("a".into())),
+            ("GET", "/health/live", Route::Live),
+            ("HEAD", "/health/ready/", Route::Ready),
+        ] {
+            assert_eq!(route(&request(method, path)).unwrap(), want, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn refusals() {
+        for (method, path, code, allow) in [
+            ("GET", "/job", 405, Some("POST")),
+            ("GET", "/job/", 405, Some("POST")),
+            ("GET", "/job/a/b", 405, Some("POST")),
+            ("PUT", "/job/a", 405, Some("GET, HEAD, POST")),
+            ("post", "/job", 405, Some("POST")),
+            ("POST", "/health/live", 405, Some("GET, HEAD")),
+            ("GET", "/", 404, None),
+            ("GET", "*", 404, None),
+            ("GET", "", 404, None),
+            ("GET", "/health", 404, None),
+            ("GET", "/JOB/a", 404, None),
+            ("POST", "/jobs", 404, None),
+            ("POST", "//job", 404, None),
+            ("POST", "/job//a", 404, None),
+            ("GET", "/job/a%2fstatus", 404, None),
+            ("GET", "/job/..", 404, None),
+            ("GET", "/job/%2e%2E", 404, None),
+            ("GET", "/job/./a", 404, None),
+            ("GET", "/job/%00", 404, None),
+            ("GET", "/job/%ff", 404, None),
+            ("GET", "/job/%c0%af", 404, None),
+            ("GET", "/job/%", 400, None),
+        ] {
+            let status = route(&request(method, path)).unwrap_err();
+            assert_eq!((status.code(), status.allow), (code, allow), "{method} {path}");
+        }
+    }
+}

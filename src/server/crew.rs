@@ -1,0 +1,383 @@
+//! The threads: each takes a connection to which something has happened, serves its whole request, and puts it back.
+//!
+//! Threads block on the API server only. A few (four a core) are always there; a ready connection waits for the next of them, which
+//! costs no context switch, and while the API server is quick nobody else is woken. Only when nobody has been free for a tick are
+//! more let in, a few at a time: up to one for each call that may be in flight, one that asks whether the API server is ready, and one
+//! that never calls, so that it answers `/health/live` when every call hangs.
+
+use super::connection::{Bounds, Connection, Interest, Step};
+use super::lobby::{Lobby, Slot};
+use super::reply::Frame;
+use super::serve::{Server, admit, request_id};
+use crate::filter::THREAD_STACK;
+use crate::http::Request;
+use crate::kube::Client;
+use crate::route::{Route, route};
+use crate::status::{Reason, Status};
+use log::warn;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+/// Dispatches in hand, so also API calls in flight. With 5 ms a call that is 25,000 a second, more than the machine does.
+pub(super) const MAX_IN_HAND: usize = 128;
+/// Requests that wait for one of those to end. They hold no thread, and at most [`MAX_HELD`] with all others.
+const MAX_QUEUE: usize = 1024;
+/// Bytes of requests that are not whole yet, all connections together; a container has 64 MiB.
+const MAX_HELD: usize = 24 << 20;
+const TICK: Duration = Duration::from_millis(1);
+/// Threads let in per tick: each brings a TLS handshake of about a millisecond.
+const PER_TICK: usize = 4;
+/// Ticks without need after which the ticker goes to sleep.
+const QUIET_TICKS: u32 = 64;
+/// So long a thread beyond the few stays when calls are slow and it has nothing to do.
+const LINGER: Duration = Duration::from_secs(10);
+const SCRATCH: usize = 32 << 10;
+
+#[derive(Debug)]
+pub(super) struct Crew {
+    pub(super) server: Server,
+    pub(super) lobby: Lobby,
+    few: usize,
+    /// Threads there are.
+    threads: AtomicUsize,
+    /// Threads that wait for a connection.
+    standing: AtomicUsize,
+    /// How often one came back to wait.
+    came_back: AtomicU64,
+    /// Moving average of what a dispatch waits for the API server, in microseconds.
+    average: AtomicU64,
+    in_hand: AtomicUsize,
+    queue: Mutex<VecDeque<Task>>,
+    ticker: OnceLock<Thread>,
+    ticker_sleeps: AtomicBool,
+    /// Connections are closed behind their replies.
+    pub(super) is_draining: AtomicBool,
+}
+
+/// A whole request, and the connection that waits for its reply.
+#[derive(Debug)]
+struct Task {
+    slot: Slot,
+    connection: Box<Connection>,
+    request: Request,
+    route: Result<Route, Status>,
+    arrived: Instant,
+}
+
+impl Task {
+    fn new(slot: Slot, connection: Box<Connection>, request: Request) -> Self {
+        Task { slot, connection, route: route(&request), request, arrived: Instant::now() }
+    }
+    /// Whether it may call the API server for longer than a probe does.
+    fn is_dispatch(&self) -> bool {
+        matches!(self.route, Ok(Route::Dispatch(_) | Route::Job(_)))
+    }
+}
+
+/// What a thread has for itself.
+struct Kit {
+    client: Option<Client>,
+    scratch: Vec<u8>,
+}
+
+impl Crew {
+    pub(super) fn new(server: Server, lobby: Lobby) -> Arc<Self> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Arc::new(Crew {
+            server,
+            lobby,
+            few: (4 * cores).min(MAX_IN_HAND),
+            threads: AtomicUsize::new(0),
+            standing: AtomicUsize::new(0),
+            came_back: AtomicU64::new(0),
+            average: AtomicU64::new(0),
+            in_hand: AtomicUsize::new(0),
+            queue: Mutex::default(),
+            ticker: OnceLock::new(),
+            ticker_sleeps: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
+        })
+    }
+
+    /// Starts the few threads, and the ticker that lets more in.
+    pub(super) fn start(self: &Arc<Self>) -> std::io::Result<()> {
+        for _ in 0..self.few {
+            self.let_in(true)?;
+        }
+        let crew = self.clone();
+        let ticker = thread::Builder::new().name("ticker".into()).spawn(move || crew.tick())?;
+        let _ = self.ticker.set(ticker.thread().clone());
+        Ok(())
+    }
+
+    fn let_in(self: &Arc<Self>, stays: bool) -> std::io::Result<()> {
+        let number = self.threads.fetch_add(1, Relaxed);
+        let crew = self.clone();
+        let thread = thread::Builder::new().name(format!("worker-{number}")).stack_size(THREAD_STACK);
+        let started = thread.spawn(move || crew.work(stays));
+        if started.is_err() {
+            self.threads.fetch_sub(1, Relaxed);
+        }
+        started.map(|_| ())
+    }
+
+    fn work(&self, stays: bool) {
+        let mut kit = Kit { client: self.server.client(), scratch: vec![0; SCRATCH] };
+        loop {
+            let timeout = match stays {
+                true => None,
+                false if self.calls_are_slow() => Some(LINGER),
+                false => Some(Duration::ZERO),
+            };
+            self.came_back.fetch_add(1, Relaxed);
+            self.standing.fetch_add(1, SeqCst);
+            let next = self.lobby.next(timeout);
+            if self.standing.fetch_sub(1, SeqCst) == 1 && self.ticker_sleeps.swap(false, SeqCst) {
+                if let Some(ticker) = self.ticker.get() {
+                    ticker.unpark() // nobody waits at the door now
+                }
+            }
+            match next {
+                Some(slot) => self.attend(&mut kit, slot),
+                None if stays => (), // a signal
+                None => break,
+            }
+        }
+        self.threads.fetch_sub(1, Relaxed);
+    }
+
+    fn calls_are_slow(&self) -> bool {
+        self.average.load(Relaxed) > TICK.as_micros() as u64
+    }
+
+    /// Lets more threads in when nobody has been free for a tick and somebody waits.
+    fn tick(self: &Arc<Self>) {
+        let mut quiet = 0;
+        let mut before = 0;
+        loop {
+            if quiet > QUIET_TICKS {
+                self.ticker_sleeps.store(true, SeqCst);
+                while self.standing.load(SeqCst) > 0 && self.ticker_sleeps.load(SeqCst) {
+                    thread::park()
+                }
+                self.ticker_sleeps.store(false, SeqCst);
+                quiet = 0;
+            }
+            thread::sleep(TICK);
+            if self.standing.load(SeqCst) > 0 {
+                quiet += 1;
+                continue;
+            }
+            quiet = 0;
+            let now = self.came_back.load(Relaxed);
+            let is_stuck = now == std::mem::replace(&mut before, now);
+            if (is_stuck || self.calls_are_slow()) && self.lobby.has_next() {
+                for _ in 0..PER_TICK {
+                    if self.threads.load(Relaxed) >= MAX_IN_HAND + 2 {
+                        break;
+                    }
+                    if let Err(error) = self.let_in(false) {
+                        warn!("cannot start a thread: {error}");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn bounds(&self) -> Bounds {
+        let max_body = self.server.config.max_body_bytes;
+        let max_held = MAX_HELD.max(2 * max_body);
+        Bounds { max_body, room: max_held.saturating_sub(self.lobby.held()) }
+    }
+
+    fn advance(&self, kit: &mut Kit, connection: &mut Connection, readable: bool) -> Step {
+        connection.advance(&mut kit.scratch, readable, self.bounds(), &admit)
+    }
+
+    /// Something has happened to a connection.
+    fn attend(&self, kit: &mut Kit, slot: Slot) {
+        if let Some(mut connection) = self.lobby.take(slot) {
+            let step = self.advance(kit, &mut connection, true);
+            self.settle(kit, slot, connection, step)
+        }
+    }
+
+    /// Serves what is whole, and puts the connection back.
+    fn settle(&self, kit: &mut Kit, slot: Slot, mut connection: Box<Connection>, mut step: Step) {
+        loop {
+            let request = match step {
+                Step::Wait(interest) => return self.lobby.put(slot, connection, interest),
+                Step::Close => return self.lobby.close(slot, connection),
+                Step::Serve(request) => request,
+            };
+            let mut task = Task::new(slot, connection, request);
+            if task.is_dispatch() {
+                match self.admit_or_queue(task) {
+                    Admitted::Now(task) => return self.dispatch(kit, task),
+                    Admitted::Later => return,
+                    Admitted::Never(full) => task = full,
+                }
+                step = self.turn_away(kit, &mut task, Reason::Overloaded, "too many requests wait already");
+            } else {
+                step = self.serve(kit, &mut task);
+            }
+            connection = task.connection;
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Task>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admit_or_queue(&self, task: Task) -> Admitted {
+        let has_place = || {
+            let more = |in_hand| (in_hand < MAX_IN_HAND).then_some(in_hand + 1);
+            self.in_hand.fetch_update(SeqCst, SeqCst, more).is_ok()
+        };
+        if has_place() {
+            return Admitted::Now(task);
+        }
+        let mut queue = self.queue();
+        if has_place() {
+            return Admitted::Now(task); // one became free before the queue was locked
+        }
+        if queue.len() >= MAX_QUEUE {
+            return Admitted::Never(task);
+        }
+        queue.push_back(task);
+        Admitted::Later
+    }
+
+    /// Has a place among those in hand: serves, and goes on with whoever has waited longest, else gives the place back.
+    fn dispatch(&self, kit: &mut Kit, mut task: Task) {
+        loop {
+            let is_late = task.arrived.elapsed() > self.server.config.request_timeout;
+            let step = match is_late {
+                true => self.turn_away(kit, &mut task, Reason::Overloaded, "too many requests waited before this one"),
+                false => self.serve(kit, &mut task),
+            };
+            // the reply is on its way; only then the place is handed on
+            let Task { slot, connection, .. } = task;
+            let again = match step {
+                Step::Serve(request) => Some(Task::new(slot, connection, request)),
+                Step::Wait(interest) => {
+                    self.lobby.put(slot, connection, interest);
+                    None
+                }
+                Step::Close => {
+                    self.lobby.close(slot, connection);
+                    None
+                }
+            };
+            let mut queue = self.queue();
+            queue.extend(again);
+            match queue.pop_front() {
+                Some(next) => task = next,
+                None => {
+                    self.in_hand.fetch_sub(1, SeqCst);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn frame(&self, request: &Request) -> Frame {
+        Frame {
+            id: request_id(request.header("x-request-id")),
+            is_head: request.method() == "HEAD",
+            is_http_10: request.is_http_10,
+            close: request.close || self.is_draining.load(Relaxed),
+        }
+    }
+
+    fn serve(&self, kit: &mut Kit, task: &mut Task) -> Step {
+        let mut frame = self.frame(&task.request);
+        let reply = self.server.serve(&task.route, &task.request, &frame, &mut kit.client, task.arrived);
+        if task.is_dispatch()
+            && let Some(client) = &mut kit.client
+        {
+            let (before, waited) = (self.average.load(Relaxed), client.take_waited().as_micros() as u64);
+            self.average.store((15 * before + waited) / 16, Relaxed);
+        }
+        frame.close |= self.is_draining.load(Relaxed);
+        task.connection.reply(&reply, &frame);
+        self.advance(kit, &mut task.connection, false)
+    }
+
+    fn turn_away(&self, kit: &mut Kit, task: &mut Task, reason: Reason, message: &str) -> Step {
+        let frame = self.frame(&task.request);
+        let status = Status::new(reason, message);
+        log::info!("{} turned away {} {message:?}", frame.id, status.code());
+        task.connection.reply(&status.into(), &frame);
+        self.advance(kit, &mut task.connection, false)
+    }
+
+    /// Ends what has waited too long: called every now and then.
+    pub(super) fn sweep(&self) {
+        let mut kit = Kit { client: None, scratch: vec![0; SCRATCH] };
+        let now = Instant::now();
+        let is_draining = self.is_draining.load(Relaxed);
+        let is_over = |connection: &Connection| connection.deadline() < now || is_draining && connection.is_idle();
+        self.lobby.take_each(is_over, |slot, mut connection| {
+            if connection.deadline() < now {
+                match connection.expire() {
+                    true => {
+                        let step = self.advance(&mut kit, &mut connection, false);
+                        self.put_or_close(slot, connection, step)
+                    }
+                    false => self.lobby.close(slot, connection),
+                }
+            } else if connection.has_unread() {
+                self.lobby.put(slot, connection, Interest::Readable) // a request that came in time
+            } else {
+                self.lobby.close(slot, connection)
+            }
+        });
+        self.turn_late_ones_away(
+            &mut kit,
+            |task| task.arrived + self.server.config.request_timeout < now,
+            Reason::Overloaded,
+        )
+    }
+
+    /// Who is still in the queue when the time to shut down is over.
+    pub(super) fn turn_all_away(&self) {
+        let mut kit = Kit { client: None, scratch: vec![0; SCRATCH] };
+        self.turn_late_ones_away(&mut kit, |_| true, Reason::ShuttingDown)
+    }
+
+    fn turn_late_ones_away(&self, kit: &mut Kit, is_late: impl Fn(&Task) -> bool, reason: Reason) {
+        loop {
+            let task = {
+                let mut queue = self.queue();
+                if queue.front().is_some_and(&is_late) { queue.pop_front() } else { None }
+            };
+            let Some(mut task) = task else { return };
+            let step = self.turn_away(kit, &mut task, reason, "waited too long for its turn");
+            self.put_or_close(task.slot, task.connection, step)
+        }
+    }
+
+    /// For a thread that serves nothing: what a pipelining client has sent behind a request that was turned away, is too.
+    fn put_or_close(&self, slot: Slot, mut connection: Box<Connection>, step: Step) {
+        match step {
+            Step::Wait(interest) => self.lobby.put(slot, connection, interest),
+            Step::Close => self.lobby.close(slot, connection),
+            Step::Serve(_) => {
+                connection.refuse(Status::new(Reason::Overloaded, "too many requests wait already"));
+                self.lobby.put(slot, connection, Interest::Writable)
+            }
+        }
+    }
+}
+
+enum Admitted {
+    Now(Task),
+    Later,
+    /// The queue is full.
+    Never(Task),
+}

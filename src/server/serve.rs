@@ -1,0 +1,155 @@
+//! One whole request, from route to reply: decides, calls, and writes the log line. A panic in it is answered with 500.
+
+use super::reply::Frame;
+use crate::config::Config;
+use crate::dispatch::{internal_error, perform, plan};
+use crate::filter::panic_text;
+use crate::http::{Reply, Request};
+use crate::kube::Client;
+use crate::route::{Route, check_headers, route};
+use crate::status::{Reason, Status};
+use log::{debug, error, info, warn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The API server is asked at most so often whether it is ready, however many probes come.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+const MAX_REQUEST_ID: usize = 64;
+
+/// Answers a whole request.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) config: Config,
+    /// Since SIGTERM.
+    pub(super) is_stopping: AtomicBool,
+    readiness: Mutex<Readiness>,
+}
+
+#[derive(Debug, Default)]
+struct Readiness {
+    is_ready: bool,
+    known_since: Option<Instant>,
+    /// One thread asks; the others answer with what was known before.
+    is_asked: bool,
+}
+
+impl Server {
+    pub(super) fn new(config: Config) -> Self {
+        Server { config, is_stopping: AtomicBool::new(false), readiness: Mutex::default() }
+    }
+
+    /// `arrived`: when the request was whole. `client`: none with `--dry-run=client`.
+    pub(super) fn serve(
+        &self,
+        route: &Result<Route, Status>,
+        request: &Request,
+        frame: &Frame,
+        client: &mut Option<Client>,
+        arrived: Instant,
+    ) -> Reply {
+        let until = arrived + self.config.request_timeout;
+        let is_probe = matches!(route, Ok(Route::Live | Route::Ready));
+        let answered = catch_unwind(AssertUnwindSafe(|| match route {
+            Err(status) => status.clone().into(),
+            Ok(Route::Live) => Reply::empty(204),
+            Ok(Route::Ready) => self.ready(client.as_mut()),
+            Ok(route) => match plan(&self.config, route, request, until) {
+                Ok(dispatch) => perform(&self.config, client.as_mut(), dispatch, until),
+                Err(status) => status.into(),
+            },
+        }));
+        let reply = answered.unwrap_or_else(|panic| {
+            *client = self.client(); // whatever state the old one is in
+            internal_error(&panic_text(&*panic)).into()
+        });
+        log_reply(request, frame, &reply, arrived.elapsed(), is_probe);
+        reply
+    }
+
+    pub(super) fn client(&self) -> Option<Client> {
+        self.config.api_server.clone().map(Client::new)
+    }
+
+    fn ready(&self, client: Option<&mut Client>) -> Reply {
+        if self.is_stopping.load(Relaxed) {
+            return Status::new(Reason::ShuttingDown, "shutting down").into();
+        }
+        let is_ready = client.is_none_or(|client| self.is_ready(client));
+        match is_ready {
+            true => Reply::empty(204),
+            false => Status::new(Reason::ServiceUnavailable, "the API server is not ready").with_retry_after(1).into(),
+        }
+    }
+
+    fn is_ready(&self, client: &mut Client) -> bool {
+        let lock = || self.readiness.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut readiness = lock();
+            if readiness.is_asked || readiness.known_since.is_some_and(|since| since.elapsed() < ASK_AGAIN) {
+                return readiness.is_ready;
+            }
+            readiness.is_asked = true;
+        }
+        let is_ready = client.is_ready();
+        *lock() = Readiness { is_ready, known_since: Some(Instant::now()), is_asked: false };
+        is_ready
+    }
+}
+
+/// What a request whose head has come can be refused for already.
+pub(super) fn admit(request: &Request) -> Result<(), Status> {
+    check_headers(&route(request)?, request)
+}
+
+/// The caller's id for the request if it is a sane one, else one of ours.
+pub(super) fn request_id(theirs: Option<&[u8]>) -> String {
+    let is_sane = |id: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(plain)
+    };
+    match theirs.and_then(|id| std::str::from_utf8(id).ok()).filter(|id| is_sane(id)) {
+        Some(id) => id.to_owned(),
+        None => {
+            // a random start, then one apart: no system call for each, and no two the same
+            static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(crate::dispatch::random()));
+            format!("{:016x}", NEXT.fetch_add(1, Relaxed))
+        }
+    }
+}
+
+fn log_reply(request: &Request, frame: &Frame, reply: &Reply, took: Duration, is_probe: bool) {
+    let Reply { code, job, note, .. } = reply;
+    let id = &frame.id;
+    if let Some(note) = note {
+        match code {
+            500 | 502 => error!("{id} {code}: {note}"), // somebody must act: the filter's author, or who set us up
+            _ => warn!("{id} {code}: {note}"),
+        }
+    }
+    let (method, path, ms) = (request.method(), request.path(), took.as_millis());
+    let job = job.as_deref().unwrap_or("-");
+    if is_probe {
+        debug!("{id} {method} {path:?} {code} {ms}ms {job}")
+    } else {
+        info!("{id} {method} {path:?} {code} {ms}ms {job}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sane_ids_of_callers_are_taken() {
+        for id in ["a", "A.b_c-9", &"x".repeat(64)] {
+            assert_eq!(request_id(Some(id.as_bytes())), id);
+        }
+        for id in ["", "a b", "a\n", "é", &"x".repeat(65)] {
+            assert_ne!(request_id(Some(id.as_bytes())), id);
+        }
+        assert_ne!(request_id(None), request_id(None));
+        assert_eq!(request_id(None).len(), 16);
+    }
+}

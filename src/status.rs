@@ -1,0 +1,178 @@
+//! What went wrong, as callers are told: one table of reasons and codes, and the error body of `contract.md` 2.
+
+use crate::http::Reply;
+use serde_json::{Value, json};
+
+/// Machine word for what went wrong; those that Kubernetes has are Kubernetes' own.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Reason {
+    BadRequest,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    AlreadyExists,
+    RequestEntityTooLarge,
+    UriTooLong,
+    UnsupportedMediaType,
+    ExpectationFailed,
+    FilterError,
+    FilterEmpty,
+    FilterLimit,
+    Invalid,
+    Forbidden,
+    QuotaExceeded,
+    RequestHeaderFieldsTooLarge,
+    FilterOutput,
+    InternalError,
+    NotImplemented,
+    BadGateway,
+    ServiceUnavailable,
+    Overloaded,
+    ShuttingDown,
+    Timeout,
+    HttpVersionNotSupported,
+}
+
+impl Reason {
+    /// The HTTP code and the word on the wire. The README prints this table; a test keeps them equal.
+    pub(crate) fn code_and_word(self) -> (u16, &'static str) {
+        match self {
+            Reason::BadRequest => (400, "BadRequest"),
+            Reason::NotFound => (404, "NotFound"),
+            Reason::MethodNotAllowed => (405, "MethodNotAllowed"),
+            Reason::RequestTimeout => (408, "RequestTimeout"),
+            Reason::AlreadyExists => (409, "AlreadyExists"),
+            Reason::RequestEntityTooLarge => (413, "RequestEntityTooLarge"),
+            Reason::UriTooLong => (414, "URITooLong"),
+            Reason::UnsupportedMediaType => (415, "UnsupportedMediaType"),
+            Reason::ExpectationFailed => (417, "ExpectationFailed"),
+            Reason::FilterError => (422, "FilterError"),
+            Reason::FilterEmpty => (422, "FilterEmpty"),
+            Reason::FilterLimit => (422, "FilterLimit"),
+            Reason::Invalid => (422, "Invalid"),
+            Reason::Forbidden => (422, "Forbidden"),
+            Reason::QuotaExceeded => (429, "QuotaExceeded"),
+            Reason::RequestHeaderFieldsTooLarge => (431, "RequestHeaderFieldsTooLarge"),
+            Reason::FilterOutput => (500, "FilterOutput"),
+            Reason::InternalError => (500, "InternalError"),
+            Reason::NotImplemented => (501, "NotImplemented"),
+            Reason::BadGateway => (502, "BadGateway"),
+            Reason::ServiceUnavailable => (503, "ServiceUnavailable"),
+            Reason::Overloaded => (503, "Overloaded"),
+            Reason::ShuttingDown => (503, "ShuttingDown"),
+            Reason::Timeout => (504, "Timeout"),
+            Reason::HttpVersionNotSupported => (505, "HTTPVersionNotSupported"),
+        }
+    }
+}
+
+/// One field that is wrong.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Cause {
+    /// Path of the field, as `spec.template.spec.containers[0].image`.
+    pub(crate) field: Option<String>,
+    /// What is wrong with it, as `FieldValueRequired`.
+    pub(crate) reason: Option<String>,
+}
+
+/// An error as the caller gets it. Named after Kubernetes' object of the same purpose.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Status {
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
+    pub(crate) causes: Vec<Cause>,
+    pub(crate) details: Option<Value>,
+    /// Seconds after which the same request may fare better.
+    pub(crate) retry_after: Option<u32>,
+    /// The methods that the path knows, for 405.
+    pub(crate) allow: Option<&'static str>,
+    /// For the log only: it may quote a manifest, and a manifest may hold secrets.
+    pub(crate) note: Option<String>,
+}
+
+impl Status {
+    pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        let retry_after = match reason {
+            Reason::Overloaded | Reason::ShuttingDown => Some(1),
+            _ => None,
+        };
+        let message = message.into();
+        Status { reason, message, causes: Vec::new(), details: None, retry_after, allow: None, note: None }
+    }
+    pub(crate) fn with_cause(mut self, field: &str, reason: &str) -> Self {
+        self.causes.push(Cause { field: Some(field.to_owned()), reason: Some(reason.to_owned()) });
+        self
+    }
+    pub(crate) fn with_retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+    pub(crate) fn with_note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
+    }
+    pub(crate) fn code(&self) -> u16 {
+        self.reason.code_and_word().0
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let (code, word) = self.reason.code_and_word();
+        let mut error = json!({"code": code, "reason": word, "message": self.message});
+        if !self.causes.is_empty() {
+            let cause = |cause: &Cause| {
+                let mut object = serde_json::Map::new();
+                for (key, text) in [("field", &cause.field), ("reason", &cause.reason)] {
+                    if let Some(text) = text {
+                        object.insert(key.to_owned(), text.clone().into());
+                    }
+                }
+                Value::Object(object)
+            };
+            error["causes"] = self.causes.iter().map(cause).collect();
+        }
+        if let Some(details) = &self.details {
+            error["details"] = details.clone();
+        }
+        json!({ "error": error }).to_string().into_bytes()
+    }
+}
+
+impl From<Status> for Reply {
+    fn from(status: Status) -> Self {
+        let mut reply = Reply::json(status.code(), status.body());
+        if let Some(seconds) = status.retry_after {
+            reply = reply.with_header("Retry-After", seconds.to_string());
+        }
+        if let Some(methods) = status.allow {
+            reply = reply.with_header("Allow", methods);
+        }
+        reply.note = status.note;
+        reply
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_and_details_appear_only_where_there_are_some() {
+        let reply = Reply::from(Status::new(Reason::NotFound, "no such path"));
+        let body = br#"{"error":{"code":404,"reason":"NotFound","message":"no such path"}}"#;
+        assert_eq!(reply, Reply::json(404, body.to_vec()));
+
+        let mut status = Status::new(Reason::Invalid, "m").with_cause("metadata.name", "FieldValueInvalid");
+        status.causes.push(Cause { field: None, reason: Some("FieldValueRequired".into()) });
+        status.details = Some(json!([1]));
+        let body = r#"{"error":{"code":422,"reason":"Invalid","message":"m","causes":[{"field":"metadata.name","reason":"FieldValueInvalid"},{"reason":"FieldValueRequired"}],"details":[1]}}"#;
+        assert_eq!(String::from_utf8(Reply::from(status).body).unwrap(), body);
+    }
+
+    #[test]
+    fn a_note_is_no_part_of_the_body() {
+        let reply = Reply::from(Status::new(Reason::BadGateway, "m").with_note("secret").with_retry_after(3));
+        assert_eq!(reply.note.as_deref(), Some("secret"));
+        assert_eq!(reply.headers, [("Retry-After", "3".to_owned())]);
+        assert!(!String::from_utf8(reply.body).unwrap().contains("secret"));
+    }
+}
