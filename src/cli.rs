@@ -63,7 +63,7 @@ impl Args {
 pub(crate) enum Command {
     Help,
     Version,
-    Run(Args),
+    Run(Box<Args>),
 }
 
 /// Of a repeated option the last wins.
@@ -104,7 +104,7 @@ pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command,
             Err(error) => problems.push(error.to_string()),
         }
     }
-    if problems.is_empty() { Ok(Command::Run(args)) } else { Err(problems) }
+    if problems.is_empty() { Ok(Command::Run(Box::new(args))) } else { Err(problems) }
 }
 
 /// As text.
@@ -124,7 +124,7 @@ mod tests {
 
     fn args(argv: &[&str]) -> Args {
         match run(argv) {
-            Ok(Command::Run(args)) => args,
+            Ok(Command::Run(args)) => *args,
             other => panic!("{argv:?} gave {other:?}"),
         }
     }

@@ -166,7 +166,7 @@ struct Attempt {
 impl Attempt {
     fn draw(&mut self, manifest: &mut Manifest, nonce: Option<&str>) {
         self.name = manifest.name.draw(random());
-        self.json = manifest.to_json(&self.name, nonce);
+        self.json = manifest.seal(&self.name, nonce);
     }
 }
 

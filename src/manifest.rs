@@ -156,7 +156,7 @@ fn name(metadata: &mut Map<String, Value>) -> Result<Name, Status> {
 
 impl Manifest {
     /// The manifest as JSON, with its final name.
-    pub(crate) fn to_json(&mut self, name: &str, nonce: Option<&str>) -> Vec<u8> {
+    pub(crate) fn seal(&mut self, name: &str, nonce: Option<&str>) -> Vec<u8> {
         if let Some(Value::Object(metadata)) = self.object.get_mut("metadata") {
             metadata.shift_insert(0, "name".to_owned(), name.into());
             if let (Some(nonce), Some(Value::Object(annotations))) = (nonce, metadata.get_mut("annotations")) {
@@ -190,8 +190,8 @@ mod tests {
         .unwrap();
         assert_eq!(manifest.name, Name::Given("a".into()));
         let want = r#"{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"a","labels":{"app.kubernetes.io/managed-by":"k8s-job-dispatcher","b":"c"},"annotations":{"k8s-job-dispatcher/fingerprint":"f"}},"spec":{"x":1}}"#;
-        assert_eq!(String::from_utf8(manifest.to_json("a", None)).unwrap(), want);
-        let sent: Value = serde_json::from_slice(&manifest.to_json("a", Some("n"))).unwrap();
+        assert_eq!(String::from_utf8(manifest.seal("a", None)).unwrap(), want);
+        let sent: Value = serde_json::from_slice(&manifest.seal("a", Some("n"))).unwrap();
         assert_eq!(sent["metadata"]["annotations"], json!({FINGERPRINT: "f", NONCE: "n"}));
     }
 

@@ -38,29 +38,29 @@ func main() {
 // etcd takes the flags of the real program that the tests use, in the form --flag=value, and runs until it fails.
 func etcd(args []string) error {
 	config := embed.NewConfig()
-	config.LogLevel, config.UnsafeNoFsync = "error", true // the data is thrown away: no test survives its etcd
+	config.LogLevel, config.UnsafeNoFsync = "error", true // the data is thrown away: no test outlives its etcd
 	for _, arg := range args {
 		name, value, _ := strings.Cut(arg, "=")
-		address, err := url.Parse(value)
-		if err != nil {
-			return err
-		}
+		var err error
 		switch name {
 		case "--data-dir":
 			config.Dir = value
-		case "--listen-client-urls":
-			config.ListenClientUrls = []url.URL{*address}
-		case "--advertise-client-urls":
-			config.AdvertiseClientUrls = []url.URL{*address}
-		case "--listen-peer-urls":
-			config.ListenPeerUrls = []url.URL{*address}
-		case "--initial-advertise-peer-urls":
-			config.AdvertisePeerUrls = []url.URL{*address}
 		case "--initial-cluster":
 			config.InitialCluster = value
+		case "--listen-client-urls":
+			config.ListenClientUrls, err = address(value)
+		case "--advertise-client-urls":
+			config.AdvertiseClientUrls, err = address(value)
+		case "--listen-peer-urls":
+			config.ListenPeerUrls, err = address(value)
+		case "--initial-advertise-peer-urls":
+			config.AdvertisePeerUrls, err = address(value)
 		case "--unsafe-no-fsync", "--log-level": // as set above
 		default:
-			return fmt.Errorf("unknown flag %s", name)
+			err = fmt.Errorf("unknown flag %s", name)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	server, err := embed.StartEtcd(config)
@@ -68,4 +68,12 @@ func etcd(args []string) error {
 		return err
 	}
 	return <-server.Err()
+}
+
+func address(value string) ([]url.URL, error) {
+	parsed, err := url.Parse(value)
+	if err != nil {
+		return nil, err
+	}
+	return []url.URL{*parsed}, nil
 }

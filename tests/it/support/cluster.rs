@@ -1,0 +1,229 @@
+//! The cluster: etcd, kube-apiserver, kube-controller-manager. One for all tests of a run.
+
+use super::api::Api;
+use super::certificates::{Authority, key};
+use super::component::{Component, remove_at_end};
+use super::{Folder, assets, kubelet};
+use serde_json::json;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
+
+const ADMIN: &str = "admin-of-the-tests";
+/// From nothing to ready, on a machine that does nothing else.
+const READY_IN: Duration = Duration::from_secs(10);
+const CONTROLLERS: &str = "job-controller,serviceaccount-controller,root-ca-certificate-publisher-controller,resourcequota-controller,\
+    ttl-after-finished-controller,garbage-collector-controller,namespace-controller";
+
+pub(crate) struct Cluster {
+    folder: PathBuf,
+    programs: PathBuf,
+    etcd_url: String,
+    pub(crate) ca_file: PathBuf,
+    pub(crate) ca_pem: String,
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) url: String,
+    pub(crate) admin: Api,
+    has_controllers: bool,
+    _running: Mutex<(Vec<Component>, Child)>,
+}
+
+/// An API server, which can be killed and started again.
+pub(crate) struct ApiServer {
+    component: Component,
+    program: PathBuf,
+    folder: PathBuf,
+    name: String,
+    args: Vec<String>,
+    pub(crate) url: String,
+    admin: Api,
+}
+
+/// The cluster of this run; started by whoever comes first.
+pub(crate) fn cluster() -> &'static Cluster {
+    static CLUSTER: LazyLock<Cluster> = LazyLock::new(Cluster::start);
+    &CLUSTER
+}
+
+/// A port that nobody has at this moment. The programs that need one do not say which they took, so one is asked for, and given back.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Cluster {
+    pub(crate) fn start() -> Self {
+        let programs = assets::folder();
+        let start = Instant::now();
+        let folder = std::mem::ManuallyDrop::new(Folder::new()).0.clone();
+        let sweep = remove_at_end(&folder);
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let authority = Authority::new("test cluster");
+        let (certificate, server_key) = authority.server();
+        let ca_file = write("ca.crt", &authority.pem);
+        write("server.crt", &certificate);
+        write("server.key", &server_key);
+        let service_accounts = key();
+        write("sa.key", &service_accounts.serialize_pem());
+        write("sa.pub", &service_accounts.public_key_pem());
+        write("tokens.csv", &format!("{ADMIN},admin,admin,system:masters\n"));
+
+        let [client, peer] = [free_port(), free_port()].map(|port| format!("http://127.0.0.1:{port}"));
+        let etcd = Component::start(
+            &folder,
+            "etcd",
+            &programs.join("etcd"),
+            &[
+                format!("--data-dir={}", folder.join("etcd").display()),
+                format!("--listen-client-urls={client}"),
+                format!("--advertise-client-urls={client}"),
+                format!("--listen-peer-urls={peer}"),
+                format!("--initial-advertise-peer-urls={peer}"),
+                format!("--initial-cluster=default={peer}"),
+                "--unsafe-no-fsync".to_owned(),
+                "--log-level=error".to_owned(),
+            ],
+        );
+        let client_address = client.trim_start_matches("http://").to_owned();
+        etcd.wait("etcd", || TcpStream::connect(&client_address).ok());
+        let server = ApiServer::start(&programs, &folder, "kube-apiserver", &client, &authority.pem);
+        let kubeconfig = write("kubeconfig", &kubeconfig(&server.url, &ca_file));
+        let has_controllers = programs.join("kube-controller-manager").exists();
+        let mut running = vec![etcd];
+        if has_controllers {
+            running.push(controller_manager(&programs, &folder, &kubeconfig, &ca_file));
+        }
+        let (url, admin) = (server.url.clone(), server.admin.clone());
+        if has_controllers {
+            server.component.wait("the default service account", || {
+                admin
+                    .try_call("GET", "/api/v1/namespaces/default/serviceaccounts/default", None)
+                    .filter(|(code, _)| *code == 200)
+            });
+        }
+        kubelet::start(admin.clone());
+        running.push(server.component);
+        let took = start.elapsed();
+        let late = if took > READY_IN { ", which is late" } else { "" };
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            format!("test cluster: ready in {took:.1?}{late}\n").as_bytes(),
+        );
+        Cluster {
+            programs,
+            etcd_url: client,
+            ca_file,
+            ca_pem: authority.pem,
+            kubeconfig,
+            url,
+            admin,
+            has_controllers,
+            _running: Mutex::new((running, sweep)),
+            folder,
+        }
+    }
+
+    /// One more API server for the same cluster, for a test that has to kill it.
+    pub(crate) fn another_api_server(&self) -> ApiServer {
+        let name = format!("kube-apiserver-{}", free_port());
+        ApiServer::start(&self.programs, &self.folder, &name, &self.etcd_url, &self.ca_pem)
+    }
+
+    pub(crate) fn needs_controller_manager(&self) {
+        assert!(self.has_controllers, "this test needs kube-controller-manager in KUBEBUILDER_ASSETS");
+    }
+
+    /// kubectl, as admin.
+    pub(crate) fn kubectl(&self) -> Command {
+        let program = self.programs.join("kubectl");
+        assert!(program.exists(), "this test needs kubectl in KUBEBUILDER_ASSETS");
+        let mut kubectl = Command::new(program);
+        kubectl.env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.folder);
+        kubectl
+    }
+
+    pub(crate) fn start_kubectl(&self, folder: &Path, args: &[&str]) -> Component {
+        let args =
+            args.iter().map(|arg| arg.to_string()).chain([format!("--kubeconfig={}", self.kubeconfig.display())]);
+        Component::start(folder, "kubectl", &self.programs.join("kubectl"), &args.collect::<Vec<_>>())
+    }
+}
+
+impl ApiServer {
+    fn start(programs: &Path, folder: &Path, name: &str, etcd: &str, ca_pem: &str) -> Self {
+        let port = free_port();
+        let file = |name: &str| folder.join(name).display().to_string();
+        let args = vec![
+            format!("--etcd-servers={etcd}"),
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={port}"),
+            format!("--tls-cert-file={}", file("server.crt")),
+            format!("--tls-private-key-file={}", file("server.key")),
+            format!("--cert-dir={}", file("certs")),
+            "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+            "--authorization-mode=RBAC".to_owned(),
+            format!("--token-auth-file={}", file("tokens.csv")),
+            "--allow-privileged=true".to_owned(),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-key-file={}", file("sa.pub")),
+            format!("--service-account-signing-key-file={}", file("sa.key")),
+        ];
+        let program = programs.join("kube-apiserver");
+        let url = format!("https://127.0.0.1:{port}");
+        let server = ApiServer {
+            component: Component::start(folder, name, &program, &args),
+            admin: Api::new(&url, ca_pem, ADMIN),
+            program,
+            folder: folder.to_owned(),
+            name: name.to_owned(),
+            args,
+            url,
+        };
+        server.wait();
+        server
+    }
+
+    fn wait(&self) {
+        self.component.wait("/readyz", || self.admin.try_call("GET", "/readyz", None).filter(|(code, _)| *code == 200));
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.component.kill();
+    }
+
+    /// The same again, on the same port.
+    pub(crate) fn start_again(&mut self) {
+        self.component = Component::start(&self.folder, &self.name, &self.program, &self.args);
+        self.wait();
+    }
+}
+
+fn controller_manager(programs: &Path, folder: &Path, kubeconfig: &Path, ca_file: &Path) -> Component {
+    let args = [
+        format!("--kubeconfig={}", kubeconfig.display()),
+        "--leader-elect=false".to_owned(),
+        "--use-service-account-credentials".to_owned(),
+        "--secure-port=0".to_owned(),
+        format!("--service-account-private-key-file={}", folder.join("sa.key").display()),
+        format!("--root-ca-file={}", ca_file.display()),
+        format!("--controllers={CONTROLLERS}"),
+    ];
+    Component::start(folder, "kube-controller-manager", &programs.join("kube-controller-manager"), &args)
+}
+
+fn kubeconfig(url: &str, ca_file: &Path) -> String {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "tests", "cluster": {"server": url, "certificate-authority": ca_file}}],
+        "users": [{"name": "admin", "user": {"token": ADMIN}}],
+        "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "admin"}}],
+        "current-context": "tests",
+    })
+    .to_string()
+}

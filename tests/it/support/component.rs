@@ -1,0 +1,87 @@
+//! A program that goes down with us, however we end.
+//!
+//! A shell starts it and waits for the end of its own standard input, which is a pipe that only this process holds: when we end it, or
+//! are killed, the pipe closes, and the shell ends the program by its pid.
+
+use super::PATIENCE;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+const GUARD: &str =
+    r#"log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & pid=$!; read -r _; kill -9 "$pid" 2>/dev/null; wait"#;
+
+#[derive(Debug)]
+pub(crate) struct Component {
+    shell: Child,
+    name: String,
+    log: PathBuf,
+}
+
+impl Component {
+    /// Its output goes to `NAME.log` in `folder`.
+    pub(crate) fn start(folder: &Path, name: &str, program: &Path, args: &[String]) -> Self {
+        let log = folder.join(format!("{name}.log"));
+        File::options().create(true).append(true).open(&log).unwrap();
+        let shell = Command::new("sh")
+            .args(["-c", GUARD, name])
+            .arg(&log)
+            .arg(program)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Component { shell, name: name.to_owned(), log }
+    }
+
+    /// Ends the program as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+
+    pub(crate) fn log(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// Looks until `seen` gives something; shows the end of the log where that never comes.
+    pub(crate) fn wait<T>(&self, what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(thing) = seen() {
+                return thing;
+            }
+            if Instant::now() > end {
+                let log = self.log();
+                let lines: Vec<_> = log.lines().collect();
+                let tail = lines[lines.len().saturating_sub(30)..].join("\n");
+                panic!("waited {PATIENCE:?} for {what}; {} says:\n{tail}", self.name);
+            }
+            std::thread::sleep(super::LOOK);
+        }
+    }
+}
+
+impl Drop for Component {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Removes `folder` when this process has ended, however it ended.
+pub(crate) fn remove_at_end(folder: &Path) -> Child {
+    const SWEEP: &str =
+        r#"read -r _; for n in 1 2 3 4 5 6 7 8 9; do rm -rf "$1" 2>/dev/null; sleep 0.2; [ -e "$1" ] || exit; done"#;
+    Command::new("sh")
+        .args(["-c", SWEEP, "sweep"])
+        .arg(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}

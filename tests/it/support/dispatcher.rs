@@ -1,0 +1,132 @@
+//! The real binary.
+
+use super::http::{JSON, Line, Reply, request};
+use super::namespace::Namespace;
+use super::{PATIENCE, eventually};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+/// A filter that takes the manifest from the body.
+pub(crate) const AS_IS: &str = ".";
+
+pub(crate) struct Dispatcher {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+/// The binary, with nothing of our environment.
+pub(crate) fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_k8s-job-dispatcher"));
+    command.args(args).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs the binary to its end.
+pub(crate) fn run(args: &[&str], environment: &[(&str, &str)]) -> Output {
+    command(args).envs(environment.iter().copied()).output().unwrap()
+}
+
+impl Dispatcher {
+    /// Listens on a free port of 127.0.0.1, unless `args` say otherwise.
+    pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_command(command(&[&["--port=0"], args].concat()))
+    }
+
+    /// In front of the test cluster, with the namespace's own token.
+    pub(crate) fn for_namespace(namespace: &Namespace, args: &[&str]) -> Self {
+        Self::start_command(Self::command_for(namespace, &namespace.cluster.url, args))
+    }
+
+    pub(crate) fn command_for(namespace: &Namespace, server: &str, args: &[&str]) -> Command {
+        let token = namespace.token_file();
+        let mut command = command(&["--port=0", "--server", server, "--namespace", &namespace.name]);
+        command
+            .arg("--token-file")
+            .arg(token)
+            .arg("--certificate-authority")
+            .arg(&namespace.cluster.ca_file)
+            .args(args);
+        command
+    }
+
+    pub(crate) fn start_command(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let lines = log.clone();
+        thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| lines.lock().unwrap().push(line)));
+        let first = eventually("the first line of the log", || {
+            let gone = child.try_wait().unwrap();
+            let lines = log.lock().unwrap().clone();
+            assert!(gone.is_none(), "the dispatcher ended with {gone:?}: {lines:?}");
+            lines.first().cloned()
+        });
+        let address = first.split("listening on ").nth(1).unwrap_or_else(|| panic!("no address in {first:?}"));
+        let mut address: SocketAddr = address.parse().unwrap();
+        if address.ip().is_unspecified() {
+            address.set_ip("127.0.0.1".parse().unwrap());
+        }
+        Dispatcher { child, address, log }
+    }
+
+    pub(crate) fn line(&self) -> Line {
+        Line::connect(self.address)
+    }
+
+    /// Sends one request on a line of its own.
+    pub(crate) fn send(&self, text: impl AsRef<[u8]>) -> Reply {
+        let mut line = self.line();
+        line.send(text);
+        line.receive().expect("a reply")
+    }
+
+    pub(crate) fn post(&self, target: &str, body: &str) -> Reply {
+        self.send(request("POST", target, JSON, body))
+    }
+
+    pub(crate) fn get(&self, target: &str) -> Reply {
+        self.send(request("GET", target, "", ""))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for the end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let end = Instant::now() + PATIENCE;
+        eventually("the dispatcher to end", || {
+            assert!(Instant::now() < end);
+            self.child.try_wait().unwrap()
+        })
+    }
+
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits for a line with these words.
+    pub(crate) fn logged(&self, words: &str) -> String {
+        eventually(&format!("the log to say {words:?}"), || self.log().into_iter().find(|line| line.contains(words)))
+    }
+}
+
+impl Drop for Dispatcher {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("the dispatcher's log:\n{}", self.log().join("\n"));
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Ends pods as a kubelet would: there are no nodes, so somebody has to write their status.
+//!
+//! A pod whose template has the annotation `tests/ends-after` (milliseconds) ends that long after it appeared, with the exit code in
+//! `tests/exit-code` (default 0) and the termination message in `tests/message`.
+
+use super::api::Api;
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::thread;
+use std::time::Duration;
+
+const AFTER: &str = "tests/ends-after";
+const EXIT_CODE: &str = "tests/exit-code";
+const MESSAGE: &str = "tests/message";
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// The annotations that make a pod end.
+pub(crate) fn ends(after: Duration, exit_code: i32, message: &str) -> Value {
+    json!({AFTER: after.as_millis().to_string(), EXIT_CODE: exit_code.to_string(), MESSAGE: message})
+}
+
+pub(crate) fn start(admin: Api) {
+    let watch = move || {
+        let mut seen = HashSet::new();
+        loop {
+            // without a resourceVersion a watch begins with what is there; it ends every few minutes, or with its API server
+            admin.watch("/api/v1/pods?watch=1&timeoutSeconds=300", |event| {
+                let pod = &event["object"];
+                let annotations = &pod["metadata"]["annotations"];
+                let Some(after) = annotations[AFTER].as_str().and_then(|text| text.parse().ok()) else { return };
+                if seen.insert(pod["metadata"]["uid"].to_string()) {
+                    let (admin, pod) = (admin.clone(), pod.clone());
+                    thread::spawn(move || {
+                        thread::sleep(Duration::from_millis(after));
+                        end(&admin, &pod)
+                    });
+                }
+            });
+            thread::sleep(AGAIN);
+        }
+    };
+    thread::Builder::new().name("kubelet".into()).spawn(watch).unwrap();
+}
+
+fn end(admin: &Api, pod: &Value) {
+    let annotations = &pod["metadata"]["annotations"];
+    let code: i32 = annotations[EXIT_CODE].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let (phase, reason) = if code == 0 { ("Succeeded", "Completed") } else { ("Failed", "Error") };
+    let status = |container: &Value| {
+        json!({
+            "name": container["name"], "image": container["image"], "imageID": "x", "ready": false, "restartCount": 0, "started": false,
+            "state": {"terminated": {
+                "exitCode": code, "reason": reason, "message": annotations[MESSAGE],
+                "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z",
+            }},
+        })
+    };
+    let containers: Vec<Value> = pod["spec"]["containers"].as_array().into_iter().flatten().map(status).collect();
+    let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let path = format!("/api/v1/namespaces/{}/pods/{}/status", text("namespace"), text("name"));
+    admin.try_call("PATCH", &path, Some(&json!({"status": {"phase": phase, "containerStatuses": containers}})));
+}

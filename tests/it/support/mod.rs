@@ -1,0 +1,58 @@
+//! What the tests stand on: a real cluster, the real binary, a server that misbehaves on cue, and plain HTTP between them.
+#![allow(dead_code)] // the tests and the programs beside them each use their part
+
+pub(crate) mod api;
+pub(crate) mod assets;
+pub(crate) mod certificates;
+pub(crate) mod cluster;
+pub(crate) mod component;
+pub(crate) mod dispatcher;
+pub(crate) mod http;
+pub(crate) mod kubelet;
+pub(crate) mod namespace;
+pub(crate) mod scripted;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long anything may take that the tests wait for; a loaded machine is slow.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Looks until `seen` gives something.
+pub(crate) fn eventually<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(thing) = seen() {
+            return thing;
+        }
+        assert!(Instant::now() < end, "waited {PATIENCE:?} for {what}");
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// A folder that is removed with its value.
+#[derive(Debug)]
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("k8s-job-dispatcher-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

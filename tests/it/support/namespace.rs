@@ -1,0 +1,93 @@
+//! A namespace of a test's own, with a service account that may do what a dispatcher may.
+
+use super::api::Api;
+use super::cluster::{Cluster, cluster};
+use super::{Folder, eventually};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+const ACCOUNT: &str = "dispatcher";
+/// The least that the API server gives out.
+const TOKEN_SECONDS: u32 = 600;
+
+pub(crate) struct Namespace {
+    pub(crate) name: String,
+    pub(crate) cluster: &'static Cluster,
+    pub(crate) folder: Folder,
+}
+
+impl Namespace {
+    /// With the verbs that the README asks for.
+    pub(crate) fn new() -> Self {
+        Self::with(json!({}), &["create", "get"])
+    }
+
+    pub(crate) fn with(labels: Value, verbs: &[&str]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let cluster = cluster();
+        let name = format!("test-{}", NEXT.fetch_add(1, Relaxed));
+        let admin = &cluster.admin;
+        admin.create("/api/v1/namespaces", json!({"metadata": {"name": name, "labels": labels}}));
+        let namespace = Namespace { name, cluster, folder: Folder::new() };
+        let name = &namespace.name;
+        admin.create(&format!("/api/v1/namespaces/{name}/serviceaccounts"), json!({"metadata": {"name": ACCOUNT}}));
+        let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{name}");
+        let rules = json!([{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": verbs}]);
+        admin.create(&format!("{rbac}/roles"), json!({"metadata": {"name": ACCOUNT}, "rules": rules}));
+        admin.create(
+            &format!("{rbac}/rolebindings"),
+            json!({
+                "metadata": {"name": ACCOUNT},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": ACCOUNT},
+                "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": name}],
+            }),
+        );
+        // the API server reads RBAC from a cache of its own
+        for verb in verbs {
+            let review = json!({"spec": {"resourceAttributes": {"namespace": name, "verb": verb, "group": "batch", "resource": "jobs"}, "user": format!("system:serviceaccount:{name}:{ACCOUNT}")}});
+            eventually("RBAC to be known", || {
+                let (_, answer) =
+                    admin.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", Some(&review));
+                answer["status"]["allowed"].as_bool().filter(|allowed| *allowed)
+            });
+        }
+        namespace
+    }
+
+    pub(crate) fn admin(&self) -> &Api {
+        &self.cluster.admin
+    }
+
+    /// A bound token for the service account.
+    pub(crate) fn token(&self) -> String {
+        let path = format!("/api/v1/namespaces/{}/serviceaccounts/{ACCOUNT}/token", self.name);
+        let answer = self.admin().create(&path, json!({"spec": {"expirationSeconds": TOKEN_SECONDS}}));
+        answer["status"]["token"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn token_file(&self) -> PathBuf {
+        self.folder.write("token", &self.token())
+    }
+
+    pub(crate) fn jobs(&self) -> String {
+        format!("/apis/batch/v1/namespaces/{}/jobs", self.name)
+    }
+
+    pub(crate) fn job(&self, name: &str) -> Option<Value> {
+        let (code, job) = self.admin().get(&format!("{}/{name}", self.jobs()));
+        (code == 200).then_some(job)
+    }
+
+    pub(crate) fn job_names(&self) -> Vec<String> {
+        let (_, list) = self.admin().get(&self.jobs());
+        let jobs = list["items"].as_array().into_iter().flatten();
+        jobs.map(|job| job["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        self.admin().try_call("DELETE", &format!("/api/v1/namespaces/{}", self.name), None);
+    }
+}

@@ -1,0 +1,137 @@
+//! An API server that does what a test tells it, for what a real one cannot be made to do. Its answers are those that real ones gave.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// What is done with the next request.
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    /// Code, further header lines (each with its end), body.
+    Answer(u16, &'static str, String),
+    /// The line is cut when the request has been read.
+    HangUp,
+    /// Part of an answer, then the line is cut.
+    HalfAnswer,
+    /// No answer, and the line stays open.
+    Silence,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) authorization: Option<String>,
+    pub(crate) body: String,
+}
+
+pub(crate) struct Scripted {
+    pub(crate) url: String,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    acts: VecDeque<Act>,
+    seen: Vec<Seen>,
+    /// Lines that are never answered.
+    silent: Vec<TcpStream>,
+}
+
+impl Scripted {
+    /// Answers request by request; when nothing is left to do, with 599, which no test expects.
+    pub(crate) fn start(acts: impl IntoIterator<Item = Act>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let state = Arc::new(Mutex::new(State { acts: acts.into_iter().collect(), ..State::default() }));
+        let shared = state.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let state = shared.clone();
+                thread::spawn(move || serve(stream, &state));
+            }
+        });
+        Scripted { url, state }
+    }
+
+    pub(crate) fn then(&self, act: Act) {
+        self.state.lock().unwrap().acts.push_back(act)
+    }
+
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.state.lock().unwrap().seen.clone()
+    }
+
+    /// What was not asked for.
+    pub(crate) fn left(&self) -> usize {
+        self.state.lock().unwrap().acts.len()
+    }
+}
+
+fn serve(stream: TcpStream, state: &Mutex<State>) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    while let Some(seen) = read(&mut reader) {
+        let act = {
+            let mut state = state.lock().unwrap();
+            state.seen.push(seen);
+            state.acts.pop_front().unwrap_or(Act::Answer(599, "", "nothing is left in the script".into()))
+        };
+        let mut stream = &stream;
+        match act {
+            Act::Answer(code, headers, body) => {
+                let answer = format!("HTTP/1.1 {code} X\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len());
+                if stream.write_all(answer.as_bytes()).is_err() {
+                    return;
+                }
+            }
+            Act::HangUp => return,
+            Act::HalfAnswer => {
+                let _ = stream.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 1000\r\n\r\n{\"kind\":");
+                return;
+            }
+            Act::Silence => return state.lock().unwrap().silent.push(stream.try_clone().unwrap()),
+        }
+    }
+}
+
+fn read(reader: &mut BufReader<TcpStream>) -> Option<Seen> {
+    let mut first = String::new();
+    reader.read_line(&mut first).ok().filter(|read| *read > 0)?;
+    let mut words = first.split_whitespace();
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let (mut length, mut authorization) = (0, None);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.parse().ok()?,
+            "authorization" => authorization = Some(value.to_owned()),
+            _ => (),
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Seen { method, target, authorization, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+/// A Job as the API server gives it, with our label and these annotations.
+pub(crate) fn job(name: &str, annotations: serde_json::Value) -> String {
+    serde_json::json!({
+        "kind": "Job", "apiVersion": "batch/v1",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "k8s-job-dispatcher"}, "annotations": annotations},
+        "spec": {}, "status": {},
+    })
+    .to_string()
+}
+
+/// A Status object.
+pub(crate) fn status(code: u16, reason: &str, message: &str, details: serde_json::Value) -> String {
+    serde_json::json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "reason": reason, "message": message, "details": details, "code": code,
+    })
+    .to_string()
+}
