@@ -84,6 +84,9 @@ pub(crate) fn check(output: &[u8], namespace: &str, fingerprint: &str) -> Result
     let Value::Object(mut object) = value else { return Err(operators_mistake("it is no object")) };
     default_to(&mut object, "apiVersion", "batch/v1")?;
     default_to(&mut object, "kind", "Job")?;
+    if !object.contains_key("metadata") {
+        object.shift_insert(2, "metadata".to_owned(), Value::Null); // where people look for it
+    }
     if !object.get("spec").is_some_and(Value::is_object) {
         return Err(operators_mistake("it has no object `spec`"));
     }

@@ -188,6 +188,7 @@ fn refusal(code: u16, retry_after: Option<u32>, body: &[u8]) -> Outcome {
     if why == Why::Invalid {
         causes.extend(causes_in(&message));
     }
+    causes.dedup(); // they differ in their messages, which nobody sees
     let retry_after = retry_after.or(details.retry_after_seconds);
     Outcome::Refused(Refusal { why, causes, retry_after, said: format!("{code} {reason} {message:?}") })
 }

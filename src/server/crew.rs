@@ -135,10 +135,12 @@ impl Crew {
             self.came_back.fetch_add(1, Relaxed);
             self.standing.fetch_add(1, SeqCst);
             let next = self.lobby.next(timeout);
-            if self.standing.fetch_sub(1, SeqCst) == 1 && self.ticker_sleeps.swap(false, SeqCst) {
-                if let Some(ticker) = self.ticker.get() {
-                    ticker.unpark() // nobody waits at the door now
-                }
+            let is_last = self.standing.fetch_sub(1, SeqCst) == 1;
+            if is_last
+                && self.ticker_sleeps.swap(false, SeqCst)
+                && let Some(ticker) = self.ticker.get()
+            {
+                ticker.unpark() // nobody waits at the door now
             }
             match next {
                 Some(slot) => self.attend(&mut kit, slot),

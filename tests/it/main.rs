@@ -4,5 +4,19 @@
 
 mod support;
 
+/// Options, exit codes, messages.
+mod cli;
 /// Create a Job, see it there, ask for its status.
 mod dispatch;
+/// What is HTTP, what is not, and who waits.
+mod edge;
+/// Every way in which it can go wrong, with the code and reason that the contract promises.
+mod failure;
+/// Answers that are lost, late or odd.
+mod lost;
+/// What must not be seen.
+mod secrets;
+/// SIGTERM and SIGINT.
+mod shutdown;
+/// What must agree.
+mod tidy;

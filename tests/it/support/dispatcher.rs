@@ -126,7 +126,8 @@ impl Drop for Dispatcher {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
-            eprintln!("the dispatcher's log:\n{}", self.log().join("\n"));
+            let log = self.log();
+            eprintln!("the dispatcher's log ends with:\n{}", log[log.len().saturating_sub(30)..].join("\n"));
         }
     }
 }

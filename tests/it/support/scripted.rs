@@ -11,6 +11,10 @@ use std::thread;
 pub(crate) enum Act {
     /// Code, further header lines (each with its end), body.
     Answer(u16, &'static str, String),
+    /// 200 with a Job of the name that the path ends in, and these annotations.
+    JobAsAsked(serde_json::Value),
+    /// 200 with a Job as the last POST had it.
+    JobAsPosted,
     /// The line is cut when the request has been read.
     HangUp,
     /// Part of an answer, then the line is cut.
@@ -73,13 +77,22 @@ impl Scripted {
 fn serve(stream: TcpStream, state: &Mutex<State>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     while let Some(seen) = read(&mut reader) {
-        let act = {
+        let name = seen.target.rsplit('/').next().unwrap_or_default().to_owned();
+        let (act, posted) = {
             let mut state = state.lock().unwrap();
             state.seen.push(seen);
-            state.acts.pop_front().unwrap_or(Act::Answer(599, "", "nothing is left in the script".into()))
+            let act = state.acts.pop_front().unwrap_or(Act::Answer(599, "", "nothing is left in the script".into()));
+            let posted = state.seen.iter().rfind(|seen| seen.method == "POST").map(|seen| seen.body.clone());
+            (act, posted.unwrap_or_default())
+        };
+        let act = match act {
+            Act::JobAsAsked(annotations) => Act::Answer(200, "", job(&name, annotations)),
+            Act::JobAsPosted => Act::Answer(200, "", posted),
+            act => act,
         };
         let mut stream = &stream;
         match act {
+            Act::JobAsAsked(_) | Act::JobAsPosted => unreachable!("they became answers"),
             Act::Answer(code, headers, body) => {
                 let answer = format!("HTTP/1.1 {code} X\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len());
                 if stream.write_all(answer.as_bytes()).is_err() {

@@ -1,0 +1,2 @@
+def required($field): .[$field] // error({missing: $field});
+{spec: {template: {spec: {restartPolicy: "Never", containers: [{name: "main", image: required("image")}]}}}}

@@ -1,0 +1,1 @@
+include "team"; team_job(.task)

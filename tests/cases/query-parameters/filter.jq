@@ -1,0 +1,7 @@
+{
+  metadata: {generateName: "run-"},
+  spec: {
+    parallelism: ($REQUEST.query.parallelism // "1" | tonumber),
+    template: {spec: {restartPolicy: "Never", containers: [{name: "run", image: "runner"}]}}
+  }
+}

@@ -1,0 +1,118 @@
+use crate::support::Folder;
+use crate::support::dispatcher::{Dispatcher, run};
+
+fn stderr(output: &std::process::Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn help_and_version() {
+    let help = run(&["--help"], &[]);
+    assert_eq!((help.status.code(), stderr(&help).as_str()), (Some(0), ""));
+    assert_eq!(String::from_utf8(help.stdout).unwrap(), include_str!("../../src/help.txt"));
+    let version = run(&["-V", "--nonsense"], &[]);
+    assert_eq!(
+        String::from_utf8(version.stdout).unwrap(),
+        format!("k8s-job-dispatcher {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn bad_options_and_variables_are_usage_errors() {
+    let output = run(&["--port=x", "."], &[("LOG_LEVEL", "loud")]);
+    assert_eq!(output.status.code(), Some(2));
+    let want = "k8s-job-dispatcher: --port: \"x\" is not a port from 0 to 65535\n\
+        k8s-job-dispatcher: LOG_LEVEL: \"loud\" is not one of error, warn, info, debug, trace, off\n\
+        k8s-job-dispatcher: see --help\n";
+    assert_eq!(stderr(&output), want);
+    let output = run(&["--nope"], &[]);
+    assert_eq!(
+        (output.status.code(), stderr(&output).as_str()),
+        (Some(2), "k8s-job-dispatcher: invalid option '--nope'\nk8s-job-dispatcher: see --help\n")
+    );
+}
+
+#[test]
+fn what_cannot_be_done_is_named() {
+    let folder = Folder::new();
+    let empty = folder.write("empty", "");
+    let filter = folder.write("bad.jq", "{\n  a: nope,\n  b: $what\n}");
+    let (empty, filter) = (empty.to_str().unwrap(), filter.to_str().unwrap());
+    let output = run(
+        &["-f", filter, "--server=https://127.0.0.1:1", "--token-file", empty, "--certificate-authority", empty],
+        &[],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let want = format!(
+        "k8s-job-dispatcher: token file `{empty}` is empty\n\
+        k8s-job-dispatcher: CA file `{empty}` has no certificate\n\
+        {filter}:2:6: undefined filter nope\n  a: nope,\n     ^\n\
+        {filter}:3:6: undefined variable $what\n  b: $what\n     ^\n"
+    );
+    assert_eq!(stderr(&output), want);
+}
+
+#[test]
+fn check_checks_and_ends() {
+    let good = run(&["--check", "--dry-run=client", "."], &[]);
+    assert_eq!((good.status.code(), stderr(&good).as_str()), (Some(0), ""));
+    let default = run(&["--check"], &[]);
+    assert_eq!(default.status.code(), Some(0));
+    assert!(stderr(&default).contains("WARN  no filter was given"));
+    assert_eq!(run(&["--check", "nope"], &[]).status.code(), Some(1));
+    assert_eq!(run(&["--check", ".", "--port=x"], &[]).status.code(), Some(2));
+}
+
+#[test]
+fn the_first_line_of_the_log_names_the_address() {
+    let dispatcher = Dispatcher::start(&["--dry-run=client"]);
+    assert!(dispatcher.log()[0].ends_with(&format!("listening on {}", dispatcher.address)));
+    dispatcher.logged("no filter was given");
+    let both = {
+        let folder = Folder::new();
+        let file = folder.write("f.jq", ".");
+        Dispatcher::start(&[".", "-f", file.to_str().unwrap(), "--dry-run=client"])
+    };
+    both.logged("the argument is not used");
+}
+
+#[test]
+fn modules_stand_beside_the_filter() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.0.join("lib")).unwrap();
+    folder.write("lib/job.jq", "def job: {metadata: {name: \"from-a-module\"}, spec: {}};");
+    let filter = folder.write("main.jq", "import \"lib/job\" as lib; lib::job");
+    let dispatcher = Dispatcher::start(&["-f", filter.to_str().unwrap(), "--dry-run=client"]);
+    assert_eq!(dispatcher.post("/job", "1").json()["metadata"]["name"], "from-a-module");
+}
+
+#[test]
+fn the_default_filter_is_configured_by_the_environment() {
+    let mut command = crate::support::dispatcher::command(&["--port=0", "--dry-run=client"]);
+    command.envs([
+        ("JOB_NAME_PREFIX", "run-"),
+        ("JOB_IMAGE", "alpine:3"),
+        ("JOB_COMMAND", "[\"sh\", \"-c\"]"),
+        ("JOB_TTL", "60"),
+        ("JOB_RETRIES", "many"),
+        ("JOB_KEEP_FOR", ""),
+        ("JOB_IMAGE_PULL_SECRET", "registry"),
+        ("JOB_ENV_COLOUR", "blue"),
+        ("OTHER", "x"),
+    ]);
+    let dispatcher = Dispatcher::start_command(command);
+    let manifest = dispatcher.post("/job", r#"{"id": 7, "args": ["echo hi", 1, {"a": 2}]}"#).json();
+    assert_eq!(manifest["metadata"]["name"], "run-7");
+    let spec = &manifest["spec"];
+    assert_eq!(
+        (&spec["activeDeadlineSeconds"], &spec["backoffLimit"], &spec["ttlSecondsAfterFinished"]),
+        (&60.into(), &2.into(), &180.into())
+    );
+    let pod = &spec["template"]["spec"];
+    assert_eq!(pod["imagePullSecrets"], serde_json::json!([{"name": "registry"}]));
+    let container = &pod["containers"][0];
+    assert_eq!(container["image"], "alpine:3");
+    assert_eq!(container["command"], serde_json::json!(["sh", "-c"]));
+    assert_eq!(container["args"], serde_json::json!(["echo hi", "1", "{\"a\":2}"]));
+    assert_eq!(container["env"], serde_json::json!([{"name": "COLOUR", "value": "blue"}]));
+}

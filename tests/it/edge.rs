@@ -1,0 +1,322 @@
+//! The HTTP edge, byte by byte.
+
+use crate::support::dispatcher::{Dispatcher, command};
+use crate::support::http::{JSON, Line, request};
+use serde_json::json;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+const FILTER: &str = r#"{metadata: {name: "a"}, spec: {path: $PATH, request: $REQUEST, body: .}}"#;
+
+fn start(args: &[&str]) -> Dispatcher {
+    Dispatcher::start(&[&[FILTER, "--dry-run=client"], args].concat())
+}
+
+fn error(code: u16, reason: &str) -> (u16, String) {
+    (code, reason.to_owned())
+}
+
+#[test]
+fn a_filter_sees_the_request() {
+    let dispatcher = start(&[]);
+    let headers = format!(
+        "{JSON}X-A: 1\r\nx-a: 2\r\nAuthorization: Bearer s\r\nCookie: s\r\nProxy-Authorization: s\r\nX-B: \u{e9}\r\n"
+    );
+    let reply = dispatcher.send(request("POST", "/job/r%C3%A9sum%c3%a9/b/?a=1&a=2&b=x+y%20z&c", &headers, "[1]"));
+    let spec = reply.json()["spec"].clone();
+    assert_eq!(spec["path"], "/job/résumé/b");
+    assert_eq!(spec["body"], json!([1]));
+    let want = json!({
+        "method": "POST",
+        "path": "/job/résumé/b",
+        "query": {"a": "2", "b": "x y z", "c": ""},
+        "query_string": "a=1&a=2&b=x+y%20z&c",
+        "headers": {"host": "test", "content-type": "application/json", "x-a": "1, 2", "x-b": "é", "content-length": "3"},
+    });
+    assert_eq!(spec["request"], want);
+    let mut bytes = request("POST", "/job", &format!("{JSON}X-B: ?\r\n"), "1").into_bytes();
+    let at = bytes.iter().position(|byte| *byte == b'?').unwrap();
+    bytes[at] = 0xff;
+    assert_eq!(dispatcher.send(bytes).json()["spec"]["request"]["headers"]["x-b"], "\u{fffd}");
+}
+
+#[test]
+fn every_answer_has_its_headers() {
+    let dispatcher = start(&[]);
+    let reply = dispatcher.send(request("POST", "/job", &format!("{JSON}X-Request-Id: my.id-1\r\n"), "1"));
+    let header = |name| reply.header(name);
+    assert_eq!(header("X-Request-Id"), Some("my.id-1"));
+    assert_eq!((header("Cache-Control"), header("X-Content-Type-Options")), (Some("no-store"), Some("nosniff")));
+    assert_eq!((header("Server"), header("Connection")), (Some("k8s-job-dispatcher"), None));
+    assert_eq!(header("Content-Type"), Some("application/json"));
+    assert!(header("Date").is_some() && header("Content-Length").is_some());
+    let bad_id = dispatcher.send(request("GET", "/nowhere", "X-Request-Id: a\u{7f}\r\n", ""));
+    assert_eq!(bad_id.code, 400);
+    let bad_id = dispatcher.send(request("GET", "/nowhere", "X-Request-Id: a b\r\n", ""));
+    assert_eq!((bad_id.code, bad_id.header("X-Request-Id").unwrap().len()), (404, 16));
+}
+
+#[test]
+fn one_line_serves_many_requests() {
+    let dispatcher = start(&[]);
+    let mut line = dispatcher.line();
+    // pipelined, whole and in halves, with an empty line before one
+    let post = request("POST", "/job", JSON, "[1]");
+    let chunked = format!(
+        "POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n1\r\n[\r\n2;x=y\r\n2]\r\n0\r\nT: v\r\n\r\n"
+    );
+    let all = format!("{post}\r\n{chunked}{}{post}", request("GET", "/health/live", "", ""));
+    let (first, second) = all.split_at(all.len() / 2);
+    line.send(first);
+    line.send(second);
+    for want in [json!([1]), json!([2]), json!(null), json!([1])] {
+        let reply = line.receive().unwrap();
+        match reply.code {
+            204 => assert_eq!(want, json!(null)),
+            _ => assert_eq!(reply.json()["spec"]["body"], want),
+        }
+    }
+    line.send(request("GET", "/health/live", "Connection: close\r\n", ""));
+    let last = line.receive().unwrap();
+    assert_eq!((last.code, last.header("Connection")), (204, Some("close")));
+    assert!(line.is_closed());
+}
+
+#[test]
+fn many_pipelined_requests_are_answered_in_order() {
+    const MANY: usize = 2000;
+    let dispatcher = start(&[]);
+    let mut line = dispatcher.line();
+    let mut sender = line.stream.try_clone().unwrap();
+    let sending = std::thread::spawn(move || {
+        for number in 0..MANY {
+            sender.write_all(request("POST", "/job", JSON, &number.to_string()).as_bytes()).unwrap();
+        }
+    });
+    for number in 0..MANY {
+        assert_eq!(line.receive().unwrap().json()["spec"]["body"], number);
+    }
+    sending.join().unwrap();
+}
+
+#[test]
+fn a_drip_is_put_together() {
+    let dispatcher = start(&[]);
+    let mut line = dispatcher.line();
+    for byte in request("POST", "/job", JSON, "[1]").bytes() {
+        line.send([byte]);
+    }
+    assert_eq!(line.receive().unwrap().json()["spec"]["body"], json!([1]));
+}
+
+#[test]
+fn http_1_0_closes_unless_it_is_told_otherwise() {
+    let dispatcher = start(&[]);
+    let mut line = dispatcher.line();
+    line.send("GET /health/live HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let reply = line.receive().unwrap();
+    assert_eq!((reply.code, reply.header("Connection")), (204, Some("keep-alive")));
+    line.send("GET /health/live HTTP/1.0\r\n\r\n");
+    assert_eq!(line.receive().unwrap().header("Connection"), Some("close"));
+    assert!(line.is_closed());
+}
+
+#[test]
+fn expect_continue() {
+    let dispatcher = start(&[]);
+    let mut line = dispatcher.line();
+    let head = |target: &str, headers: &str| {
+        format!("POST {target} HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+    };
+    line.send(head("/job", JSON));
+    assert_eq!(line.receive().unwrap().code, 100);
+    line.send("[1]");
+    assert_eq!(line.receive().unwrap().json()["spec"]["body"], json!([1]));
+    line.send(format!("{}[2]", head("/job", JSON)));
+    assert_eq!(line.receive().unwrap().json()["spec"]["body"], json!([2]), "who has sent the body needs no 100");
+    for (target, headers, code) in [("/nowhere", JSON, 404), ("/job", "", 415), ("/health/live", "", 405)] {
+        let mut line = dispatcher.line();
+        line.send(head(target, headers));
+        let reply = line.receive().unwrap();
+        assert_eq!((reply.code, reply.header("Connection")), (code, Some("close")), "{target}");
+        assert!(line.is_closed());
+    }
+}
+
+#[test]
+fn what_is_asked_for_only_as_http_2_or_websocket_is_answered_as_http_1() {
+    let dispatcher = start(&[]);
+    let headers = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
+    assert_eq!(dispatcher.send(request("GET", "/health/live", headers, "")).code, 204);
+    assert_eq!(dispatcher.send("GET http://test/health/live HTTP/1.1\r\nHost: test\r\n\r\n").code, 204);
+}
+
+#[test]
+fn refusals_are_answered_and_closed() {
+    let dispatcher = start(&["--max-body-bytes=1000"]);
+    let long = |length: usize| "x".repeat(length);
+    for (bytes, code, reason) in [
+        ("GET / HTTP/1.1\nHost: h\n\n".to_owned(), 400, "BadRequest"),
+        ("GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n".to_owned(), 400, "BadRequest"),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400, "BadRequest"),
+        ("\x16\x03\x01\x02".to_owned(), 400, "BadRequest"),
+        (request("GET", &format!("/{}", long(9000)), "", ""), 414, "URITooLong"),
+        (request("GET", "/", &format!("A: {}\r\n", long(17_000)), ""), 431, "RequestHeaderFieldsTooLarge"),
+        (request("GET", "/", &"A: b\r\n".repeat(65), ""), 431, "RequestHeaderFieldsTooLarge"),
+        (request("POST", "/job", JSON, &long(1001)), 413, "RequestEntityTooLarge"),
+        (
+            format!("POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n3e9\r\n"),
+            413,
+            "RequestEntityTooLarge",
+        ),
+        (format!("POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Transfer-Encoding: gzip\r\n\r\n"), 501, "NotImplemented"),
+        (
+            format!("POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            400,
+            "BadRequest",
+        ),
+        ("GET / HTTP/2.0\r\nHost: h\r\n\r\n".to_owned(), 505, "HTTPVersionNotSupported"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 505, "HTTPVersionNotSupported"),
+        (request("GET", "/", "Expect: a miracle\r\n", ""), 417, "ExpectationFailed"),
+    ] {
+        let mut line = dispatcher.line();
+        line.send(&bytes);
+        let reply = line.receive().unwrap();
+        assert_eq!(reply.error(), error(code, reason), "{:?}", &bytes[..bytes.len().min(200)]);
+        assert_eq!(reply.header("Connection"), Some("close"));
+        assert!(line.is_closed());
+    }
+    assert_eq!(dispatcher.get("/health/live").code, 204);
+}
+
+#[test]
+fn a_refused_upload_is_seen_and_not_reset() {
+    let dispatcher = start(&["--max-body-bytes=1000"]);
+    let mut line = dispatcher.line();
+    let body = "x".repeat(900_000);
+    line.send(format!("POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Content-Length: {}\r\n\r\n", body.len()));
+    line.send(&body); // all of it, before looking
+    assert_eq!(line.receive().unwrap().code, 413);
+    assert!(line.is_closed());
+}
+
+#[test]
+fn methods_and_paths() {
+    let dispatcher = start(&[]);
+    for (method, target, code, allow) in [
+        ("GET", "/job", 405, Some("POST")),
+        ("DELETE", "/job/a", 405, Some("GET, HEAD, POST")),
+        ("OPTIONS", "/job/a/b", 405, Some("POST")),
+        ("PUT", "/health/live", 405, Some("GET, HEAD")),
+        ("get", "/health/live", 405, Some("GET, HEAD")),
+        ("GET", "/", 404, None),
+        ("POST", "/job/%2fa", 404, None),
+        ("POST", "/job/../a", 404, None),
+        ("POST", "/job//a", 404, None),
+        ("GET", "/job/%zz", 400, None),
+    ] {
+        let reply = dispatcher.send(request(method, target, JSON, "1"));
+        assert_eq!((reply.code, reply.header("Allow")), (code, allow), "{method} {target}");
+    }
+    assert_eq!(dispatcher.post("/job///?x", "1").code, 200);
+    assert_eq!(dispatcher.get("/health/live/?x=1").code, 204);
+}
+
+#[test]
+fn deadlines_are_absolute() {
+    let dispatcher = start(&[]);
+    let mut dripping = dispatcher.line();
+    let begin = Instant::now();
+    dripping.stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut sender = dripping.stream.try_clone().unwrap();
+    std::thread::spawn(move || {
+        // a header that never ends
+        let _ = sender.write_all(b"GET / HTTP/1.1\r\nHost: h\r\nA: ");
+        while sender.write_all(b"x").is_ok() {
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    });
+    dripping.stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let reply = dripping.receive().unwrap();
+    assert_eq!(reply.error(), error(408, "RequestTimeout"));
+    let took = begin.elapsed();
+    assert!(took > Duration::from_secs(9) && took < Duration::from_secs(13), "{took:?}");
+}
+
+#[test]
+fn at_the_cap_the_longest_waiting_gives_way() {
+    let dispatcher = start(&["--max-connections=8"]);
+    let mut old: Vec<Line> = (0..8).map(|_| dispatcher.line()).collect();
+    for line in &mut old {
+        line.send(request("GET", "/health/live", "", ""));
+        assert_eq!(line.receive().unwrap().code, 204);
+    }
+    for _ in 0..20 {
+        assert_eq!(dispatcher.get("/health/live").code, 204, "a newcomer is served");
+    }
+    let closed = old.iter_mut().filter(|line| {
+        line.stream.set_nonblocking(true).unwrap();
+        matches!((&line.stream).read(&mut [0; 1]), Ok(0))
+    });
+    let closed = closed.count();
+    assert!((1..=8).contains(&closed), "{closed} of 8 gave way");
+}
+
+#[test]
+fn more_waiting_clients_than_threads_harm_nobody() {
+    let dispatcher = start(&[]);
+    let mut idle: Vec<Line> = (0..500).map(|_| dispatcher.line()).collect();
+    for (number, line) in idle.iter_mut().enumerate() {
+        match number % 3 {
+            0 => line.send("POST /job HTTP/1.1\r\nHost: h\r\n"),
+            1 => line.send(format!("POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Content-Length: 10\r\n\r\n[1")),
+            _ => (),
+        }
+    }
+    let begin = Instant::now();
+    for _ in 0..50 {
+        assert_eq!(dispatcher.post("/job", "1").code, 200);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    idle[1].send(",2,3,45]");
+    assert_eq!(idle[1].receive().unwrap().json()["spec"]["body"], json!([1, 2, 3, 45]));
+}
+
+#[test]
+fn a_client_that_has_said_all_is_still_answered() {
+    let dispatcher = start(&[]);
+    let mut line = dispatcher.line();
+    line.send(request("POST", "/job", JSON, "1"));
+    line.stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(line.receive().unwrap().code, 200);
+    assert!(line.is_closed());
+}
+
+#[test]
+fn ipv6_and_ipv4_are_listened_to_at_once() {
+    let dispatcher = start(&["--listen-address=all"]);
+    let port = dispatcher.address.port();
+    for address in ["127.0.0.1", "::1"] {
+        let mut line = Line::connect((address, port));
+        line.send(request("GET", "/health/live", "", ""));
+        assert_eq!(line.receive().unwrap().code, 204, "{address}");
+    }
+    let only = start(&["--listen-address=::1"]);
+    let mut line = Line::connect(("::1", only.address.port()));
+    line.send(request("GET", "/health/live", "", ""));
+    assert_eq!(line.receive().unwrap().code, 204);
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let dispatcher = start(&[]);
+    let port = dispatcher.address.port().to_string();
+    let output = command(&[".", "--dry-run=client", "--port", &port]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        text,
+        format!("k8s-job-dispatcher: cannot listen on 127.0.0.1 port {port}: Address already in use (os error 98)\n")
+    );
+}

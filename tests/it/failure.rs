@@ -1,0 +1,303 @@
+use crate::dispatch::manifest;
+use crate::support::dispatcher::{AS_IS, Dispatcher, command};
+use crate::support::http::{JSON, request};
+use crate::support::namespace::Namespace;
+use crate::support::{Folder, certificates, eventually};
+use serde_json::{Value, json};
+use std::process::Stdio;
+
+fn named(name: &str) -> String {
+    manifest(json!({"name": name}), json!({}))
+}
+
+fn error(code: u16, reason: &str) -> (u16, String) {
+    (code, reason.to_owned())
+}
+
+fn fields(error: &Value) -> Vec<(Option<&str>, Option<&str>)> {
+    let causes = error["error"]["causes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    causes.iter().map(|cause| (cause["field"].as_str(), cause["reason"].as_str())).collect()
+}
+
+#[test]
+fn an_invalid_manifest_is_told_by_fields_without_values() {
+    let namespace = Namespace::new();
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    let mut broken: Value = serde_json::from_str(&named("a")).unwrap();
+    broken["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "X", "value": "a-secret"}]);
+    broken["spec"]["template"]["spec"]["restartPolicy"] = json!("Sometimes");
+    let reply = dispatcher.post("/job", &broken.to_string());
+    assert_eq!(reply.error(), error(422, "Invalid"));
+    assert_eq!(fields(&reply.json()), [(Some("spec.template.spec.restartPolicy"), Some("FieldValueNotSupported"))]);
+    dispatcher.logged("spec.template.spec.restartPolicy: Unsupported value");
+
+    broken["spec"]["parallelism"] = json!("a-secret");
+    let reply = dispatcher.post("/job", &broken.to_string());
+    assert_eq!(reply.error(), error(422, "Invalid"));
+    assert_eq!(fields(&reply.json()), [(Some("spec.parallelism"), Some("FieldValueTypeInvalid"))]);
+    assert!(!String::from_utf8_lossy(&reply.body).contains("a-secret"));
+
+    let mut unknown: Value = serde_json::from_str(&named("a")).unwrap();
+    unknown["spec"]["nonsense"] = json!(1);
+    let reply = dispatcher.post("/job", &unknown.to_string());
+    assert_eq!(reply.error(), error(422, "Invalid"));
+    assert_eq!(fields(&reply.json()), [(Some("spec.nonsense"), None)]);
+
+    let reply = dispatcher.post("/job", &named("Not_A_Label"));
+    assert_eq!(reply.error(), error(422, "Invalid"));
+    assert_eq!(fields(&reply.json()), [(Some("metadata.name"), Some("FieldValueInvalid"))]);
+    assert_eq!(namespace.job_names(), [""; 0]);
+}
+
+#[test]
+fn an_admission_policy_that_refuses_is_the_callers_business() {
+    let namespace = Namespace::new();
+    let admin = namespace.admin();
+    let api = "/apis/admissionregistration.k8s.io/v1";
+    let name = &namespace.name;
+    let policy = json!({
+        "metadata": {"name": name},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [{"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs"]}]},
+            "validations": [{"expression": "object.metadata.name != 'forbidden'", "message": "not this name", "reason": "Forbidden"}],
+        },
+    });
+    let binding = json!({
+        "metadata": {"name": name},
+        "spec": {"policyName": name, "validationActions": ["Deny"], "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}},
+    });
+    admin.create(&format!("{api}/validatingadmissionpolicies"), policy);
+    admin.create(&format!("{api}/validatingadmissionpolicybindings"), binding);
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--dry-run=server"]);
+    let reply = eventually("the policy to be in force", || {
+        let reply = dispatcher.post("/job", &named("forbidden"));
+        (reply.code != 200).then_some(reply)
+    });
+    assert_eq!(reply.error(), error(422, "Forbidden"));
+    assert_eq!(dispatcher.post("/job", &named("allowed")).code, 200);
+    admin.delete(&format!("{api}/validatingadmissionpolicybindings/{name}"));
+    admin.delete(&format!("{api}/validatingadmissionpolicies/{name}"));
+}
+
+#[test]
+fn a_full_quota_says_when_to_come_again() {
+    let namespace = Namespace::new();
+    namespace.cluster.needs_controller_manager();
+    let quotas = format!("/api/v1/namespaces/{}/resourcequotas", namespace.name);
+    let quota = json!({"metadata": {"name": "jobs"}, "spec": {"hard": {"count/jobs.batch": "1"}}});
+    namespace.admin().create(&quotas, quota);
+    eventually("the quota to be counted", || {
+        let (_, quota) = namespace.admin().get(&format!("{quotas}/jobs"));
+        quota["status"]["used"]["count/jobs.batch"].as_str().map(str::to_owned)
+    });
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    assert_eq!(dispatcher.post("/job", &named("first")).code, 201);
+    let reply = dispatcher.post("/job", &named("second"));
+    assert_eq!((reply.error(), reply.header("Retry-After")), (error(429, "QuotaExceeded"), Some("10")));
+    dispatcher.logged("exceeded quota: jobs");
+}
+
+#[test]
+fn what_the_operator_must_mend_is_a_bad_gateway() {
+    for verbs in [&["get"][..], &["create"][..]] {
+        let namespace = Namespace::with(json!({}), verbs);
+        let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+        let (post, get) = (dispatcher.post("/job", &named("a")), dispatcher.get("/job/a"));
+        if verbs == ["get"] {
+            assert_eq!((post.error(), get.error()), (error(502, "BadGateway"), error(404, "NotFound")));
+            dispatcher.logged("cannot create resource");
+        } else {
+            assert_eq!((post.code, get.error()), (201, error(502, "BadGateway")));
+            dispatcher.logged("cannot get resource");
+        }
+    }
+    let namespace = Namespace::new();
+    let everywhere = json!({
+        "metadata": {"name": format!("everywhere-{}", namespace.name)},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "name": "dispatcher", "namespace": namespace.name}],
+    });
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    namespace.admin().create(bindings, everywhere.clone());
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--namespace=there-is-none"]);
+    let reply = eventually("RBAC to be known", || {
+        let reply = dispatcher.post("/job", &named("a"));
+        dispatcher.log().iter().any(|line| line.contains("namespaces \\\"there-is-none\\\" not found")).then_some(reply)
+    });
+    assert_eq!(reply.error(), error(502, "BadGateway"));
+    assert!(reply.json()["error"]["message"].as_str().unwrap().contains("namespace"));
+    namespace.admin().delete(&format!("{bindings}/{}", everywhere["metadata"]["name"].as_str().unwrap()));
+}
+
+#[test]
+fn a_terminating_namespace_takes_nothing_now() {
+    let namespace = Namespace::new();
+    let admin = namespace.admin();
+    // something that keeps it from going away
+    let path = format!("/api/v1/namespaces/{}/configmaps", namespace.name);
+    admin.create(&path, json!({"metadata": {"name": "kept", "finalizers": ["tests/kept"]}}));
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    admin.delete(&format!("/api/v1/namespaces/{}", namespace.name));
+    let reply = dispatcher.post("/job", &named("a"));
+    admin.patch(&format!("{path}/kept"), json!({"metadata": {"finalizers": null}}));
+    assert_eq!((reply.error(), reply.header("Retry-After")), (error(503, "ServiceUnavailable"), Some("1")));
+}
+
+#[test]
+fn a_job_that_is_being_deleted_holds_its_name_for_a_while() {
+    let namespace = Namespace::new();
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    let body = manifest(json!({"name": "a", "finalizers": ["tests/kept"]}), json!({}));
+    assert_eq!(dispatcher.post("/job", &body).code, 201);
+    let path = format!("{}/a", namespace.jobs());
+    namespace.admin().delete(&path);
+    let reply = dispatcher.post("/job", &body);
+    assert_eq!((reply.error(), reply.header("Retry-After")), (error(409, "AlreadyExists"), Some("1")));
+    namespace.admin().patch(&path, json!({"metadata": {"finalizers": null}}));
+}
+
+#[test]
+fn a_token_that_is_refused_is_read_again_at_once() {
+    let namespace = Namespace::new();
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    assert_eq!(dispatcher.post("/job", &named("before")).code, 201);
+    // rotated on disk, and the old one is worth nothing any more
+    let accounts = format!("/api/v1/namespaces/{}/serviceaccounts", namespace.name);
+    namespace.admin().delete(&format!("{accounts}/dispatcher"));
+    namespace.admin().create(&accounts, json!({"metadata": {"name": "dispatcher"}}));
+    eventually("the old token to be refused", || {
+        let reply = dispatcher.post("/job", &named("between"));
+        (reply.code != 201 && reply.code != 200).then(|| assert_eq!(reply.error(), error(502, "BadGateway")))
+    });
+    namespace.token_file();
+    assert_eq!(dispatcher.post("/job", &named("after")).code, 201);
+}
+
+#[test]
+fn a_bad_token_then_a_good_one() {
+    let namespace = Namespace::new();
+    let dispatcher = {
+        let command = Dispatcher::command_for(&namespace, &namespace.cluster.url, &[AS_IS]);
+        namespace.folder.write("token", "not-a-token");
+        Dispatcher::start_command(command)
+    };
+    let reply = dispatcher.post("/job", &named("a"));
+    assert_eq!(reply.error(), error(502, "BadGateway"), "never the caller's own 401");
+    assert!(!dispatcher.log().join("\n").contains("not-a-token"));
+    assert_eq!(dispatcher.get("/health/ready").code, 503);
+    namespace.token_file();
+    assert_eq!(dispatcher.post("/job", &named("a")).code, 201);
+    eventually("ready", || (dispatcher.get("/health/ready").code == 204).then_some(()));
+}
+
+#[test]
+fn only_the_given_ca_is_trusted() {
+    let namespace = Namespace::new();
+    let mut command = Dispatcher::command_for(&namespace, &namespace.cluster.url, &[AS_IS]);
+    let other = certificates::Authority::new("somebody else").pem;
+    let bundle = namespace.folder.write("ca.crt", &other);
+    command.arg("--certificate-authority").arg(&bundle);
+    let dispatcher = Dispatcher::start_command(command);
+    assert_eq!(dispatcher.post("/job", &named("a")).error(), error(502, "BadGateway"));
+    dispatcher.logged("UnknownIssuer");
+    assert_eq!(dispatcher.get("/health/ready").code, 503);
+    // the bundle is followed when it changes
+    namespace.folder.write("ca.crt", &format!("{other}{}", namespace.cluster.ca_pem));
+    assert_eq!(dispatcher.post("/job", &named("a")).code, 201);
+}
+
+#[test]
+fn the_api_server_goes_and_comes_back() {
+    let namespace = Namespace::new();
+    let mut server = namespace.cluster.another_api_server();
+    let dispatcher = Dispatcher::start_command(Dispatcher::command_for(&namespace, &server.url, &[AS_IS]));
+    assert_eq!(dispatcher.post("/job", &named("before")).code, 201);
+    assert_eq!(dispatcher.get("/health/ready").code, 204);
+    server.kill();
+    assert_eq!(dispatcher.post("/job", &named("between")).error(), error(502, "BadGateway"));
+    assert_eq!(dispatcher.get("/job/before").error(), error(502, "BadGateway"));
+    eventually("not ready", || (dispatcher.get("/health/ready").code == 503).then_some(()));
+    assert_eq!(dispatcher.get("/health/live").code, 204);
+    server.start_again();
+    assert_eq!(dispatcher.post("/job", &named("after")).code, 201);
+    eventually("ready again", || (dispatcher.get("/health/ready").code == 204).then_some(()));
+}
+
+#[test]
+fn kubectl_proxy_in_front_needs_no_token() {
+    let namespace = Namespace::new();
+    let folder = Folder::new();
+    let proxy = namespace.cluster.start_kubectl(&folder.0, &["proxy", "--port=0"]);
+    let url = proxy.wait("kubectl proxy", || {
+        let log = proxy.log();
+        let address = log.split("Starting to serve on ").nth(1)?.lines().next()?.to_owned();
+        Some(format!("http://{address}"))
+    });
+    let dispatcher = Dispatcher::start(&[AS_IS, "--server", &url, "--namespace", &namespace.name]);
+    assert_eq!(dispatcher.post("/job", &named("a")).code, 201);
+    assert_eq!(dispatcher.get("/job/a").code, 200);
+    assert_eq!(dispatcher.get("/health/ready").code, 204);
+}
+
+#[test]
+fn in_a_cluster_the_address_comes_from_the_environment() {
+    let namespace = Namespace::new();
+    let (host, port) = namespace.cluster.url.trim_start_matches("https://").split_once(':').unwrap();
+    let mut command = command(&["--port=0", AS_IS, "--namespace", &namespace.name]);
+    command
+        .env("KUBERNETES_SERVICE_HOST", host)
+        .env("KUBERNETES_SERVICE_PORT", port)
+        .env("TOKEN_FILE", namespace.token_file())
+        .env("CERTIFICATE_AUTHORITY", &namespace.cluster.ca_file)
+        .stdin(Stdio::null());
+    let dispatcher = Dispatcher::start_command(command);
+    assert!(dispatcher.log()[0].contains("listening on [::]:"), "{:?}", dispatcher.log());
+    assert_eq!(dispatcher.post("/job", &named("a")).code, 201);
+}
+
+#[test]
+fn what_is_wrong_with_the_filters_output_is_told() {
+    let dispatcher = Dispatcher::start(&[".", "--dry-run=client"]);
+    for (body, code, reason) in [
+        ("[]", 500, "FilterOutput"),
+        ("{}", 500, "FilterOutput"),
+        (r#"{"spec":{},"kind":"Pod"}"#, 500, "FilterOutput"),
+        (r#"{"spec":{},"metadata":{"namespace":"other"}}"#, 500, "FilterOutput"),
+        (r#"{"spec":{},"metadata":{"name":"A"}}"#, 422, "Invalid"),
+        ("{", 400, "BadRequest"),
+        ("", 400, "BadRequest"),
+    ] {
+        assert_eq!(dispatcher.post("/job", body).error(), error(code, reason), "{body}");
+    }
+    dispatcher.logged("ERROR");
+    let deep = format!("{}{}", "[".repeat(129), "]".repeat(129));
+    assert_eq!(dispatcher.post("/job", &deep).error(), error(400, "BadRequest"));
+    let large = format!(r#"{{"spec":{{"x":"{}"}}}}"#, "x".repeat(1 << 20));
+    assert_eq!(dispatcher.post("/job", &large).error(), error(500, "FilterOutput"));
+    assert_eq!(dispatcher.send(request("POST", "/job", "", "{}")).error(), error(415, "UnsupportedMediaType"));
+    let encoded = format!("{JSON}Content-Encoding: gzip\r\n");
+    assert_eq!(dispatcher.send(request("POST", "/job", &encoded, "{}")).error(), error(415, "UnsupportedMediaType"));
+}
+
+#[test]
+fn what_a_filter_says_reaches_the_caller() {
+    for (filter, code, reason, message, details) in [
+        ("error(\"no such team\")", 422, "FilterError", "no such team", None),
+        ("error({team: 1})", 422, "FilterError", "{\"team\":1}", Some(json!({"team": 1}))),
+        ("error(null)", 422, "FilterError", "null", None),
+        (".x.y", 422, "FilterError", "cannot index string (\"secret-whi...) with string (\"y\")", None),
+        ("empty", 422, "FilterEmpty", "the filter gave no manifest for this request", None),
+        ("halt", 422, "FilterEmpty", "the filter gave no manifest for this request", None),
+        ("def f: 1 + f; f", 422, "FilterLimit", "the filter needs too much for this request: limit of recursion", None),
+        ("., .", 500, "FilterOutput", "the filter's output cannot be sent: there is more than one", None),
+    ] {
+        let dispatcher = Dispatcher::start(&[filter, "--dry-run=client"]);
+        let reply = dispatcher.post("/job", r#"{"x": "secret-which-is-long"}"#);
+        assert_eq!(reply.error(), error(code, reason), "{filter}");
+        let json = reply.json();
+        assert_eq!(json["error"]["message"], message, "{filter}");
+        assert_eq!(json["error"].get("details"), details.as_ref(), "{filter}");
+        assert_eq!(dispatcher.get("/health/live").code, 204, "lives on after {filter}");
+    }
+}

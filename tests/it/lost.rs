@@ -1,0 +1,204 @@
+//! What a real API server cannot be made to do on cue: lost answers, odd bodies, 5xx.
+
+use crate::support::dispatcher::{AS_IS, Dispatcher};
+use crate::support::http::Reply;
+use crate::support::scripted::{Act, Scripted, job, status};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const BODY: &str = r#"{"metadata": {"name": "a"}, "spec": {}}"#;
+const GENERATED: &str = r#"{"metadata": {"generateName": "a-"}, "spec": {}}"#;
+
+fn start(server: &Scripted, args: &[&str]) -> Dispatcher {
+    Dispatcher::start(&[&[AS_IS, "--server", &server.url, "--namespace=ns"], args].concat())
+}
+
+fn answer(code: u16, body: String) -> Act {
+    Act::Answer(code, "", body)
+}
+
+fn created() -> Act {
+    answer(201, job("a", json!({})))
+}
+
+fn taken() -> Act {
+    answer(
+        409,
+        status(
+            409,
+            "AlreadyExists",
+            "jobs.batch \"a\" already exists",
+            json!({"name": "a", "group": "batch", "kind": "jobs"}),
+        ),
+    )
+}
+
+/// Posts to a dispatcher before a server with this script, all of which must be used.
+fn post(acts: impl IntoIterator<Item = Act>) -> (Reply, Scripted) {
+    let server = Scripted::start(acts);
+    let reply = start(&server, &[]).post("/job", BODY);
+    assert_eq!(server.left(), 0, "{:?}", server.seen());
+    (reply, server)
+}
+
+#[test]
+fn a_create_says_who_and_how() {
+    let (reply, server) = post([created()]);
+    assert_eq!(reply.code, 201);
+    let seen = &server.seen()[0];
+    let want = "/apis/batch/v1/namespaces/ns/jobs?fieldManager=k8s-job-dispatcher&fieldValidation=Strict";
+    assert_eq!((seen.method.as_str(), seen.target.as_str()), ("POST", want));
+    assert_eq!(seen.authorization, None, "no token goes to an http server");
+    let sent: Value = serde_json::from_str(&seen.body).unwrap();
+    assert_eq!(
+        (&sent["apiVersion"], &sent["kind"], &sent["metadata"]["name"]),
+        (&json!("batch/v1"), &json!("Job"), &json!("a"))
+    );
+    assert_eq!(sent["metadata"]["annotations"]["k8s-job-dispatcher/fingerprint"].as_str().unwrap().len(), 64);
+
+    let server = Scripted::start([created()]);
+    assert_eq!(start(&server, &["--dry-run=server"]).post("/job", BODY).code, 200);
+    assert_eq!(server.seen()[0].target, format!("{want}&dryRun=All"));
+}
+
+#[test]
+fn after_a_lost_answer_the_same_name_is_posted_again() {
+    for lost in [
+        Act::HangUp,
+        Act::HalfAnswer,
+        answer(500, status(500, "InternalError", "context deadline exceeded", json!({}))),
+    ] {
+        let (reply, server) = post([lost.clone(), created()]);
+        assert_eq!(reply.code, 201, "{lost:?}");
+        let seen = server.seen();
+        assert_eq!(seen[0].body, seen[1].body, "the same name and nonce");
+    }
+}
+
+#[test]
+fn a_job_that_our_own_lost_attempt_made_is_a_creation() {
+    let (reply, server) = post([Act::HangUp, taken(), Act::JobAsPosted]);
+    assert_eq!((reply.code, reply.json()), (201, json!({"id": "a"})));
+    let methods: Vec<_> = server.seen().into_iter().map(|seen| seen.method).collect();
+    assert_eq!(methods, ["POST", "POST", "GET"]);
+}
+
+#[test]
+fn what_fails_twice_fails() {
+    let conflict = || {
+        let message = "Operation cannot be fulfilled on resourcequotas \"q\": the object has been modified";
+        answer(409, status(409, "Conflict", message, json!({"name": "q", "kind": "resourcequotas"})))
+    };
+    let fault = || answer(500, status(500, "ServerTimeout", "please try again", json!({"retryAfterSeconds": 7})));
+    for (acts, code, reason, retry_after) in [
+        (vec![Act::HangUp, Act::HangUp], 502, "BadGateway", None),
+        (vec![conflict(), conflict()], 503, "ServiceUnavailable", Some("1")),
+        (vec![fault(), fault()], 503, "ServiceUnavailable", Some("7")),
+        (
+            vec![Act::Answer(429, "Retry-After: 3\r\n", "Too many requests, please try again later.".into())],
+            503,
+            "ServiceUnavailable",
+            Some("3"),
+        ),
+        (
+            vec![answer(503, status(503, "ServiceUnavailable", "apiserver is shutting down", json!({})))],
+            503,
+            "ServiceUnavailable",
+            Some("1"),
+        ),
+        (vec![answer(504, status(504, "Timeout", "x", json!({})))], 504, "Timeout", None),
+        (vec![answer(401, status(401, "Unauthorized", "Unauthorized", json!(null)))], 502, "BadGateway", None),
+        (
+            vec![answer(413, status(413, "RequestEntityTooLarge", "limit is 3145728", json!({})))],
+            413,
+            "RequestEntityTooLarge",
+            None,
+        ),
+        (
+            vec![answer(403, status(403, "Forbidden", "admission webhook \"w\" denied the request: no", json!(null)))],
+            422,
+            "Forbidden",
+            None,
+        ),
+        (vec![answer(406, String::new())], 502, "BadGateway", None),
+        (vec![answer(302, String::new())], 502, "BadGateway", None),
+        (vec![answer(200, "<html>sign in</html>".into())], 502, "BadGateway", None),
+        (vec![answer(201, "<html>sign in</html>".into())], 502, "BadGateway", None),
+        (vec![answer(201, job("b", json!({})))], 502, "BadGateway", None),
+        (vec![answer(404, "404 page not found\n".into())], 502, "BadGateway", None),
+        (vec![taken(), answer(200, "{}".into())], 502, "BadGateway", None),
+        (vec![taken(), answer(200, job("a", json!({})))], 409, "AlreadyExists", None),
+    ] {
+        let (reply, server) = post(acts.clone());
+        assert_eq!(reply.error(), (code, reason.to_owned()), "{acts:?}");
+        assert_eq!(reply.header("Retry-After"), retry_after, "{acts:?}");
+        assert_eq!(server.seen().len(), acts.len(), "{acts:?}");
+    }
+}
+
+#[test]
+fn a_conflict_is_over_at_the_second_try() {
+    let conflict =
+        answer(409, status(409, "Conflict", "Operation cannot be fulfilled", json!({"kind": "resourcequotas"})));
+    assert_eq!(post([conflict, created()]).0.code, 201);
+}
+
+#[test]
+fn a_taken_random_name_is_drawn_again_three_times() {
+    let theirs = || Act::JobAsAsked(json!({}));
+    let draws = (0..4).flat_map(|_| [taken(), theirs()]);
+    let server = Scripted::start(draws);
+    assert_eq!(start(&server, &[]).post("/job", GENERATED).error(), (409, "AlreadyExists".into()));
+    assert_eq!(server.left(), 0);
+    let posts = server.seen().into_iter().filter(|seen| seen.method == "POST");
+    let mut names: Vec<_> =
+        posts.map(|seen| serde_json::from_str::<Value>(&seen.body).unwrap()["metadata"]["name"].clone()).collect();
+    names.dedup();
+    assert_eq!(names.len(), 4, "{names:?}");
+}
+
+#[test]
+fn no_answer_in_time_is_a_timeout() {
+    let server = Scripted::start([Act::Silence, Act::Silence]);
+    let dispatcher = start(&server, &["--request-timeout=300ms"]);
+    let begin = Instant::now();
+    assert_eq!(dispatcher.post("/job", BODY).error(), (504, "Timeout".into()));
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert_eq!(dispatcher.get("/job/a").error(), (504, "Timeout".into()));
+    assert_eq!(server.seen().len(), 2);
+}
+
+#[test]
+fn warnings_of_the_api_server_are_logged() {
+    let server =
+        Scripted::start([Act::Answer(201, "Warning: 299 - \"would violate PodSecurity\"\r\n", job("a", json!({})))]);
+    let dispatcher = start(&server, &[]);
+    assert_eq!(dispatcher.post("/job", BODY).code, 201);
+    assert!(dispatcher.logged("would violate PodSecurity").contains("WARN"));
+}
+
+#[test]
+fn readiness_is_asked_for_once_a_second_at_most() {
+    let server = Scripted::start([answer(403, String::new())]);
+    let dispatcher = start(&server, &[]);
+    for _ in 0..20 {
+        assert_eq!(dispatcher.get("/health/ready").code, 204);
+    }
+    assert_eq!(server.seen().iter().filter(|seen| seen.target == "/readyz").count(), 1);
+}
+
+#[test]
+fn live_answers_while_every_call_hangs() {
+    const MANY: usize = 200;
+    let server = Scripted::start(vec![Act::Silence; MANY]);
+    let dispatcher = start(&server, &["--request-timeout=20s"]);
+    let mut lines: Vec<_> = (0..MANY).map(|_| dispatcher.line()).collect();
+    for line in &mut lines {
+        line.send(crate::support::http::request("POST", "/job", crate::support::http::JSON, BODY));
+    }
+    crate::support::eventually("calls up to the cap", || (server.seen().len() >= 128).then_some(()));
+    let begin = Instant::now();
+    assert_eq!(dispatcher.get("/health/live").code, 204);
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert_eq!(server.seen().len(), 128, "no more calls than the cap");
+}

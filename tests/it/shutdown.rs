@@ -1,0 +1,93 @@
+use crate::dispatch::manifest;
+use crate::support::dispatcher::{AS_IS, Dispatcher};
+use crate::support::eventually;
+use crate::support::http::{JSON, request};
+use crate::support::namespace::Namespace;
+use crate::support::scripted::{Act, Scripted, job};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const BODY: &str = r#"{"metadata": {"name": "a"}, "spec": {}}"#;
+
+#[test]
+fn requests_in_hand_finish() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let server = Scripted::start([Act::Silence]);
+        let mut dispatcher = Dispatcher::start(&[AS_IS, "--server", &server.url, "--request-timeout=2s"]);
+        let (mut busy, mut idle, mut half) = (dispatcher.line(), dispatcher.line(), dispatcher.line());
+        idle.send(request("GET", "/health/live", "", ""));
+        assert_eq!(idle.receive().unwrap().code, 204);
+        let text = request("GET", "/health/live", "", "");
+        half.send(&text[..10]);
+        busy.send(request("POST", "/job", JSON, BODY));
+        eventually("the call", || (server.seen().len() == 1).then_some(()));
+        dispatcher.signal(signal);
+        assert!(idle.is_closed(), "idle connections are closed");
+        assert!(TcpStream::connect(dispatcher.address).is_err(), "nobody is let in any more");
+        half.send(&text[10..]);
+        let reply = half.receive().unwrap();
+        assert_eq!((reply.code, reply.header("Connection")), (204, Some("close")));
+        let reply = busy.receive().unwrap();
+        assert_eq!((reply.error().0, reply.header("Connection")), (504, Some("close")));
+        drop((busy, half));
+        assert_eq!(dispatcher.wait().code(), Some(0));
+        dispatcher.logged("stopped");
+    }
+}
+
+#[test]
+fn a_dispatch_in_hand_makes_its_job() {
+    let namespace = Namespace::new();
+    let mut dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    let mut lines: Vec<_> = (0..20).map(|_| dispatcher.line()).collect();
+    for (number, line) in lines.iter_mut().enumerate() {
+        line.send(request("POST", "/job", JSON, &manifest(json!({"name": format!("job-{number}")}), json!({}))));
+    }
+    dispatcher.signal(Signal::TERM);
+    let codes: Vec<_> =
+        lines.iter_mut().map(|line| line.receive().expect("what was accepted is answered").code).collect();
+    assert_eq!(codes, [201; 20]);
+    drop(lines);
+    assert_eq!(dispatcher.wait().code(), Some(0));
+    assert_eq!(namespace.job_names().len(), 20);
+}
+
+#[test]
+fn during_the_delay_it_serves_but_is_not_ready() {
+    let server = Scripted::start([Act::Answer(201, "", job("a", json!({})))]);
+    let mut dispatcher = Dispatcher::start(&[AS_IS, "--server", &server.url, "--shutdown-delay=1500ms"]);
+    let begin = Instant::now();
+    dispatcher.signal(Signal::TERM);
+    let reply = eventually("not ready", || Some(dispatcher.get("/health/ready")).filter(|reply| reply.code == 503));
+    assert_eq!((reply.error(), reply.header("Retry-After")), ((503, "ShuttingDown".into()), Some("1")));
+    assert_eq!(dispatcher.get("/health/live").code, 204);
+    assert_eq!(dispatcher.post("/job", BODY).code, 201);
+    assert_eq!(dispatcher.wait().code(), Some(0));
+    let took = begin.elapsed();
+    assert!(took > Duration::from_millis(1400) && took < Duration::from_secs(6), "{took:?}");
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let mut dispatcher = Dispatcher::start(&[AS_IS, "--dry-run=client", "--shutdown-delay=1m"]);
+    dispatcher.signal(Signal::TERM);
+    dispatcher.logged("stopping");
+    dispatcher.signal(Signal::TERM);
+    assert_eq!(dispatcher.wait().code(), Some(1));
+}
+
+#[test]
+fn as_pid_1_it_stops_on_sigterm() {
+    // the first process of a pid namespace ignores every signal that it has no handler for
+    let mut in_namespace = Command::new("unshare");
+    in_namespace.args(["--pid", "--fork", "--kill-child"]).arg(env!("CARGO_BIN_EXE_k8s-job-dispatcher"));
+    in_namespace.args(["--port=0", AS_IS, "--dry-run=client"]).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut dispatcher = Dispatcher::start_command(in_namespace);
+    let children = format!("/proc/{0}/task/{0}/children", dispatcher.pid());
+    let first: i32 = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
+    kill_process(Pid::from_raw(first).unwrap(), Signal::TERM).unwrap();
+    assert_eq!(dispatcher.wait().code(), Some(0));
+}
