@@ -3,6 +3,7 @@
 
 mod answer;
 mod credentials;
+mod tls;
 
 pub(crate) use answer::{Job, Outcome, Refusal, Why};
 
@@ -15,6 +16,8 @@ use ureq::Agent;
 use ureq::config::AutoHeaderValue;
 use ureq::http::{HeaderValue, Method, Request, Response, Uri, header};
 use ureq::tls::{RootCerts, TlsConfig};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, TcpConnector};
 use ureq::{Body, Error, Timeout};
 
 /// Connecting is one round trip and a TLS handshake; who has not answered by then is not there.
@@ -27,7 +30,10 @@ const READY: Duration = Duration::from_secs(1);
 const MAX_IDLE: Duration = Duration::from_secs(15);
 /// Bytes of an answer: a Job has at most what etcd takes, 1.5 MiB, and grows a little as JSON.
 const MAX_ANSWER: u64 = 4 << 20;
-const BUFFER: usize = 16 << 10;
+/// Buffers of a connection, which each thread has. The input's holds the head of an answer: the API server bounds its warnings to 4 Ki
+/// characters, and the rest is below 1 KiB. A body passes through either in pieces.
+const INPUT_BUFFER: usize = 8 << 10;
+const OUTPUT_BUFFER: usize = 4 << 10;
 const USER_AGENT: &str = concat!("k8s-job-dispatcher/", env!("CARGO_PKG_VERSION"));
 
 /// How the API server is reached; shared by all threads.
@@ -236,7 +242,7 @@ impl Client {
 
 fn agent(server: &ApiServer, current: &Current) -> Agent {
     let roots = RootCerts::Specific(current.roots.clone());
-    Agent::config_builder()
+    let config = Agent::config_builder()
         .proxy(None)
         .https_only(server.is_https)
         .http_status_as_error(false)
@@ -245,14 +251,15 @@ fn agent(server: &ApiServer, current: &Current) -> Agent {
         .max_idle_connections(1)
         .max_idle_connections_per_host(1)
         .max_idle_age(MAX_IDLE)
-        .input_buffer_size(BUFFER)
-        .output_buffer_size(BUFFER)
+        .input_buffer_size(INPUT_BUFFER)
+        .output_buffer_size(OUTPUT_BUFFER)
         .accept(AutoHeaderValue::None)
         .accept_encoding(AutoHeaderValue::None)
         .user_agent(USER_AGENT)
         .tls_config(TlsConfig::builder().root_certs(roots).build())
-        .build()
-        .new_agent()
+        .build();
+    let connector = ().chain(TcpConnector::default()).chain(current.tls.clone());
+    Agent::with_parts(config, connector, DefaultResolver::default())
 }
 
 struct Answer {

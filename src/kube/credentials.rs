@@ -1,5 +1,6 @@
 //! OWNS token and CA bundle: files that others rotate under us, read again in time. By path each time: the kubelet swaps symlinks.
 
+use super::tls::SharedTls;
 use log::warn;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -21,6 +22,7 @@ pub(super) struct Current {
     /// The value of the `Authorization` header.
     pub(super) token: Option<Token>,
     pub(super) roots: Arc<Vec<Certificate<'static>>>,
+    pub(super) tls: SharedTls,
     /// Another number when the bundle is another: whoever holds a connection's configuration makes it anew.
     pub(super) generation: u64,
 }
@@ -57,7 +59,7 @@ impl Credentials {
         match (token, bundle) {
             (Ok(token), Ok(bundle)) => {
                 let (bundle, roots) = bundle.unwrap_or_default();
-                let current = Current { token, roots: Arc::new(roots), generation: 0 };
+                let current = Current { token, roots: Arc::new(roots), tls: SharedTls::default(), generation: 0 };
                 let cached = RwLock::new(Cached { current, bundle, read_at: Instant::now() });
                 Ok(Credentials { token_file, ca_file, cached })
             }
@@ -102,6 +104,7 @@ impl Credentials {
             Ok(Some((bundle, roots))) if bundle != cached.bundle => {
                 cached.bundle = bundle;
                 cached.current.roots = Arc::new(roots);
+                cached.current.tls = SharedTls::default();
                 cached.current.generation += 1;
             }
             Ok(_) => (),

@@ -21,8 +21,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// Dispatches in hand, so also API calls in flight. With 5 ms a call that is 25,000 a second, more than the machine does.
-pub(super) const MAX_IN_HAND: usize = 128;
+/// Dispatches in hand, so also API calls in flight. With 5 ms a call that is 10,000 a second, more than an API server creates; and
+/// each brings a thread with a TLS connection, a third of a megabyte.
+pub(super) const MAX_IN_HAND: usize = 48;
 /// Requests that wait for one of those to end. They hold no thread, and at most [`MAX_HELD`] with all others.
 const MAX_QUEUE: usize = 1024;
 /// Bytes of requests that are not whole yet, all connections together; a container has 64 MiB.

@@ -178,6 +178,25 @@ fn warnings_of_the_api_server_are_logged() {
 }
 
 #[test]
+fn long_heads_and_bodies_of_answers_are_read_up_to_a_bound() {
+    let warnings = Box::leak(
+        "Warning: 299 - \"a warning that is rather long, as those of admission plugins are\"\r\n"
+            .repeat(90)
+            .into_boxed_str(),
+    );
+    let large = |size: usize| job("a", json!({"large": "x".repeat(size)}));
+    let server = Scripted::start([
+        Act::Answer(201, warnings, job("a", json!({}))),
+        answer(201, large(1 << 20)),
+        answer(201, large(5 << 20)),
+    ]);
+    let dispatcher = start(&server, &[]);
+    assert_eq!(dispatcher.post("/job", BODY).code, 201);
+    assert_eq!(dispatcher.post("/job", BODY).code, 201);
+    assert_eq!(dispatcher.post("/job", BODY).error(), (502, "BadGateway".into()));
+}
+
+#[test]
 fn readiness_is_asked_for_once_a_second_at_most() {
     let server = Scripted::start([answer(403, String::new())]);
     let dispatcher = start(&server, &[]);
@@ -190,15 +209,16 @@ fn readiness_is_asked_for_once_a_second_at_most() {
 #[test]
 fn live_answers_while_every_call_hangs() {
     const MANY: usize = 200;
+    const CAP: usize = 48;
     let server = Scripted::start(vec![Act::Silence; MANY]);
     let dispatcher = start(&server, &["--request-timeout=20s"]);
     let mut lines: Vec<_> = (0..MANY).map(|_| dispatcher.line()).collect();
     for line in &mut lines {
         line.send(crate::support::http::request("POST", "/job", crate::support::http::JSON, BODY));
     }
-    crate::support::eventually("calls up to the cap", || (server.seen().len() >= 128).then_some(()));
+    crate::support::eventually("calls up to the cap", || (server.seen().len() >= CAP).then_some(()));
     let begin = Instant::now();
     assert_eq!(dispatcher.get("/health/live").code, 204);
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
-    assert_eq!(server.seen().len(), 128, "no more calls than the cap");
+    assert_eq!(server.seen().len(), CAP, "no more calls than the cap");
 }

@@ -1,5 +1,5 @@
 use crate::dispatch::manifest;
-use crate::support::dispatcher::{AS_IS, Dispatcher};
+use crate::support::dispatcher::{AS_IS, Dispatcher, binary};
 use crate::support::eventually;
 use crate::support::http::{JSON, request};
 use crate::support::namespace::Namespace;
@@ -83,7 +83,7 @@ fn a_second_signal_ends_at_once() {
 fn as_pid_1_it_stops_on_sigterm() {
     // the first process of a pid namespace ignores every signal that it has no handler for
     let mut in_namespace = Command::new("unshare");
-    in_namespace.args(["--pid", "--fork", "--kill-child"]).arg(env!("CARGO_BIN_EXE_k8s-job-dispatcher"));
+    in_namespace.args(["--pid", "--fork", "--kill-child"]).arg(binary());
     in_namespace.args(["--port=0", AS_IS, "--dry-run=client"]).stdin(Stdio::null()).stderr(Stdio::piped());
     let mut dispatcher = Dispatcher::start_command(in_namespace);
     let children = format!("/proc/{0}/task/{0}/children", dispatcher.pid());

@@ -4,6 +4,7 @@ use super::http::{JSON, Line, Reply, request};
 use super::namespace::Namespace;
 use super::{PATIENCE, eventually};
 use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -20,9 +21,14 @@ pub(crate) struct Dispatcher {
     log: Arc<Mutex<Vec<String>>>,
 }
 
+/// The binary under test; `DISPATCHER` names another.
+pub(crate) fn binary() -> OsString {
+    std::env::var_os("DISPATCHER").unwrap_or_else(|| env!("CARGO_BIN_EXE_k8s-job-dispatcher").into())
+}
+
 /// The binary, with nothing of our environment.
 pub(crate) fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_k8s-job-dispatcher"));
+    let mut command = Command::new(binary());
     command.args(args).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -1,0 +1,149 @@
+//! Prints figures of a dispatcher, and fails when one is over its bound. `tests/measure` builds what it measures and runs it.
+
+#[path = "../it/support/mod.rs"]
+mod support;
+
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use support::dispatcher::{Dispatcher, binary, command};
+use support::http::{JSON, request};
+use support::namespace::Namespace;
+use support::{Folder, PATIENCE};
+
+const MAX_SIZE: f64 = 6.0; // MB
+const MAX_START: f64 = 20.0; // ms
+const MAX_IDLE: f64 = 8.0; // MB
+const MAX_AFTER_LOAD: f64 = 24.0; // MB
+const STARTS: usize = 21;
+const POSTS: usize = 10_000;
+const LINES: usize = 64;
+const BODY: &str = r#"{"id": "measure", "args": ["Hello", "world", 1, 2, 3]}"#;
+const WRK: Duration = Duration::from_secs(3);
+/// Linux counts the time of a process in these.
+const CLOCK_TICK: Duration = Duration::from_millis(10);
+
+/// A figure and its bound.
+struct Figures {
+    are_good: bool,
+}
+
+impl Figures {
+    fn print(&mut self, what: &str, value: f64, unit: &str, bound: Option<f64>) {
+        let is_good = bound.is_none_or(|bound| value <= bound);
+        let bound = bound.map(|bound| format!("(at most {bound} {unit})")).unwrap_or_default();
+        println!("{what:<58} {value:>9.2} {unit:<8} {bound}{}", if is_good { "" } else { " TOO MUCH" });
+        self.are_good &= is_good;
+    }
+}
+
+fn main() -> ExitCode {
+    let mut figures = Figures { are_good: true };
+    let size = std::fs::metadata(binary()).unwrap().len();
+    figures.print("binary", size as f64 / 1e6, "MB", Some(MAX_SIZE));
+    figures.print("start to first 204, median", start(), "ms", Some(MAX_START));
+    against_the_api_server(&mut figures);
+    dry_run(&mut figures);
+    if figures.are_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn start() -> f64 {
+    let mut times: Vec<f64> = (0..STARTS)
+        .map(|_| {
+            let begin = Instant::now();
+            let mut child = command(&["--port=0", "--dry-run=client"]).spawn().unwrap();
+            let mut line = String::new();
+            let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+            std::io::BufRead::read_line(&mut stderr, &mut line).unwrap();
+            let address = line.trim().rsplit(' ').next().unwrap();
+            let mut connection = support::http::Line::connect(address);
+            connection.send(request("GET", "/health/live", "", ""));
+            assert_eq!(connection.receive().unwrap().code, 204);
+            let took = begin.elapsed();
+            child.kill().unwrap();
+            child.wait().unwrap();
+            took.as_secs_f64() * 1e3
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[STARTS / 2]
+}
+
+/// Megabytes of a line of `/proc/PID/status`.
+fn memory(dispatcher: &Dispatcher, line: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", dispatcher.pid())).unwrap();
+    let kilobytes = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();
+    kilobytes.trim().trim_end_matches(" kB").parse::<f64>().unwrap() * 1024.0 / 1e6
+}
+
+fn against_the_api_server(figures: &mut Figures) {
+    let namespace = Namespace::new();
+    let dispatcher = Dispatcher::for_namespace(&namespace, &["--dry-run=server"]);
+    figures.print("memory at rest", memory(&dispatcher, "VmRSS:"), "MB", Some(MAX_IDLE));
+    let text = request("POST", "/job", JSON, BODY);
+    let left = AtomicUsize::new(POSTS);
+    let failed = AtomicUsize::new(0);
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..LINES {
+            scope.spawn(|| {
+                let mut line = dispatcher.line();
+                while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                    line.send(&text);
+                    let code = line.receive().unwrap().code;
+                    failed.fetch_add(usize::from(code != 200), Ordering::Relaxed);
+                    assert!(begin.elapsed() < 10 * PATIENCE, "the load takes too long");
+                }
+            });
+        }
+    });
+    let took = begin.elapsed().as_secs_f64();
+    figures.print(
+        "memory after 10,000 POSTs with --dry-run=server",
+        memory(&dispatcher, "VmRSS:"),
+        "MB",
+        Some(MAX_AFTER_LOAD),
+    );
+    figures.print("  and at its highest", memory(&dispatcher, "VmHWM:"), "MB", None);
+    figures.print("  of them answered with something else than 200", failed.into_inner() as f64, "", Some(0.0));
+    figures.print("  rate, mostly the API server's", POSTS as f64 / took, "/s", None);
+}
+
+/// User and system time.
+fn cpu(dispatcher: &Dispatcher) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", dispatcher.pid())).unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    let ticks: u32 = fields[11..13].iter().map(|ticks| ticks.parse::<u32>().unwrap()).sum();
+    CLOCK_TICK * ticks
+}
+
+fn dry_run(figures: &mut Figures) {
+    let folder = Folder::new();
+    let body = BODY.replace('"', "\\\"");
+    let script = folder.write(
+        "post.lua",
+        &format!(
+            "wrk.method = \"POST\"\nwrk.body = \"{body}\"\nwrk.headers[\"Content-Type\"] = \"application/json\"\n"
+        ),
+    );
+    for (what, args) in [("default filter", &[][..]), ("the filter `.spec = {}`", &[".spec = {}"][..])] {
+        let dispatcher = Dispatcher::start(&[&["--dry-run=client"], args].concat());
+        for connections in [1, 16, 64, 256] {
+            let before = cpu(&dispatcher);
+            let output = Command::new("wrk")
+                .args(["-t1", "-c", &connections.to_string(), "-d", &format!("{}s", WRK.as_secs()), "-s"])
+                .arg(&script)
+                .arg(format!("http://{}/job", dispatcher.address))
+                .output()
+                .unwrap_or_else(|error| panic!("cannot run wrk: {error}"));
+            let spent = cpu(&dispatcher) - before;
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert!(!text.contains("Non-2xx"), "{text}");
+            let requests: f64 = text.split(" requests in").next().unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+            let rate: f64 =
+                text.split("Requests/sec:").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+            figures.print(&format!("--dry-run=client, {what}, {connections} connections"), rate, "/s", None);
+            figures.print("  CPU per request", spent.as_secs_f64() * 1e6 / requests, "us", None);
+        }
+    }
+}
