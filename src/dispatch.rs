@@ -115,11 +115,12 @@ pub(crate) fn internal_error(what: &str) -> Status {
 
 /// Performs calls until there is an answer. The one place that does. Without a client (`--dry-run=client`) it makes none.
 pub(crate) fn perform(config: &Config, client: Option<&mut Client>, dispatch: Dispatch, until: Instant) -> Reply {
-    let (mut manifest, name, fingerprint) = match dispatch {
-        Dispatch::Create { manifest, fingerprint } => (Some(manifest), String::new(), fingerprint),
-        Dispatch::Lookup(name) => (None, name, String::new()),
+    let (mut manifest, name, fingerprint, nonce) = match dispatch {
+        Dispatch::Create { manifest, fingerprint } => {
+            (Some(manifest), String::new(), fingerprint, format!("{:016x}{:016x}", random(), random()))
+        }
+        Dispatch::Lookup(name) => (None, name, String::new(), String::new()),
     };
-    let nonce = format!("{:016x}{:016x}", random(), random());
     let mut attempt = Attempt { name, json: Vec::new() };
     let Some(client) = client else {
         let Some(manifest) = &mut manifest else { return next::no_such_job().into() };

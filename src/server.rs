@@ -11,13 +11,14 @@ mod lobby;
 mod parse;
 mod reply;
 mod serve;
+mod tasks;
 
 use serve::request_id;
 
 use crate::config::{Config, Listen};
 use crate::dispatch::random;
 use crate::status::{Reason, Status};
-use crew::{Crew, MAX_IN_HAND};
+use crew::Crew;
 use lobby::Lobby;
 use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
+use tasks::MAX_IN_HAND;
 
 /// Connections that the kernel holds while we are busy; it takes the smaller of this and its own limit.
 const BACKLOG: i32 = 4096;

@@ -9,24 +9,18 @@ use super::connection::{Bounds, Connection, Interest, Step};
 use super::lobby::{Lobby, Slot};
 use super::reply::Frame;
 use super::serve::{Server, admit, request_id};
+use super::tasks::{Admitted, MAX_IN_HAND, Task, Tasks};
 use crate::filter::THREAD_STACK;
 use crate::http::Request;
 use crate::kube::Client;
-use crate::route::{Route, route};
 use crate::status::{Reason, Status};
 use log::warn;
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// Dispatches in hand, so also API calls in flight. With 5 ms a call that is 10,000 a second, more than an API server creates; and
-/// each brings a thread with a TLS connection, a third of a megabyte.
-pub(super) const MAX_IN_HAND: usize = 48;
-/// Requests that wait for one of those to end. They hold no thread, and at most [`MAX_HELD`] with all others.
-const MAX_QUEUE: usize = 1024;
-/// Bytes of requests that are not whole yet, all connections together; a container has 64 MiB.
+/// Bytes of requests without an answer, all connections together: those that are not whole, wait, or are in hand. A container has 64 MiB.
 const MAX_HELD: usize = 24 << 20;
 const TICK: Duration = Duration::from_millis(1);
 /// Threads let in per tick: each brings a TLS handshake of about a millisecond.
@@ -50,32 +44,11 @@ pub(super) struct Crew {
     came_back: AtomicU64,
     /// Moving average of what a dispatch waits for the API server, in microseconds.
     average: AtomicU64,
-    in_hand: AtomicUsize,
-    queue: Mutex<VecDeque<Task>>,
+    tasks: Tasks,
     ticker: OnceLock<Thread>,
     ticker_sleeps: AtomicBool,
     /// Connections are closed behind their replies.
     pub(super) is_draining: AtomicBool,
-}
-
-/// A whole request, and the connection that waits for its reply.
-#[derive(Debug)]
-struct Task {
-    slot: Slot,
-    connection: Box<Connection>,
-    request: Request,
-    route: Result<Route, Status>,
-    arrived: Instant,
-}
-
-impl Task {
-    fn new(slot: Slot, connection: Box<Connection>, request: Request) -> Self {
-        Task { slot, connection, route: route(&request), request, arrived: Instant::now() }
-    }
-    /// Whether it may call the API server for longer than a probe does.
-    fn is_dispatch(&self) -> bool {
-        matches!(self.route, Ok(Route::Dispatch(_) | Route::Job(_)))
-    }
 }
 
 /// What a thread has for itself.
@@ -95,8 +68,7 @@ impl Crew {
             standing: AtomicUsize::new(0),
             came_back: AtomicU64::new(0),
             average: AtomicU64::new(0),
-            in_hand: AtomicUsize::new(0),
-            queue: Mutex::default(),
+            tasks: Tasks::default(),
             ticker: OnceLock::new(),
             ticker_sleeps: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
@@ -191,14 +163,19 @@ impl Crew {
         }
     }
 
-    fn bounds(&self) -> Bounds {
-        let max_body = self.server.config.max_body_bytes;
-        let max_held = MAX_HELD.max(2 * max_body);
-        Bounds { max_body, room: max_held.saturating_sub(self.lobby.held()) }
+    /// Bytes that more requests may hold.
+    fn room(&self) -> usize {
+        MAX_HELD.max(2 * self.server.config.max_body_bytes).saturating_sub(self.lobby.held())
+    }
+
+    fn hold(&self, task: &mut Task) {
+        task.held = task.request.bytes.capacity();
+        self.lobby.hold(task.held)
     }
 
     fn advance(&self, kit: &mut Kit, connection: &mut Connection, readable: bool) -> Step {
-        connection.advance(&mut kit.scratch, readable, self.bounds(), &admit)
+        let bounds = Bounds { max_body: self.server.config.max_body_bytes, room: self.room() };
+        connection.advance(&mut kit.scratch, readable, bounds, &admit)
     }
 
     /// Something has happened to a connection.
@@ -219,7 +196,7 @@ impl Crew {
             };
             let mut task = Task::new(slot, connection, request);
             if task.is_dispatch() {
-                match self.admit_or_queue(task) {
+                match self.admit(task) {
                     Admitted::Now(task) => return self.dispatch(kit, task),
                     Admitted::Later => return,
                     Admitted::Never(full) => task = full,
@@ -232,27 +209,19 @@ impl Crew {
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Task>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn admit_or_queue(&self, task: Task) -> Admitted {
-        let has_place = || {
-            let more = |in_hand| (in_hand < MAX_IN_HAND).then_some(in_hand + 1);
-            self.in_hand.fetch_update(SeqCst, SeqCst, more).is_ok()
-        };
-        if has_place() {
-            return Admitted::Now(task);
-        }
-        let mut queue = self.queue();
-        if has_place() {
-            return Admitted::Now(task); // one became free before the queue was locked
-        }
-        if queue.len() >= MAX_QUEUE {
+    /// Counts the bytes of what is admitted, until it is answered.
+    fn admit(&self, mut task: Task) -> Admitted {
+        if task.request.bytes.capacity() > self.room() {
             return Admitted::Never(task);
         }
-        queue.push_back(task);
-        Admitted::Later
+        self.hold(&mut task);
+        match self.tasks.admit(task) {
+            Admitted::Never(mut task) => {
+                self.lobby.release(std::mem::take(&mut task.held));
+                Admitted::Never(task)
+            }
+            admitted => admitted,
+        }
     }
 
     /// Has a place among those in hand: serves, and goes on with whoever has waited longest, else gives the place back.
@@ -264,9 +233,15 @@ impl Crew {
                 false => self.serve(kit, &mut task),
             };
             // the reply is on its way; only then the place is handed on
-            let Task { slot, connection, .. } = task;
+            let Task { slot, connection, held, .. } = task;
+            self.lobby.release(held);
             let again = match step {
-                Step::Serve(request) => Some(Task::new(slot, connection, request)),
+                Step::Serve(request) => {
+                    // a pipelined one, so small: it came with the one before
+                    let mut next = Task::new(slot, connection, request);
+                    self.hold(&mut next);
+                    Some(next)
+                }
                 Step::Wait(interest) => {
                     self.lobby.put(slot, connection, interest);
                     None
@@ -276,14 +251,9 @@ impl Crew {
                     None
                 }
             };
-            let mut queue = self.queue();
-            queue.extend(again);
-            match queue.pop_front() {
+            match self.tasks.next(again) {
                 Some(next) => task = next,
-                None => {
-                    self.in_hand.fetch_sub(1, SeqCst);
-                    return;
-                }
+                None => return,
             }
         }
     }
@@ -354,12 +324,8 @@ impl Crew {
     }
 
     fn turn_late_ones_away(&self, kit: &mut Kit, is_late: impl Fn(&Task) -> bool, reason: Reason) {
-        loop {
-            let task = {
-                let mut queue = self.queue();
-                if queue.front().is_some_and(&is_late) { queue.pop_front() } else { None }
-            };
-            let Some(mut task) = task else { return };
+        while let Some(mut task) = self.tasks.pop_if(&is_late) {
+            self.lobby.release(task.held);
             let step = self.turn_away(kit, &mut task, reason, "waited too long for its turn");
             self.put_or_close(task.slot, task.connection, step)
         }
@@ -376,11 +342,4 @@ impl Crew {
             }
         }
     }
-}
-
-enum Admitted {
-    Now(Task),
-    Later,
-    /// The queue is full.
-    Never(Task),
 }

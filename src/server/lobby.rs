@@ -22,7 +22,7 @@ pub(super) struct Lobby {
     epoll: OwnedFd,
     slots: Vec<Mutex<Option<Box<Connection>>>>,
     free: Mutex<Vec<Slot>>,
-    /// Bytes of unfinished requests, all waiting connections together.
+    /// Bytes of requests that have no answer yet, all connections together.
     held: AtomicUsize,
 }
 
@@ -42,6 +42,15 @@ impl Lobby {
 
     pub(super) fn held(&self) -> usize {
         self.held.load(Relaxed)
+    }
+
+    /// Counts bytes of a request that is whole, until it is answered.
+    pub(super) fn hold(&self, bytes: usize) {
+        self.held.fetch_add(bytes, Relaxed);
+    }
+
+    pub(super) fn release(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Relaxed);
     }
 
     /// Connections, waiting or worked on.

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// The API server is asked at most so often whether it is ready, however many probes come.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Longer than a question takes with all its time-outs.
+const GIVE_UP: Duration = Duration::from_secs(10);
 const MAX_REQUEST_ID: usize = 64;
 
 /// Answers a whole request.
@@ -31,8 +33,8 @@ pub(super) struct Server {
 struct Readiness {
     is_ready: bool,
     known_since: Option<Instant>,
-    /// One thread asks; the others answer with what was known before.
-    is_asked: bool,
+    /// One thread asks; the others answer with what was known before, unless it never comes back.
+    asked_since: Option<Instant>,
 }
 
 impl Server {
@@ -87,13 +89,14 @@ impl Server {
         let lock = || self.readiness.lock().unwrap_or_else(PoisonError::into_inner);
         {
             let mut readiness = lock();
-            if readiness.is_asked || readiness.known_since.is_some_and(|since| since.elapsed() < ASK_AGAIN) {
+            let within = |since: Option<Instant>, time| since.is_some_and(|since| since.elapsed() < time);
+            if within(readiness.asked_since, GIVE_UP) || within(readiness.known_since, ASK_AGAIN) {
                 return readiness.is_ready;
             }
-            readiness.is_asked = true;
+            readiness.asked_since = Some(Instant::now());
         }
         let is_ready = client.is_ready();
-        *lock() = Readiness { is_ready, known_since: Some(Instant::now()), is_asked: false };
+        *lock() = Readiness { is_ready, known_since: Some(Instant::now()), asked_since: None };
         is_ready
     }
 }

@@ -1,5 +1,7 @@
 //! Prints figures of a dispatcher, and fails when one is over its bound. `tests/measure` builds what it measures and runs it.
 
+#![allow(clippy::unwrap_used)] // what cannot be measured ends it
+
 #[path = "../it/support/mod.rs"]
 mod support;
 

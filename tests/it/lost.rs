@@ -207,6 +207,24 @@ fn readiness_is_asked_for_once_a_second_at_most() {
 }
 
 #[test]
+fn bodies_without_an_answer_have_a_budget() {
+    const MANY: usize = 16;
+    let server = Scripted::start(vec![Act::Silence; MANY]);
+    let dispatcher =
+        Dispatcher::start(&["{spec: {}}", "--server", &server.url, "--namespace=ns", "--request-timeout=3s"]);
+    let body = format!("\"{}\"", "x".repeat(2_000_000));
+    let text = crate::support::http::request("POST", "/job", crate::support::http::JSON, &body);
+    let mut codes: Vec<u16> = std::thread::scope(|scope| {
+        let posting: Vec<_> = (0..MANY).map(|_| scope.spawn(|| dispatcher.send(&text).error())).collect();
+        posting.into_iter().map(|posting| posting.join().unwrap().0).collect()
+    });
+    codes.sort();
+    codes.dedup();
+    assert_eq!(codes, [503, 504], "some hang in a call, and the others are told to come again");
+    assert_eq!(dispatcher.get("/health/live").code, 204);
+}
+
+#[test]
 fn live_answers_while_every_call_hangs() {
     const MANY: usize = 200;
     const CAP: usize = 48;
