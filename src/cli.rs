@@ -51,6 +51,8 @@ pub(crate) enum Key {
 pub(crate) struct Args {
     values: [Option<OsString>; OPTIONS.len()],
     pub(crate) check: bool,
+    /// What is wrong with them, told with whatever else is wrong.
+    pub(crate) problems: Vec<String>,
 }
 
 impl Args {
@@ -67,22 +69,19 @@ pub(crate) enum Command {
 }
 
 /// Of a repeated option the last wins.
-///
-/// Errors: all problems, a line each.
-pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command, Vec<String>> {
+pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Command {
     let mut parser = Parser::from_args(argv);
     let mut args = Args::default();
-    let mut problems = Vec::new();
     loop {
         match parser.next() {
             Ok(None) => break,
-            Ok(Some(Arg::Short('h') | Arg::Long("help"))) => return Ok(Command::Help),
-            Ok(Some(Arg::Short('V') | Arg::Long("version"))) => return Ok(Command::Version),
+            Ok(Some(Arg::Short('h') | Arg::Long("help"))) => return Command::Help,
+            Ok(Some(Arg::Short('V') | Arg::Long("version"))) => return Command::Version,
             Ok(Some(Arg::Long("check"))) => args.check = true,
             Ok(Some(Arg::Value(filter))) => {
                 let place = &mut args.values[Key::Filter as usize];
                 if place.is_some() {
-                    problems.push(format!("unexpected argument {filter:?}: there is one filter"));
+                    args.problems.push(format!("unexpected argument {filter:?}: there is one filter"));
                 }
                 place.get_or_insert(filter);
             }
@@ -93,18 +92,18 @@ pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command,
                     Arg::Value(_) => false,
                 });
                 let Some((key, ..)) = known else {
-                    problems.push(option.unexpected().to_string());
+                    args.problems.push(option.unexpected().to_string());
                     continue;
                 };
                 match parser.value() {
                     Ok(value) => args.values[*key as usize] = Some(value),
-                    Err(error) => problems.push(error.to_string()),
+                    Err(error) => args.problems.push(error.to_string()),
                 }
             }
-            Err(error) => problems.push(error.to_string()),
+            Err(error) => args.problems.push(error.to_string()),
         }
     }
-    if problems.is_empty() { Ok(Command::Run(Box::new(args))) } else { Err(problems) }
+    Command::Run(Box::new(args))
 }
 
 /// As text.
@@ -118,13 +117,13 @@ pub(crate) fn text(value: &OsString) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    fn run(argv: &[&str]) -> Result<Command, Vec<String>> {
+    fn run(argv: &[&str]) -> Command {
         parse(argv.iter().map(OsString::from))
     }
 
     fn args(argv: &[&str]) -> Args {
         match run(argv) {
-            Ok(Command::Run(args)) => *args,
+            Command::Run(args) => *args,
             other => panic!("{argv:?} gave {other:?}"),
         }
     }
@@ -140,7 +139,7 @@ mod tests {
             assert_eq!(args(&[&option, "a"]).get(*key).unwrap(), "a");
             assert_eq!(args(&[&option, "a", &format!("{option}=b")]).get(*key).unwrap(), "b");
             assert_eq!(args(&["."]).get(*key), None);
-            assert_eq!(run(&[&option]).unwrap_err(), [format!("missing argument for option '{option}'")]);
+            assert_eq!(args(&[&option]).problems, [format!("missing argument for option '{option}'")]);
             assert!(HELP.contains(&option), "help names {option}");
             assert!(HELP.contains(&format!("[env: {variable}]")), "help names {variable}");
             if let Some(short) = short {
@@ -160,7 +159,7 @@ mod tests {
 
     #[test]
     fn all_problems_are_told() {
-        let problems = run(&["--nope", "-x", ".", "..", "--port"]).unwrap_err();
+        let problems = args(&["--nope", "-x", ".", "..", "--port"]).problems;
         let want = [
             "invalid option '--nope'",
             "invalid option '-x'",
@@ -172,8 +171,8 @@ mod tests {
 
     #[test]
     fn the_rest() {
-        assert_eq!(run(&["-h", "--nope"]), Ok(Command::Help));
-        assert_eq!(run(&["--version"]), Ok(Command::Version));
+        assert_eq!(run(&["-h", "--nope"]), Command::Help);
+        assert_eq!(run(&["--version"]), Command::Version);
         assert!(args(&["--check"]).check);
         assert_eq!(args(&["--", "-x"]).get(Key::Filter).unwrap(), "-x");
     }

@@ -163,7 +163,8 @@ fn duration(text: &str) -> Option<Duration> {
 ///
 /// Errors: all problems.
 pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Config, Problems> {
-    let mut reader = Reader { args, environment, problems: Problems::default() };
+    let mut reader =
+        Reader { args, environment, problems: Problems { usage: args.problems.clone(), failed: Vec::new() } };
     let mut warnings = Vec::new();
     let in_cluster = in_cluster_url(&reader);
 

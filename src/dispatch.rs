@@ -103,14 +103,13 @@ fn filter_status(run: Run) -> Status {
         }
         Run::BadBody(why) => Status::new(Reason::BadRequest, format!("the body is not JSON: {why}")),
         Run::NoSeat => Status::new(Reason::Overloaded, "too many requests wait for the filter"),
-        Run::Defect(what) => internal_error(&what),
-        Run::Output { .. } => internal_error("an output was taken for an error"),
+        Run::Defect | Run::Output { .. } => internal_error(),
     }
 }
 
-/// A defect of ours; what it was is for the log.
-pub(crate) fn internal_error(what: &str) -> Status {
-    Status::new(Reason::InternalError, "internal error; the log says more").with_note(what)
+/// A defect of ours. The panic hook has logged where; what a panic says may quote a body.
+pub(crate) fn internal_error() -> Status {
+    Status::new(Reason::InternalError, "internal error").with_note("a defect of the dispatcher")
 }
 
 /// Performs calls until there is an answer. The one place that does. Without a client (`--dry-run=client`) it makes none.

@@ -22,7 +22,6 @@ pub(crate) use natives::hex;
 use jaq_core::{Ctx, Exn, Vars};
 use meter::{Data, Metered, Run, charge};
 use natives::ENVIRONMENT;
-use serde::Deserialize;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, LazyLock, Mutex};
@@ -102,7 +101,7 @@ pub(crate) enum Outcome {
     /// Too many runs wait.
     NoSeat,
     /// A defect of ours, or of jaq.
-    Defect(String),
+    Defect,
 }
 
 impl Filter {
@@ -129,19 +128,19 @@ impl Filter {
         done.unwrap_or_else(|why| match why.downcast_ref::<Stop>() {
             Some(stop) if is_parsed.get() => Outcome::Limit(*stop),
             Some(_) => Outcome::BodyTooLarge,
-            None => Outcome::Defect(panic_text(&*why)),
+            None => Outcome::Defect, // where, the panic hook has logged
         })
     }
 
     fn run_metered(&self, input: &Input<'_>, is_parsed: &Cell<bool>) -> Outcome {
-        let body = match serde_json::from_slice::<Value>(input.body) {
+        let body = match json::read(input.body) {
             Ok(body) => body,
             Err(error) => return Outcome::BadBody(error.to_string()),
         };
         let canonical = body.to_canonical_json();
         is_parsed.set(true);
-        let request = if self.wants_request { (input.request)() } else { serde_json::Value::Null };
-        let request = Value::deserialize(request).unwrap_or_default();
+        let request = if self.wants_request { (input.request)().to_string() } else { "null".to_owned() };
+        let request = json::read(request.as_bytes()).unwrap_or_default();
         let variables = Vars::new([ENVIRONMENT.clone(), Value::string(input.path), request]);
         charge(self.per_context); // for the run-time data that is made here, not cloned
         let run = Run { lut: &self.filter.lut, per_context: self.per_context };
@@ -180,15 +179,9 @@ fn raised(exception: Exn<'_, Value>) -> Outcome {
         }
         Err(exception) => match exception.get_halt() {
             Ok(_) => Outcome::Nothing,
-            Err(_) => Outcome::Defect("the filter broke out of a label that is not there".into()),
+            Err(_) => Outcome::Defect, // a break out of a label that is not there: the compiler refuses that
         },
     }
-}
-
-/// What a panic said.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into())
 }
 
 /// Runs that may start.

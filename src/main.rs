@@ -26,10 +26,9 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let args = match cli::parse(std::env::args_os().skip(1)) {
-        Ok(cli::Command::Run(args)) => args,
-        Ok(cli::Command::Help) => return print(cli::HELP),
-        Ok(cli::Command::Version) => return print(concat!("k8s-job-dispatcher ", env!("CARGO_PKG_VERSION"), "\n")),
-        Err(problems) => return fail(USAGE, &problems),
+        cli::Command::Run(args) => args,
+        cli::Command::Help => return print(cli::HELP),
+        cli::Command::Version => return print(concat!("k8s-job-dispatcher ", env!("CARGO_PKG_VERSION"), "\n")),
     };
     let config = match config::load(&args, &|name| std::env::var_os(name)) {
         Ok(config) => config,

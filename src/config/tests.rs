@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::Ipv6Addr;
 
 fn loaded(argv: &[&str], environment: &[(&str, &str)]) -> Result<Config, Problems> {
-    let Ok(cli::Command::Run(args)) = cli::parse(argv.iter().map(OsString::from)) else { panic!("{argv:?}") };
+    let cli::Command::Run(args) = cli::parse(argv.iter().map(OsString::from)) else { panic!("{argv:?}") };
     let environment: HashMap<_, _> =
         environment.iter().map(|(name, value)| (name.to_string(), OsString::from(value))).collect();
     load(&args, &|name| environment.get(name).cloned())

@@ -28,7 +28,7 @@ fn config(folder: &Path) -> Config {
     if filter.exists() {
         argv.extend([OsString::from("--from-file"), filter.into()]);
     }
-    let Ok(cli::Command::Run(args)) = cli::parse(argv) else { panic!("our own arguments are good") };
+    let cli::Command::Run(args) = cli::parse(argv) else { panic!("our own arguments are good") };
     config::load(&args, &|_| None).unwrap_or_else(|problems| panic!("{}: {problems:?}", folder.display()))
 }
 

@@ -1,13 +1,15 @@
-//! Values from JSON and to JSON. Reading is strict (serde_json: UTF-8, no NaN, no comments, nesting up to 128) and metered while it goes on.
+//! Values from JSON and to JSON. Reading is strict (serde_json: UTF-8, no NaN, no comments) and metered while it goes on.
 
 use super::meter::{Stop, max_string, stop, tick};
 use super::order::sorted;
 use super::value::{List, Map, Text, Value, number};
 use jaq_json::Num;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 use std::io::Write;
 
+/// Arrays and objects within each other. serde_json's own bound is one less, and cannot be told from a body that ends early.
+const MAX_NESTING: u32 = 128;
 /// Floats without a fraction below this are written as integers: the API server refuses `300.0` for an integer.
 const MAX_INTEGRAL: f64 = 1e17;
 
@@ -129,12 +131,32 @@ fn quote(text: &str, out: &mut Vec<u8>, max: usize) {
     serde_json::to_writer(out, &text[..text.floor_char_boundary(room)]).expect("writing to memory does not fail")
 }
 
-struct Build;
+/// Reads one JSON text, and nothing behind it.
+pub(super) fn read(json: &[u8]) -> serde_json::Result<Value> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    deserializer.disable_recursion_limit(); // ours is in `Build`
+    let value = Build { levels: MAX_NESTING }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
+}
 
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+/// Builds a value that may have so many levels more.
+struct Build {
+    levels: u32,
+}
+
+impl Build {
+    fn inner<E: serde::de::Error>(&self) -> Result<Build, E> {
+        let levels = self.levels.checked_sub(1);
+        levels.map(|levels| Build { levels }).ok_or_else(|| E::custom(format!("nested deeper than {MAX_NESTING}")))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Build {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         tick(0);
-        deserializer.deserialize_any(Build)
+        deserializer.deserialize_any(self)
     }
 }
 
@@ -164,15 +186,15 @@ impl<'de> Visitor<'de> for Build {
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
         let mut list = List::default();
-        while let Some(value) = elements.next_element()? {
+        while let Some(value) = elements.next_element_seed(self.inner()?)? {
             list.push(value)
         }
         Ok(list.into())
     }
     fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Value, A::Error> {
         let mut map = Map::default();
-        while let Some((key, value)) = pairs.next_entry::<String, Value>()? {
-            map.put(Text::new(key), value)
+        while let Some(key) = pairs.next_key::<String>()? {
+            map.put(Text::new(key), pairs.next_value_seed(self.inner()?)?)
         }
         Ok(map.into())
     }

@@ -1,5 +1,6 @@
 //! Natives in front of jaq's: those that work on our values, those that jaq leaves unbounded, and ours beyond jq (`cuid2`, `@sha1`, ...).
 
+use super::json;
 use super::meter::{Data, tick};
 use super::regex;
 use super::value::{Error, List, Map, Text, Value, chars, float};
@@ -92,7 +93,7 @@ fn bsearch(value: Value, wanted: Value) -> ValR<Value> {
 fn fromjson(value: &Value) -> ValR<Value> {
     let Value::String(text) = value else { return Err(Error::typ(value.clone(), "string")) };
     tick(text.len() >> 6);
-    serde_json::from_str(text).map_err(|error| Error::str(format_args!("{value} is not JSON: {error}")))
+    json::read(text.as_bytes()).map_err(|error| Error::str(format_args!("{value} is not JSON: {error}")))
 }
 
 /// The elements of the input with what the argument gives for them, sorted by that.

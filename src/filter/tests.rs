@@ -135,6 +135,10 @@ fn bodies_are_strict_json() {
         assert!(matches!(outcome(".", body), Outcome::BadBody(_)), "{body}");
     }
     assert!(matches!(run(&compile("."), b"\"\xff\""), Outcome::BadBody(_)));
+    let nested = |levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    give("length", &nested(128), "1");
+    let Outcome::BadBody(why) = outcome(".", &nested(129)) else { panic!("too deep") };
+    assert_eq!(why, "nested deeper than 128 at line 1 column 130");
     let deep = "[".repeat(200_000);
     assert!(matches!(outcome(".", &deep), Outcome::BadBody(_)));
     give(".", r#"{"a":1,"a":2}"#, r#"{"a":2}"#);

@@ -190,7 +190,7 @@ fn refusal(code: u16, retry_after: Option<u32>, body: &[u8]) -> Outcome {
     }
     causes.dedup(); // they differ in their messages, which nobody sees
     let retry_after = retry_after.or(details.retry_after_seconds);
-    Outcome::Refused(Refusal { why, causes, retry_after, said: format!("{code} {reason} {message:?}") })
+    Outcome::Refused(Refusal { why, causes, retry_after, said: format!("{code} {:?}", format!("{reason}: {message}")) })
 }
 
 /// A 403 says only in words what it is about; the words are those of Kubernetes 1.20 to 1.37 (plugin/pkg/admission/resourcequota, apiserver/pkg/admission/plugin).

@@ -3,7 +3,6 @@
 use super::reply::Frame;
 use crate::config::Config;
 use crate::dispatch::{internal_error, perform, plan};
-use crate::filter::panic_text;
 use crate::http::{Reply, Request};
 use crate::kube::Client;
 use crate::route::{Route, check_headers, route};
@@ -62,9 +61,9 @@ impl Server {
                 Err(status) => status.into(),
             },
         }));
-        let reply = answered.unwrap_or_else(|panic| {
+        let reply = answered.unwrap_or_else(|_panic| {
             *client = self.client(); // whatever state the old one is in
-            internal_error(&panic_text(&*panic)).into()
+            internal_error().into()
         });
         log_reply(request, frame, &reply, arrived.elapsed(), is_probe);
         reply

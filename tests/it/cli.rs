@@ -25,7 +25,12 @@ fn bad_options_and_variables_are_usage_errors() {
         k8s-job-dispatcher: LOG_LEVEL: \"loud\" is not one of error, warn, info, debug, trace, off\n\
         k8s-job-dispatcher: see --help\n";
     assert_eq!(stderr(&output), want);
-    let output = run(&["--nope"], &[]);
+    let all = run(&["--nope", "--port=x", "nonsense", "--server=https://127.0.0.1:1"], &[]);
+    let text = stderr(&all);
+    for problem in ["'--nope'", "--port", "token file", "CA file", "undefined filter nonsense"] {
+        assert!(text.contains(problem), "{problem} is not in\n{text}");
+    }
+    let output = run(&["--nope", "--dry-run=client"], &[]);
     assert_eq!(
         (output.status.code(), stderr(&output).as_str()),
         (Some(2), "k8s-job-dispatcher: invalid option '--nope'\nk8s-job-dispatcher: see --help\n")

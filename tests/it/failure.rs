@@ -1,4 +1,5 @@
 use crate::dispatch::manifest;
+use crate::support::cluster::ApiServer;
 use crate::support::dispatcher::{AS_IS, Dispatcher, command};
 use crate::support::http::{JSON, request};
 use crate::support::namespace::Namespace;
@@ -213,14 +214,16 @@ fn the_api_server_goes_and_comes_back() {
     let mut server = namespace.cluster.another_api_server();
     let dispatcher = Dispatcher::start_command(Dispatcher::command_for(&namespace, &server.url, &[AS_IS]));
     assert_eq!(dispatcher.post("/job", &named("before")).code, 201);
-    assert_eq!(dispatcher.get("/health/ready").code, 204);
-    server.kill();
-    assert_eq!(dispatcher.post("/job", &named("between")).error(), error(502, "BadGateway"));
-    assert_eq!(dispatcher.get("/job/before").error(), error(502, "BadGateway"));
-    eventually("not ready", || (dispatcher.get("/health/ready").code == 503).then_some(()));
-    assert_eq!(dispatcher.get("/health/live").code, 204);
-    server.start_again();
-    assert_eq!(dispatcher.post("/job", &named("after")).code, 201);
+    for (number, end) in [ApiServer::kill, ApiServer::stop].into_iter().enumerate() {
+        eventually("ready", || (dispatcher.get("/health/ready").code == 204).then_some(()));
+        end(&mut server);
+        assert_eq!(dispatcher.post("/job", &named("between")).error(), error(502, "BadGateway"));
+        assert_eq!(dispatcher.get("/job/before").error(), error(502, "BadGateway"));
+        eventually("not ready", || (dispatcher.get("/health/ready").code == 503).then_some(()));
+        assert_eq!(dispatcher.get("/health/live").code, 204);
+        server.start_again();
+        assert_eq!(dispatcher.post("/job", &named(&format!("after-{number}"))).code, 201);
+    }
     eventually("ready again", || (dispatcher.get("/health/ready").code == 204).then_some(()));
 }
 

@@ -196,6 +196,10 @@ impl ApiServer {
         self.component.kill();
     }
 
+    pub(crate) fn stop(&mut self) {
+        self.component.stop();
+    }
+
     /// The same again, on the same port.
     pub(crate) fn start_again(&mut self) {
         self.component = Component::start(&self.folder, &self.name, &self.program, &self.args);

@@ -1,16 +1,16 @@
 //! A program that goes down with us, however we end.
 //!
 //! A shell starts it and waits for the end of its own standard input, which is a pipe that only this process holds: when we end it, or
-//! are killed, the pipe closes, and the shell ends the program by its pid.
+//! are killed, the pipe closes, and the shell ends the program by its pid. A word on the pipe is the signal to use instead of KILL.
 
 use super::PATIENCE;
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-const GUARD: &str =
-    r#"log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & pid=$!; read -r _; kill -9 "$pid" 2>/dev/null; wait"#;
+const GUARD: &str = r#"log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & pid=$!; read -r how; kill "-${how:-KILL}" "$pid" 2>/dev/null; wait"#;
 
 #[derive(Debug)]
 pub(crate) struct Component {
@@ -40,6 +40,14 @@ impl Component {
     /// Ends the program as a power cut would.
     pub(crate) fn kill(&mut self) {
         drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+
+    /// Asks the program to end, and waits until it has.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut stdin) = self.shell.stdin.take() {
+            let _ = stdin.write_all(b"TERM\n");
+        }
         let _ = self.shell.wait();
     }
 

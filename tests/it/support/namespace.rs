@@ -6,10 +6,10 @@ use super::{Folder, eventually};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
 
 const ACCOUNT: &str = "dispatcher";
-/// The least that the API server gives out.
-const TOKEN_SECONDS: u32 = 600;
+const TOKEN_LIFE: Duration = Duration::from_secs(600);
 
 pub(crate) struct Namespace {
     pub(crate) name: String,
@@ -59,10 +59,14 @@ impl Namespace {
         &self.cluster.admin
     }
 
-    /// A bound token for the service account.
+    /// A bound token for the service account, of the shortest life that the API server gives out.
     pub(crate) fn token(&self) -> String {
+        self.token_for(TOKEN_LIFE)
+    }
+
+    pub(crate) fn token_for(&self, life: Duration) -> String {
         let path = format!("/api/v1/namespaces/{}/serviceaccounts/{ACCOUNT}/token", self.name);
-        let answer = self.admin().create(&path, json!({"spec": {"expirationSeconds": TOKEN_SECONDS}}));
+        let answer = self.admin().create(&path, json!({"spec": {"expirationSeconds": life.as_secs()}}));
         answer["status"]["token"].as_str().unwrap().to_owned()
     }
 
