@@ -1,0 +1,55 @@
+//! A cluster and a dispatcher in front of it, to play with until Ctrl-C. `tests/playground` runs it.
+
+#![allow(clippy::unwrap_used)] // what cannot be started ends it
+
+#[path = "../it/support/mod.rs"]
+mod support;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use support::dispatcher::Dispatcher;
+use support::kubelet::ends;
+use support::namespace::Namespace;
+
+/// There are no nodes: the tests' kubelet ends the pods.
+const PODS_END_AFTER: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(100);
+
+fn main() {
+    let is_over = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, is_over.clone()).unwrap();
+    }
+    let namespace = Namespace::new();
+    let annotations = ends(PODS_END_AFTER, 0, "the end").to_string();
+    let filter =
+        format!("{}\n| .spec.template.metadata.annotations = {annotations}", include_str!("../../src/default.jq"));
+    let filter = namespace.folder.write("playground.jq", &filter);
+    let mut dispatcher = Dispatcher::for_namespace(&namespace, &["--from-file", filter.to_str().unwrap()]);
+    let (address, kubectl) = (dispatcher.address, namespace.cluster.kubectl());
+    println!(
+        "
+A real API server, and a dispatcher in front of it. Jobs end after {PODS_END_AFTER:?}, though there is no node. Try, in another terminal:
+
+  curl -sS http://{address}/job -H 'Content-Type: application/json' -d '{{\"id\": \"hello\", \"args\": [\"Hello\", \"world\"]}}'
+  curl -sS http://{address}/job/demo-job-hello
+  export KUBECONFIG={kubeconfig}
+  alias kubectl={kubectl}
+  kubectl -n {name} get jobs,pods
+
+Ctrl-C takes all down. The dispatcher's log:
+",
+        kubeconfig = namespace.cluster.kubeconfig.display(),
+        kubectl = kubectl.get_program().display(),
+        name = namespace.name,
+    );
+    let mut shown = 0;
+    while !is_over.load(Ordering::Relaxed) && dispatcher.is_running() {
+        let log = dispatcher.log();
+        log[shown..].iter().for_each(|line| println!("{line}"));
+        shown = log.len();
+        std::thread::sleep(LOOK);
+    }
+}
