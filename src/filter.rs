@@ -174,7 +174,7 @@ fn raised(exception: Exn<'_, Value>) -> Outcome {
                 Ok(json) => serde_json::from_slice(&json).ok(),
                 Err(_) => None,
             };
-            let message = other.brief(MAX_MESSAGE);
+            let message = other.cut(MAX_MESSAGE);
             Outcome::Error { details: Some(details.unwrap_or_else(|| message.clone().into())), message }
         }
         Err(exception) => match exception.get_halt() {

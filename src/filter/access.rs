@@ -1,6 +1,6 @@
 //! How jaq reaches into values: index, slice and iterate them, and build new ones along paths. Null takes any path, as in jq.
 
-use super::meter::tick;
+use super::meter::{charge_odd_step, tick};
 use super::value::{Error, List, Map, Value, chars, float, hop};
 use jaq_core::box_iter::{BoxIter, box_once};
 use jaq_core::path::Opt;
@@ -72,9 +72,13 @@ impl jaq_core::ValT for Value {
                 index.place(list.len()).and_then(|at| list.get(at)).cloned().unwrap_or_default()
             }
             (Value::Array(_) | Value::String(_), Value::Object(slice)) => {
+                charge_odd_step();
                 return self.range(slice.get("start")..slice.get("end"));
             }
-            (Value::Array(_), Value::Array(_)) => return self.indices(index),
+            (Value::Array(_), Value::Array(_)) => {
+                charge_odd_step();
+                return self.indices(index);
+            }
             _ => return Err(Error::index(self, index.clone())),
         })
     }
@@ -91,10 +95,14 @@ impl jaq_core::ValT for Value {
     fn map_values<'a, I: Iterator<Item = ValX<'a, Self>>>(self, opt: Opt, f: impl Fn(Self) -> I) -> ValX<'a, Self> {
         tick(0);
         match self {
-            Value::Array(list) => Arc::unwrap_or_clone(list).into_vec().into_iter().flat_map(f).collect(),
+            Value::Array(list) => {
+                let (_held, values) = Arc::unwrap_or_clone(list).into_parts();
+                values.into_iter().flat_map(f).collect()
+            }
             Value::Object(old) => {
+                let (_held, pairs) = Arc::unwrap_or_clone(old).into_parts();
                 let mut map = Map::default();
-                for (key, value) in Arc::unwrap_or_clone(old).into_pairs() {
+                for (key, value) in pairs {
                     if let Some(value) = f(value).next() {
                         map.put(key, value?)
                     }
@@ -112,7 +120,7 @@ impl jaq_core::ValT for Value {
         f: impl Fn(Self) -> I,
     ) -> ValX<'a, Self> {
         tick(0);
-        let was_null = matches!(self, Value::Null(_));
+        let null = matches!(self, Value::Null(_)).then(|| self.clone());
         match (self, index) {
             (value @ (Value::Array(_) | Value::Null(_)), Value::Object(slice)) => {
                 value.map_range(slice.get("start")..slice.get("end"), opt, f)
@@ -122,11 +130,10 @@ impl jaq_core::ValT for Value {
                 let map = Arc::make_mut(&mut object);
                 let before = map.take(key);
                 let was_there = before.is_some();
-                match f(before.unwrap_or_default()).next().transpose()? {
-                    Some(after) => map.put(key.clone(), after),
+                match f(before.unwrap_or_else(Value::absent)).next().transpose()? {
+                    Some(after) if was_there || !after.is_absent() => map.put(key.clone(), after),
                     None if was_there => map.remove(key),
-                    None if was_null => return Ok(Value::default()),
-                    None => (),
+                    Some(_) | None => return Ok(null.unwrap_or(Value::Object(object))),
                 }
                 Ok(Value::Object(object))
             }
@@ -137,11 +144,12 @@ impl jaq_core::ValT for Value {
                     return opt.fail(Value::Array(array), |_| Error::str(message).into());
                 };
                 let list = Arc::make_mut(&mut array);
-                match f(list.take(at)).next().transpose()? {
-                    Some(after) => list.put(at, after),
-                    None if at < list.len() => list.remove(at),
-                    None if was_null => return Ok(Value::default()),
-                    None => (),
+                let before = list.take(at);
+                let was_there = before.is_some();
+                match f(before.unwrap_or_else(Value::absent)).next().transpose()? {
+                    Some(after) if was_there || !after.is_absent() => list.put(at, after),
+                    None if was_there => list.remove(at),
+                    Some(_) | None => return Ok(null.unwrap_or(Value::Array(array))),
                 }
                 Ok(Value::Array(array))
             }
@@ -156,6 +164,7 @@ impl jaq_core::ValT for Value {
         f: impl Fn(Self) -> I,
     ) -> ValX<'a, Self> {
         tick(0);
+        let null = matches!(self, Value::Null(_)).then(|| self.clone());
         let list = match self {
             Value::Array(list) => list,
             Value::Null(_) => Arc::default(),
@@ -168,7 +177,10 @@ impl jaq_core::ValT for Value {
         let after = match f(List::of(list[at.clone()].iter())).next().transpose()? {
             Some(Value::Array(after)) => after,
             Some(other) => return Err(Error::typ(other, "array").into()),
-            None => Arc::default(),
+            None => match null {
+                Some(null) => return Ok(null), // nothing of nothing was deleted
+                None => Arc::default(),
+            },
         };
         Ok(List::of(list[..at.start].iter().chain(after.iter()).chain(&list[at.end..])))
     }
@@ -187,7 +199,8 @@ impl jaq_std::ValT for Value {
         match self {
             Value::Array(list) => {
                 tick(list.len() >> 2);
-                Ok(Arc::unwrap_or_clone(list).into_vec().into_iter().collect())
+                let (_held, values) = Arc::unwrap_or_clone(list).into_parts();
+                Ok(values.into_iter().collect())
             }
             other => Err(other),
         }

@@ -13,6 +13,8 @@ pub(super) const MAX_SOURCE: usize = 1 << 16;
 const MAX_MODULES: usize = 64;
 /// Errors that are told: nobody reads more, and a source of nothing but parentheses has one for each.
 const MAX_ERRORS: usize = 100;
+/// Characters of the source line that an error shows.
+const MAX_EXCERPT: usize = 160;
 /// Stack for reading source. It is virtual: only what is used becomes real, and it is given back before the first request.
 const STACK: usize = 256 << 20;
 
@@ -205,6 +207,10 @@ fn at(file: &File<&str, PathBuf>, part: &str, what: &str) -> String {
     let line_start = file.code[..start].rfind('\n').map_or(0, |newline| newline + 1);
     let row = file.code[..start].matches('\n').count() + 1;
     let column = file.code[line_start..start].chars().count() + 1;
+    // of a long line only what is around
+    let skipped = (column - 1).saturating_sub(MAX_EXCERPT / 2);
     let line = file.code[line_start..].lines().next().unwrap_or_default().replace('\t', " ");
-    format!("{}:{row}:{column}: {what}\n{line}\n{:>column$}\n", file.path.display(), "^")
+    let line: String = line.chars().skip(skipped).take(MAX_EXCERPT).collect();
+    let caret = column - skipped;
+    format!("{}:{row}:{column}: {what}\n{line}\n{:>caret$}\n", file.path.display(), "^")
 }

@@ -74,6 +74,15 @@ impl Value {
         }
     }
 
+    /// The JSON text of the value, cut to at most `max` bytes.
+    pub(super) fn cut(&self, max: usize) -> String {
+        const DOTS: &str = "...";
+        let mut out = Vec::new();
+        let whole = self.write(&mut out, Form { max, strict: false, sorted: false }).is_ok();
+        let text = String::from_utf8_lossy(&out);
+        if whole { text.into_owned() } else { format!("{}{DOTS}", &text[..text.floor_char_boundary(max - DOTS.len())]) }
+    }
+
     fn write(&self, out: &mut Vec<u8>, form: Form) -> Result<(), Unwritable> {
         tick(0);
         match self {

@@ -18,6 +18,8 @@ pub(super) const NODE: usize = 48;
 pub(super) const MAX_DEPTH: u32 = 512;
 /// Steps of a path over null (`.a.b.c`), and slices in paths: jaq drops a path by recursion.
 pub(super) const MAX_HOPS: u32 = 1024;
+/// Steps of a path by arrays and objects (`.[[1]]`, `.[{}]`), for the same reason: what they find may be no deeper than where they began.
+const MAX_ODD_STEPS: usize = 1 << 14;
 /// jaq's string natives make up to 6 bytes of 1 before we see the result, so no string may take more than this share of the memory.
 const STRING_SHARE: usize = 7;
 /// A step is a few dozen nanoseconds, a look at the clock as much: one look for so many steps.
@@ -137,25 +139,25 @@ pub(super) fn tick(extra: usize) {
             stop(Stop::Stack)
         }
         if before / STEPS_PER_LOOK != left / STEPS_PER_LOOK {
-            look(meter)
+            look(meter, before / STEPS_PER_WEIGHING != left / STEPS_PER_WEIGHING)
         }
     })
 }
 
 /// Looks at the clock now, after something that took long and evaluated no term.
 pub(super) fn look_at_clock() {
-    METER.with(look)
+    METER.with(|meter| look(meter, false))
 }
 
 #[cold]
-fn look(meter: &Meter) {
+fn look(meter: &Meter, weigh: bool) {
     let Some(end) = meter.end.get() else { return };
     if Instant::now() > end {
         stop(Stop::Time)
     }
     // A net under the accounts: what jaq holds besides values is only estimated, so a long run is weighed now and then. It may add
     // its share to whatever is there, or fill what all runs together may take.
-    if meter.steps.get() % STEPS_PER_WEIGHING < STEPS_PER_LOOK {
+    if weigh {
         let now = weight();
         if meter.first_weight.get() == 0 {
             meter.first_weight.set(now);
@@ -188,6 +190,11 @@ fn recount(now: usize, before: usize) {
 /// Charges `bytes` until the end of the run.
 pub(super) fn charge(bytes: usize) {
     recount(bytes, 0)
+}
+
+/// Charges a step that a path may take without getting deeper.
+pub(super) fn charge_odd_step() {
+    charge(METER.with(|meter| meter.max_held.get() / MAX_ODD_STEPS))
 }
 
 /// The longest string of this run, in bytes.

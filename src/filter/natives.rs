@@ -10,7 +10,7 @@ use jaq_core::{Bind, Cv, Exn, RunPtr, ValR, ValT, ValX, ValXs};
 use sha2::Digest;
 use std::sync::LazyLock;
 
-/// Characters of a value that `debug` and `stderr` write to the log.
+/// Bytes of a line that `debug` and `stderr` write to the log, escapes included.
 const MAX_LOGGED: usize = 1024;
 /// Steps that a log line costs: writing one takes as long.
 const LOG_STEPS: usize = 2000;
@@ -30,7 +30,7 @@ pub(super) fn all() -> impl Iterator<Item = Fun<Data>> {
     ours().into_iter().map(run::<Data>).chain(jaq_core::funs()).chain(jaq_std::funs())
 }
 
-fn ours() -> [Native<RunPtr<Data>>; 23] {
+fn ours() -> [Native<RunPtr<Data>>; 24] {
     let two_values = || [Bind::Var(()), Bind::Var(())].into();
     let one_filter = || [Bind::Fun(())].into();
     [
@@ -52,6 +52,7 @@ fn ours() -> [Native<RunPtr<Data>>; 23] {
         ("split_matches", two_values(), |cv| bome(regex::collected(true, true, cv))),
         ("split_", two_values(), |cv| bome(regex::collected(true, false, cv))),
         ("_parts", two_values(), regex::parts),
+        ("_tonumber", v(0), |cv| bome(tonumber(cv.1))),
         ("_brief", v(0), |cv| bome(Ok(Value::string(cv.1.to_string())))),
         ("debug_empty", v(0), |cv| logged(log::Level::Debug, &cv.1)),
         ("stderr_empty", v(0), |cv| logged(log::Level::Error, &cv.1)),
@@ -96,6 +97,21 @@ fn fromjson(value: &Value) -> ValR<Value> {
     json::read(text.as_bytes()).map_err(|error| Error::str(format_args!("{value} is not JSON: {error}")))
 }
 
+/// Digits with a sign, a fraction, an exponent, as C reads them; no words.
+fn tonumber(value: Value) -> ValR<Value> {
+    let text = match &value {
+        Value::Number(_) => return Ok(value),
+        Value::String(text) => text,
+        _ => return Err(Error::str(format_args!("{value} cannot be parsed as a number"))),
+    };
+    tick(text.len());
+    let is_plain = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
+    let integer = || text.parse::<isize>().ok().map(Value::from);
+    let float = || text.parse::<f64>().ok().filter(|float| float.is_finite()).map(Value::from);
+    let number = text.bytes().all(is_plain).then(|| integer().or_else(float)).flatten();
+    number.ok_or_else(|| Error::str(format_args!("{value} cannot be parsed as a number")))
+}
+
 /// The elements of the input with what the argument gives for them, sorted by that.
 fn sorted<'a>(mut cv: Cv<'a, Data>) -> Result<Vec<(Value, Value)>, Exn<'a, Value>> {
     let (by, context) = cv.0.pop_fun();
@@ -120,7 +136,8 @@ fn one<'a>(pair: Result<Option<(Value, Value)>, Exn<'a, Value>>) -> ValXs<'a, Va
 /// The one way by which a body can reach the log, and only because an operator wrote it. `{:?}` escapes.
 fn logged<'a>(level: log::Level, value: &Value) -> ValXs<'a, Value> {
     tick(LOG_STEPS);
-    log::log!(level, "filter says {:?}", value.brief(MAX_LOGGED));
+    let line = format!("{:?}", value.cut(MAX_LOGGED));
+    log::log!(level, "filter says {}", &line[..line.floor_char_boundary(MAX_LOGGED)]);
     Box::new(std::iter::empty())
 }
 

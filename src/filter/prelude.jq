@@ -1,5 +1,9 @@
 # Definitions behind jaq's own; the main program and its modules see these.
 
+# As jq: all paths are found first, and the last goes first, so that none of them means another element then.
+def delpaths($paths): reduce ($paths | unique | reverse[]) as $path (.; getpath($path) |= empty);
+def del(f): delpaths([path(f)]);
+
 # Natives of jaq's that are slow for large orders, or recurse.
 def _order(f): if . > -10000 and . < 10000 then f else error("order out of range") end;
 def _jn(n; x): jn(n; x);
@@ -25,3 +29,15 @@ def sub(re; f; flags): reduce _parts(re; flags) as $p (""; . + if $p | isstring 
 def sub(re; f): sub(re; f; "");
 def gsub(re; f; flags): sub(re; f; "g" + flags);
 def gsub(re; f): sub(re; f; "g");
+
+# A group that took no part in the match is null, and may be the first.
+def _scan(re; flags): matches(re; flags)[] | [.[].string] | if length > 1 then .[1:] else .[0] end;
+def scan(re; flags): _scan(re; "g" + flags);
+def scan(re): scan(re; null);
+
+# "08" and "+5" are numbers too; jaq reads JSON.
+def tonumber: _tonumber;
+
+# Errors that quote no more than eleven characters.
+def _implode: implode;
+def implode: . as $t | try _implode catch error("\($t | _brief) cannot be imploded");

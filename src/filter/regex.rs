@@ -125,6 +125,14 @@ impl Pieces {
     /// From the arguments `(re; flags)` and the input.
     fn new(cv: &mut Cv<'_, Data>) -> Result<Self, Error> {
         let (flags, re) = (cv.0.pop_var(), cv.0.pop_var());
+        // jq also takes [re, flags] for re
+        let (re, flags) = match &re {
+            Value::Array(both) if !both.is_empty() && both.len() <= 2 => {
+                (both[0].clone(), both.get(1).cloned().unwrap_or_default())
+            }
+            _ => (re, flags),
+        };
+        let flags = if let Value::Null(_) = flags { Value::string("") } else { flags };
         let (Value::String(text), Value::String(source), Value::String(flags)) = (&cv.1, &re, &flags) else {
             return Err(Error::str(format_args!("cannot match {} with {re} and flags {flags}", cv.1)));
         };
@@ -183,16 +191,24 @@ pub(super) fn collected(gaps: bool, matches: bool, mut cv: Cv<'_, Data>) -> ValR
         offset += chars(&text[at..whole.start]);
         at = whole.start;
         if matches {
-            let named = groups.into_iter().zip(compiled.regex.capture_names());
-            let found = named.filter_map(|(group, name)| Some((group?, name)));
             let mut list = List::default();
-            for (group, name) in found {
+            for (number, (group, name)) in groups.into_iter().zip(compiled.regex.capture_names()).enumerate() {
                 let mut map = Map::default();
-                map.put(Text::new("offset"), (offset + chars(&text[at.min(group.start)..group.start])).into());
-                map.put(Text::new("length"), chars(&text[group.clone()]).into());
-                map.put(Text::new("string"), Value::string(&text[group]));
-                if let Some(name) = name {
-                    map.put(Text::new("name"), Value::string(name))
+                match group {
+                    Some(group) => {
+                        let before = chars(&text[at.min(group.start)..group.start]);
+                        map.put(Text::new("offset"), (offset + before).into());
+                        map.put(Text::new("length"), chars(&text[group.clone()]).into());
+                        map.put(Text::new("string"), Value::string(&text[group]));
+                    }
+                    None => {
+                        map.put(Text::new("offset"), (-1isize).into());
+                        map.put(Text::new("length"), 0usize.into());
+                        map.put(Text::new("string"), Value::default());
+                    }
+                }
+                if number > 0 {
+                    map.put(Text::new("name"), name.map_or(Value::default(), Value::string))
                 }
                 list.push(map.into())
             }

@@ -50,6 +50,30 @@ fn ordinary_filters_give_what_jq_gives() {
         ("with_entries(.value += 1)", r#"{"a":1}"#, r#"{"a":2}"#),
         ("del(.a)", r#"{"a":1,"b":2,"c":3}"#, r#"{"b":2,"c":3}"#),
         ("del(.[0])", "[1,2]", "[2]"),
+        ("del(.[0,1])", "[1,2,3]", "[3]"),
+        ("del(.[] | select(. > 1))", "[1,2,3]", "[1]"),
+        ("del(.[1:])", "[1,2,3]", "[1]"),
+        ("delpaths([paths(. == null)])", "[null,1,null,2]", "[1,2]"),
+        ("del(.a.b, .c[0].d)", r#"{"c":[]}"#, r#"{"c":[]}"#),
+        ("del(.a.b)", r#"{"a":null}"#, r#"{"a":null}"#),
+        ("del(.[0:1])", "null", "null"),
+        ("(.a.b | strings) |= ascii_downcase", r#"{"a":{}}"#, r#"{"a":{}}"#),
+        ("(.a | select(.)) = 5", "{}", "{}"),
+        ("(.. | .image? | strings) |= \"x\" + .", r#"{"a":[{"image":"i"},"s"]}"#, r#"{"a":[{"image":"xi"},"s"]}"#),
+        (".a = null", "{}", r#"{"a":null}"#),
+        (".a |= empty", r#"{"a":1,"b":2}"#, r#"{"b":2}"#),
+        (".a[1].b = 1", "{}", r#"{"a":[null,{"b":1}]}"#),
+        (r#"capture("(?<a>a)?(?<b>x)")"#, r#""xyz""#, r#"{"a":null,"b":"x"}"#),
+        (
+            r#"[match("(a)?(x)").captures[] | [.offset, .string, .name]]"#,
+            r#""xyz""#,
+            r#"[[-1,null,null],[0,"x",null]]"#,
+        ),
+        (r#"[scan("(z)?(a)")]"#, r#""xay""#, r#"[[null,"a"]]"#),
+        (r#"[scan("a.")]"#, r#""abac""#, r#"["ab","ac"]"#),
+        (r#"[test("B"; null), test(["B", "i"]), test("b")]"#, r#""abc""#, "[false,true,true]"),
+        (r#"map(tonumber)"#, r#"["08", "+5", ".5", "1e3", "-0.25", 7]"#, "[8,5,0.5,1000,-0.25,7]"),
+        (".", "[1.5e-300,4e-26,0.1,1e21]", "[1.5e-300,4e-26,0.1,1e21]"),
         (".[1:]", "[1,2,3]", "[2,3]"),
         (".[1:3]", r#""äöüß""#, r#""öü""#),
         (".[:1] = [9, 9]", "[1,2]", "[9,9,2]"),
@@ -114,6 +138,8 @@ fn ways_to_end() {
         ("{(1): 2}", error("cannot use number (1) as object key", None)),
         ("\"a secret that is long\" | .x", error("cannot index string (\"a secret t...) with string (\"x\")", None)),
         ("1, error(\"x\")", error("x", None)),
+        ("\"0x1f\" | tonumber", error("string (\"0x1f\") cannot be parsed as a number", None)),
+        ("[1234567890123456] | implode", error("array ([1234567890...) cannot be imploded", None)),
         ("[range(1e4)] | tojson | error", Outcome::Error { message: String::new(), details: None }),
     ] {
         match (outcome(code, "null"), want) {
@@ -124,7 +150,9 @@ fn ways_to_end() {
         }
     }
     let Outcome::Error { message, details } = outcome("[range(1e4)] | error", "null") else { panic!("no error") };
-    assert!(message.len() < MAX_MESSAGE + 4 && details == Some(message.into()));
+    assert!(message.len() <= MAX_MESSAGE && details == Some(message.into()));
+    let Outcome::Error { message, .. } = outcome("{a: (\"é\" * 2000)} | error", "null") else { panic!("no error") };
+    assert!(message.len() <= MAX_MESSAGE && message.ends_with("..."));
 }
 
 #[test]
@@ -172,6 +200,9 @@ fn hostile_filters_and_bodies_end() {
         ("def f: f | f; f", Stop::Stack),
         ("def f: try f catch f; f", Stop::Stack),
         ("def f(g): f(g | g); f(.)", Stop::Stack),
+        ("[] | path(def f: .[{}] | f; f)", Stop::Memory),
+        ("\"a\" | path(reduce range(160000) as $i (.; .[{}])) | length", Stop::Memory),
+        ("[range(40000)] | . as $x | def f: .[] |= ($x | f); f", Stop::Memory),
         ("def f(g): f(g + 1); f(.)", Stop::Stack),
         ("reduce range(1e6) as $i (null; [.])", Stop::Depth),
         ("\"x\" * 9223372036854775807", Stop::Memory),
@@ -191,6 +222,9 @@ fn hostile_filters_and_bodies_end() {
     assert_eq!(outcome("reduce range(40) as $i (3; . * .)", "null"), Outcome::Unwritable(Unwritable::NotFinite));
     let many_small = format!("[{}1]", "{},".repeat(600_000));
     assert_eq!(outcome("1", &many_small), Outcome::BodyTooLarge);
+    let path = format!("[\"e\"{}]", ",[]".repeat(140_000));
+    let got = outcome("path(getpath(.p)) | length", &format!("{{\"e\": [], \"p\": {path}}}"));
+    assert_eq!(got, Outcome::Limit(Stop::Memory));
     give("1", "2", "1"); // the thread lives on
 }
 

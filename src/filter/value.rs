@@ -114,9 +114,9 @@ impl List {
         self.depth = deeper(self.depth, &value);
         self.values.push(fresh(value))
     }
-    /// Takes what stands at `at`, to put something else there; null behind the end.
-    pub(super) fn take(&mut self, at: usize) -> Value {
-        self.values.get_mut(at).map(std::mem::take).unwrap_or_default()
+    /// Takes what stands at `at`, to put something else there.
+    pub(super) fn take(&mut self, at: usize) -> Option<Value> {
+        self.values.get_mut(at).map(std::mem::take)
     }
     /// Puts `value` at `at`, after nulls where the list is shorter.
     pub(super) fn put(&mut self, at: usize, value: Value) {
@@ -131,8 +131,9 @@ impl List {
         self.values.remove(at);
         self.held.shrink(NODE)
     }
-    pub(super) fn into_vec(self) -> Vec<Value> {
-        self.values
+    /// The elements, and what stays charged for them until it is dropped.
+    pub(super) fn into_parts(self) -> (Held, Vec<Value>) {
+        (self.held, self.values)
     }
     /// Elements that exist already, at less than one step each.
     pub(super) fn of<'a>(values: impl Iterator<Item = &'a Value>) -> Value {
@@ -178,8 +179,9 @@ impl Map {
             self.held.shrink(2 * NODE)
         }
     }
-    pub(super) fn into_pairs(self) -> impl Iterator<Item = (Arc<Text>, Value)> {
-        self.index.into_iter()
+    /// The pairs, and what stays charged for them until it is dropped.
+    pub(super) fn into_parts(self) -> (Held, impl Iterator<Item = (Arc<Text>, Value)>) {
+        (self.held, self.index.into_iter())
     }
     /// Charges more for it, where jaq holds something beside it.
     pub(super) fn weigh_down(&mut self, bytes: usize) {
@@ -202,8 +204,13 @@ fn fresh(value: Value) -> Value {
     if let Value::Null(_) = value { Value::default() } else { value }
 }
 
+/// Mark of the null that an update is shown where there is nothing. If it comes back, nothing was put there, and nothing is:
+/// `{} | del(.a.b)` is `{}`.
+const ABSENT: u32 = u32::MAX;
+
 /// The null that a path finds one step behind another null.
 pub(super) fn hop(hops: u32) -> Value {
+    let hops = if hops == ABSENT { 0 } else { hops };
     if hops < MAX_HOPS { Value::Null(hops + 1) } else { stop(Stop::Depth) }
 }
 
@@ -230,6 +237,12 @@ pub(super) fn float(number: &Num) -> f64 {
 }
 
 impl Value {
+    pub(super) fn absent() -> Value {
+        Value::Null(ABSENT)
+    }
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Value::Null(ABSENT))
+    }
     pub(super) fn string(text: impl Into<String>) -> Value {
         Value::String(Text::new(text))
     }
