@@ -254,10 +254,13 @@ fn api_server(
         .unwrap_or_else(|| (default, "KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT".into()));
     let token_file = reader.path(Key::TokenFile);
     let ca_file = reader.path(Key::CertificateAuthority);
-    if let Err(why) = check_url(&url) {
-        reader.problems.usage.push(format!("{spelled}: {url:?} is not a URL of an API server: {why}"));
-        return None;
-    }
+    let url = match check_url(&url) {
+        Ok(url) => url,
+        Err(why) => {
+            reader.problems.usage.push(format!("{spelled}: {url:?} is not a URL of an API server: {why}"));
+            return None;
+        }
+    };
     if dry_run == DryRun::Client {
         return Some(None);
     }

@@ -3,12 +3,14 @@
 
 mod answer;
 mod credentials;
+mod resolver;
 mod tls;
 
 pub(crate) use answer::{Job, Outcome, Refusal, Why};
 
 use credentials::{Credentials, Current};
 use log::{debug, warn};
+use resolver::Numeric;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,14 +18,11 @@ use ureq::Agent;
 use ureq::config::AutoHeaderValue;
 use ureq::http::{HeaderValue, Method, Request, Response, Uri, header};
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, TcpConnector};
 use ureq::{Body, Error, Timeout};
 
 /// Connecting is one round trip and a TLS handshake; who has not answered by then is not there.
 const CONNECT: Duration = Duration::from_secs(2);
-/// Sending a manifest, and receiving a Job behind its head, each.
-const TRANSFER: Duration = Duration::from_secs(5);
 /// A probe of the kubelet waits a second by default.
 const READY: Duration = Duration::from_secs(1);
 /// Shorter than the 90 s after which the API server closes an idle connection.
@@ -53,12 +52,12 @@ pub(crate) enum Create {
 }
 
 impl ApiServer {
-    /// `base` was checked by [`check_url`].
+    /// `base` comes from [`check_url`].
     ///
     /// Errors: each file that cannot be used, named.
     pub(crate) fn new(base: &str, token: Option<PathBuf>, ca: Option<PathBuf>) -> Result<Self, Vec<String>> {
         let _ = rustls::crypto::ring::default_provider().install_default(); // an error: it is installed already
-        let base = base.trim_end_matches('/').to_owned();
+        let base = base.to_owned();
         let is_https = base.starts_with("https://");
         Ok(ApiServer { base, is_https, credentials: Credentials::load(token, ca)? })
     }
@@ -67,8 +66,10 @@ impl ApiServer {
     }
 }
 
+/// The URL with its scheme in lower case, without a trailing slash.
+///
 /// Errors: why this cannot be the URL of an API server.
-pub(crate) fn check_url(url: &str) -> Result<(), String> {
+pub(crate) fn check_url(url: &str) -> Result<String, String> {
     let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
     let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
@@ -80,7 +81,7 @@ pub(crate) fn check_url(url: &str) -> Result<(), String> {
     } else if uri.query().is_some() || url.contains('#') {
         Err("it must not have a query or fragment".into())
     } else {
-        Ok(())
+        Ok(uri.to_string().trim_end_matches('/').to_owned())
     }
 }
 
@@ -227,15 +228,12 @@ impl Client {
         Answer::read(response.map_err(outcome_of)?)
     }
 
-    /// Time-outs for each phase; ureq's global one starts a thread for every call.
+    /// One time-out for all of a call, and a shorter one for connecting.
     fn timed<B: ureq::AsSendBody>(&self, request: Request<B>, left: Duration) -> Request<B> {
         self.agent
             .configure_request(request)
             .timeout_connect(Some(left.min(CONNECT)))
-            .timeout_send_request(Some(left.min(TRANSFER)))
-            .timeout_send_body(Some(left.min(TRANSFER)))
-            .timeout_recv_response(Some(left))
-            .timeout_recv_body(Some(left.min(TRANSFER)))
+            .timeout_per_call(Some(left))
             .build()
     }
 }
@@ -259,7 +257,7 @@ fn agent(server: &ApiServer, current: &Current) -> Agent {
         .tls_config(TlsConfig::builder().root_certs(roots).build())
         .build();
     let connector = ().chain(TcpConnector::default()).chain(current.tls.clone());
-    Agent::with_parts(config, connector, DefaultResolver::default())
+    Agent::with_parts(config, connector, Numeric::default())
 }
 
 struct Answer {
@@ -305,7 +303,7 @@ mod tests {
             "https://host/k8s/clusters/c",
             "https://kubernetes.default.svc",
         ] {
-            assert_eq!(check_url(good), Ok(()), "{good}");
+            assert!(check_url(good).is_ok(), "{good}");
         }
         for bad in [
             "",
@@ -319,6 +317,11 @@ mod tests {
         ] {
             assert!(check_url(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_scheme_is_one_in_any_case() {
+        assert_eq!(check_url("HTTPS://Host:1/x").unwrap(), "https://Host:1/x");
     }
 
     #[test]

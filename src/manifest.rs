@@ -1,6 +1,7 @@
 //! From a filter's output to the manifest that is sent: checked, named, and marked as ours. Pure.
 
 use crate::status::{Reason, Status};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 /// Jobs with this label are ours; nobody else's are shown or taken for the result of a dispatch.
@@ -80,7 +81,9 @@ fn invalid_name(field: &str) -> Status {
 ///
 /// Errors: `FilterOutput` for what only the filter's author can mend, `Invalid` for a name, which can come from the body.
 pub(crate) fn check(output: &[u8], namespace: &str, fingerprint: &str) -> Result<Manifest, Status> {
-    let value: Value = serde_json::from_slice(output).map_err(operators_mistake)?;
+    let mut deserializer = serde_json::Deserializer::from_slice(output);
+    deserializer.disable_recursion_limit(); // the filter's values have a bound of their own
+    let value = Value::deserialize(&mut deserializer).map_err(operators_mistake)?;
     let Value::Object(mut object) = value else { return Err(operators_mistake("it is no object")) };
     default_to(&mut object, "apiVersion", "batch/v1")?;
     default_to(&mut object, "kind", "Job")?;

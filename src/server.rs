@@ -40,6 +40,8 @@ const BACKLOG: i32 = 4096;
 const OTHER_DESCRIPTORS: u64 = MAX_IN_HAND as u64 + 64;
 /// How long requests in hand may take after SIGTERM: less than the 30 s that a pod has by default.
 const DRAIN: Duration = Duration::from_secs(25);
+/// How long, of that, requests that are not whole yet have to become so.
+const UNFINISHED: Duration = Duration::from_secs(5);
 const SWEEP: Duration = Duration::from_millis(500);
 const DRAIN_SWEEP: Duration = Duration::from_millis(10);
 /// After an accept that failed for want of something.
@@ -205,12 +207,15 @@ fn drain(listener: TcpListener, crew: &Crew) {
     while accept(&listener, crew) {}
     drop(listener);
     crew.is_draining.store(true, Relaxed);
-    let end = Instant::now() + DRAIN;
-    while crew.lobby.len() > 0 && Instant::now() < end {
+    let begin = Instant::now();
+    while crew.lobby.len() > 0 && begin.elapsed() < DRAIN {
         crew.sweep();
+        if begin.elapsed() > UNFINISHED {
+            crew.turn_unfinished_away();
+        }
         thread::sleep(DRAIN_SWEEP)
     }
-    crew.turn_all_away();
+    crew.turn_queued_away();
     match crew.lobby.len() {
         0 => info!("stopped"),
         left => warn!("stopped with {left} connections open"),

@@ -111,7 +111,10 @@ fn refused(aim: Aim<'_>, tries: Tries, call: Call, refusal: &Refusal) -> Step {
     };
     let operators = |what: &str| note(bad_gateway(what));
     let status = match refusal.why {
-        Why::NameTaken => return Step::Call(Call::Get, tries),
+        Why::NameTaken => match call {
+            Call::Create => return Step::Call(Call::Get, tries),
+            Call::Get => operators("the API server's answer is not one of an API server"),
+        },
         Why::Conflict | Why::Fault => return again(tries, call, later),
         Why::NoSuchJob => match (aim, call) {
             (Aim::Lookup, _) => no_such_job(),
@@ -267,6 +270,36 @@ mod tests {
         assert_eq!(gone(NONE), Step::Call(Call::Create, once));
         assert_eq!(failure(gone(once)), (Reason::AlreadyExists, Some(1)));
         assert_eq!(failure(after(CREATE, NONE, Call::Create, refusal(Why::NoSuchJob, None))).0, Reason::BadGateway);
+    }
+
+    #[test]
+    fn no_call_is_repeated_without_counting() {
+        use Why::*;
+        let all = [
+            NameTaken,
+            Conflict,
+            NoSuchJob,
+            NoSuchNamespace,
+            Invalid,
+            TooLarge,
+            Policy,
+            Quota,
+            NamespaceTerminating,
+            NotAllowed,
+            NotAuthenticated,
+            Busy,
+            Fault,
+            Slow,
+            Unexpected,
+        ];
+        for aim in [CREATE, GENERATED, Aim::Lookup] {
+            for (call, why) in all.into_iter().flat_map(|why| [(Call::Create, why), (Call::Get, why)]) {
+                if let Step::Call(next, tries) = after(aim, NONE, call, refusal(why, None)) {
+                    let is_progress = (call, next) == (Call::Create, Call::Get);
+                    assert!(is_progress || tries != NONE, "{call:?} {why:?} leads to {next:?} again");
+                }
+            }
+        }
     }
 
     #[test]

@@ -153,7 +153,7 @@ pub(super) fn to_get(name: &str, code: u16, retry_after: Option<u32>, body: &[u8
 
 /// Bodies are not always a Status: a 429 of priority and fairness is plain text, and so is what stands before an API server.
 fn refusal(code: u16, retry_after: Option<u32>, body: &[u8]) -> Outcome {
-    const SHOWN: usize = 2048;
+    const SHOWN: usize = 2048; // a message can quote a manifest whole
     let status = serde_json::from_slice::<StatusObject>(body).ok();
     let status = status.filter(|status| status.kind.as_deref() == Some("Status"));
     let is_status = status.is_some();
@@ -190,16 +190,21 @@ fn refusal(code: u16, retry_after: Option<u32>, body: &[u8]) -> Outcome {
     }
     causes.dedup(); // they differ in their messages, which nobody sees
     let retry_after = retry_after.or(details.retry_after_seconds);
-    Outcome::Refused(Refusal { why, causes, retry_after, said: format!("{code} {:?}", format!("{reason}: {message}")) })
+    let mut said = format!("{reason}: {message}");
+    said.truncate(said.floor_char_boundary(SHOWN));
+    Outcome::Refused(Refusal { why, causes, retry_after, said: format!("{code} {said:?}") })
 }
 
 /// A 403 says only in words what it is about; the words are those of Kubernetes 1.20 to 1.37 (plugin/pkg/admission/resourcequota, apiserver/pkg/admission/plugin).
 fn forbidden(message: &str) -> Why {
+    if message.starts_with("admission webhook ") {
+        return Why::Policy; // what it says itself may be anything
+    }
     let said = message.split_once("forbidden: ").map_or(message, |(_, said)| said);
     let quota = ["exceeded quota:", "failed quota:", "insufficient quota to consume:", "status unknown for quota:"];
     if quota.iter().any(|words| said.starts_with(words)) {
         Why::Quota
-    } else if said.starts_with("admission webhook ") || said.starts_with("ValidatingAdmissionPolicy ") {
+    } else if said.starts_with("ValidatingAdmissionPolicy ") {
         Why::Policy
     } else {
         Why::NotAllowed
@@ -287,6 +292,15 @@ mod tests {
             (
                 403,
                 status("Forbidden", "admission webhook \"w.example.com\" denied the request: no", json!(null)),
+                Why::Policy,
+            ),
+            (
+                403,
+                status(
+                    "Forbidden",
+                    "admission webhook \"w\" denied the request: x is forbidden: exceeded quota: y",
+                    json!(null),
+                ),
                 Why::Policy,
             ),
             (

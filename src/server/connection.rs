@@ -3,6 +3,7 @@
 use super::chunked::Chunks;
 use super::parse::{self, Framing, Scan};
 use super::reply::{Frame, print};
+use super::serve::{log_refusal, request_id};
 use crate::http::{Reply, Request};
 use crate::status::{Reason, Status};
 use rustix::io::Errno;
@@ -21,6 +22,8 @@ const LINGER: Duration = Duration::from_secs(2);
 const MAX_LINGER: usize = 1 << 20;
 /// Replies in a row to one pipelining client before others have their turn.
 const MAX_IN_A_ROW: u32 = 32;
+/// Requests of so few bytes find room always: a dozen slow uploads must not shut everybody out.
+pub(super) const SMALL: usize = 16 << 10;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What a connection may take.
@@ -77,6 +80,9 @@ pub(super) struct Connection {
     sent: usize,
     close_after_output: bool,
     in_a_row: u32,
+    /// Whether the empty line that may stand before the next request has come.
+    has_skipped_line: bool,
+    /// When the present phase began.
     waits_since: Instant,
     deadline: Instant,
 }
@@ -92,6 +98,7 @@ impl Connection {
             sent: 0,
             close_after_output: false,
             in_a_row: 0,
+            has_skipped_line: false,
             waits_since: now,
             deadline: now + IDLE,
         }
@@ -108,7 +115,15 @@ impl Connection {
     }
     /// Whether it is between requests, with nothing to send.
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Idle) && self.input.is_empty() && self.output.is_empty()
+        matches!(self.phase, Phase::Idle) && matches!(self.input[..], [] | [b'\r']) && self.output.is_empty()
+    }
+    /// Whether part of a request has come.
+    pub(super) fn is_unfinished(&self) -> bool {
+        matches!(self.phase, Phase::Head | Phase::Body(..))
+    }
+    /// Whether it is its client that has to do something, not we.
+    pub(super) fn may_give_way(&self) -> bool {
+        (self.is_unfinished() || self.input.is_empty()) && !self.has_unread()
     }
     /// Whether something has come that nobody has read.
     pub(super) fn has_unread(&self) -> bool {
@@ -150,7 +165,10 @@ impl Connection {
                 }
             }
             if !readable {
-                if self.held() > bounds.room {
+                if self.input.is_empty() {
+                    self.input = Vec::new(); // who waits keeps no buffer
+                }
+                if self.is_unfinished() && self.held() > bounds.room.max(SMALL) {
                     self.refuse(Status::new(Reason::Overloaded, "too many bytes of unfinished requests"));
                     continue;
                 }
@@ -198,27 +216,30 @@ impl Connection {
 
     /// Answers what is not a request we take, and closes.
     pub(super) fn refuse(&mut self, status: Status) {
-        let frame = Frame { id: super::request_id(None), is_head: false, is_http_10: false, close: true };
-        log::info!("{} refused {} {:?}", frame.id, status.code(), status.message);
+        let (id, is_head) = match &self.phase {
+            Phase::Body(request, _) => (request.header("x-request-id"), request.method() == "HEAD"),
+            Phase::Head => (parse::request_id(&self.input), self.input.starts_with(b"HEAD ")),
+            Phase::Idle | Phase::Linger(_) => (None, false),
+        };
+        let frame = Frame { id: request_id(id), is_head, is_http_10: false, close: true };
+        let request = if let Phase::Body(request, _) = &self.phase { Some(request) } else { None };
+        log_refusal(&frame, request, &status);
         self.phase = Phase::Idle;
         self.input = Vec::new();
         self.reply(&status.into(), &frame);
     }
 
+    /// What follows has so long, whatever drips in meanwhile.
     fn enter(&mut self, phase: Phase, time: Duration) {
         self.phase = phase;
-        self.deadline = Instant::now() + time;
+        self.waits_since = Instant::now();
+        self.deadline = self.waits_since + time;
     }
 
     fn wait(&mut self) -> Step {
         self.in_a_row = 0;
-        self.waits_since = Instant::now();
-        if self.input.is_empty() {
-            self.input = Vec::new(); // who waits keeps no buffer
-        }
-        if matches!(self.phase, Phase::Idle) {
+        if self.is_idle() {
             self.output = Vec::new();
-            self.deadline = self.waits_since + IDLE;
         }
         Step::Wait(Interest::Readable)
     }
@@ -233,7 +254,10 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
-        self.output.clear();
+        if !std::mem::take(&mut self.output).is_empty() && matches!(self.phase, Phase::Idle) {
+            self.has_skipped_line = false;
+            self.enter(Phase::Idle, IDLE)
+        }
         self.sent = 0;
         Ok(true)
     }
@@ -241,8 +265,9 @@ impl Connection {
     /// A whole request out of what has come, if there is one.
     fn understand(&mut self, max_body: usize, admit: Admit<'_>) -> Result<Option<Request>, Status> {
         if let Phase::Idle = self.phase {
-            if self.input.starts_with(b"\r\n") {
+            if !self.has_skipped_line && self.input.starts_with(b"\r\n") {
                 self.input.drain(..2); // one empty line before a request is skipped (RFC 9112 2.2)
+                self.has_skipped_line = true;
             }
             if matches!(self.input[..], [] | [b'\r']) {
                 return Ok(None);
@@ -267,15 +292,19 @@ impl Connection {
         let here = request.bytes.len().min(length + body_len);
         self.input = request.bytes.split_off(here);
         let has_body = here > length || !self.input.is_empty();
-        if expects_continue && !has_body && framing != Framing::Length(0) {
-            admit(&request)?;
-            self.output.extend(CONTINUE);
-        }
         let awaited = match framing {
             Framing::Length(body) => Awaited::Bytes(length + body - here),
             Framing::Chunked => Awaited::Chunks(Chunks::default()),
         };
         self.enter(Phase::Body(request, awaited), BODY);
+        if let Phase::Body(request, _) = &self.phase
+            && expects_continue
+            && !has_body
+            && framing != Framing::Length(0)
+        {
+            admit(request)?;
+            self.output.extend(CONTINUE);
+        }
         Ok(())
     }
 

@@ -5,10 +5,10 @@
 //! more let in, a few at a time: up to one for each call that may be in flight, one that asks whether the API server is ready, and one
 //! that never calls, so that it answers `/health/live` when every call hangs.
 
-use super::connection::{Bounds, Connection, Interest, Step};
+use super::connection::{Bounds, Connection, Interest, SMALL, Step};
 use super::lobby::{Lobby, Slot};
 use super::reply::Frame;
-use super::serve::{Server, admit, request_id};
+use super::serve::{Server, admit, log_refusal, request_id};
 use super::tasks::{Admitted, MAX_IN_HAND, Task, Tasks};
 use crate::filter::THREAD_STACK;
 use crate::http::Request;
@@ -211,7 +211,7 @@ impl Crew {
 
     /// Counts the bytes of what is admitted, until it is answered.
     fn admit(&self, mut task: Task) -> Admitted {
-        if task.request.bytes.capacity() > self.room() {
+        if task.request.bytes.capacity() > self.room().max(SMALL) {
             return Admitted::Never(task);
         }
         self.hold(&mut task);
@@ -284,7 +284,7 @@ impl Crew {
     fn turn_away(&self, kit: &mut Kit, task: &mut Task, reason: Reason, message: &str) -> Step {
         let frame = self.frame(&task.request);
         let status = Status::new(reason, message);
-        log::info!("{} turned away {} {message:?}", frame.id, status.code());
+        log_refusal(&frame, Some(&task.request), &status);
         task.connection.reply(&status.into(), &frame);
         self.advance(kit, &mut task.connection, false)
     }
@@ -317,8 +317,18 @@ impl Crew {
         )
     }
 
+    /// Whose request is not whole yet, when we stop.
+    pub(super) fn turn_unfinished_away(&self) {
+        let mut kit = Kit { client: None, scratch: vec![0; SCRATCH] };
+        self.lobby.take_each(Connection::is_unfinished, |slot, mut connection| {
+            connection.refuse(Status::new(Reason::ShuttingDown, "the request did not come before the end"));
+            let step = self.advance(&mut kit, &mut connection, false);
+            self.put_or_close(slot, connection, step)
+        });
+    }
+
     /// Who is still in the queue when the time to shut down is over.
-    pub(super) fn turn_all_away(&self) {
+    pub(super) fn turn_queued_away(&self) {
         let mut kit = Kit { client: None, scratch: vec![0; SCRATCH] };
         self.turn_late_ones_away(&mut kit, |_| true, Reason::ShuttingDown)
     }

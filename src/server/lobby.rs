@@ -77,23 +77,30 @@ impl Lobby {
         Ok(())
     }
 
-    /// Closes the one that has waited longest of a few that wait. None: none of them waits.
+    /// Closes the one that has waited longest of a few that wait for their client. None: none of them does.
     pub(super) fn give_way(&self, random: u64) -> Option<Slot> {
-        let mut oldest: Option<(Instant, Slot)> = None;
+        let mut waiting = Vec::with_capacity(SAMPLE);
         let mut state = random;
         for _ in 0..SAMPLE {
             // Knuth's linear congruential generator; its upper half is random enough to pick a slot
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let slot = Slot((state >> 33) as usize % self.slots.len());
-            let since = lock(&self.slots[slot.0]).as_ref().map(|connection| connection.waits_since());
-            if let Some(since) = since
-                && oldest.is_none_or(|(other, _)| since < other)
-            {
-                oldest = Some((since, slot));
+            let slot = (state >> 33) as usize % self.slots.len();
+            if let Some(connection) = lock(&self.slots[slot]).as_deref() {
+                waiting.push((connection.waits_since(), slot))
             }
         }
-        let (_, slot) = oldest?;
-        self.take(slot).map(|_closed| slot)
+        waiting.sort_unstable();
+        let found = waiting.into_iter().find(|(_, slot)| {
+            let mut place = lock(&self.slots[*slot]);
+            match place.take_if(|connection| connection.may_give_way()) {
+                Some(connection) => {
+                    self.held.fetch_sub(connection.held(), Relaxed);
+                    true
+                }
+                None => false,
+            }
+        });
+        found.map(|(_, slot)| Slot(slot))
     }
 
     /// Gives a slot back whose connection has given way.

@@ -134,6 +134,14 @@ pub(super) fn head(bytes: &[u8], max_body: usize) -> Result<Head, Status> {
     Ok(Head { request, framing, expects_continue: fields.expects_continue && !is_http_10 })
 }
 
+/// The `X-Request-Id` of a head that is refused, if so much of it can be read.
+pub(super) fn request_id(bytes: &[u8]) -> Option<&[u8]> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut parsed = httparse::Request::new(&mut headers);
+    parsed.parse(bytes).ok()?;
+    parsed.headers.iter().find(|header| header.name.eq_ignore_ascii_case("x-request-id")).map(|header| header.value)
+}
+
 /// httparse knows 1.0 and 1.1; whether the rest is a version at all is for us to say.
 fn wrong_version(head: &[u8]) -> Status {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
@@ -152,7 +160,7 @@ struct Fields<'a> {
     length: Option<usize>,
     is_chunked: bool,
     hosts: usize,
-    host: &'a [u8],
+    host: Option<&'a [u8]>,
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
@@ -181,7 +189,7 @@ impl<'a> Fields<'a> {
                 return Err(bad_request("Host is not a host"));
             }
             self.hosts += 1;
-            self.host = value;
+            self.host = Some(value);
         } else if is("connection") {
             for token in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                 self.close |= token.eq_ignore_ascii_case(b"close");
@@ -198,7 +206,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Path and query of a target in origin form, or in absolute form, as clients send it to proxies; then its host must be the Host.
-fn split_target<'t>(target: &'t str, host: &[u8]) -> Result<(&'t str, &'t str), Status> {
+fn split_target<'t>(target: &'t str, host: Option<&[u8]>) -> Result<(&'t str, &'t str), Status> {
     if !target.is_ascii() || target.contains('#') {
         return Err(bad_request("the target has characters that must be percent-encoded"));
     }
@@ -208,10 +216,12 @@ fn split_target<'t>(target: &'t str, host: &[u8]) -> Result<(&'t str, &'t str), 
     });
     let local = match scheme_end {
         Some(start) => {
+            let scheme_is_https = start == "https://".len();
             let rest = &target[start..];
             let (authority, local) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-            let without_port = |host: &[u8]| host.strip_suffix(b":80").unwrap_or(host).to_ascii_lowercase();
-            if without_port(authority.as_bytes()) != without_port(host) {
+            let port: &[u8] = if scheme_is_https { b":443" } else { b":80" };
+            let without_port = |host: &[u8]| host.strip_suffix(port).unwrap_or(host).to_ascii_lowercase();
+            if host.is_some_and(|host| without_port(authority.as_bytes()) != without_port(host)) {
                 return Err(bad_request("the target and Host name different hosts"));
             }
             local

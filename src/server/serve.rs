@@ -121,6 +121,12 @@ pub(super) fn request_id(theirs: Option<&[u8]>) -> String {
     }
 }
 
+/// The log line of a request that was refused before it was served, or before it was whole.
+pub(super) fn log_refusal(frame: &Frame, request: Option<&Request>, status: &Status) {
+    let (method, path) = request.map_or(("-", "-"), |request| (request.method(), request.path()));
+    info!("{} {method} {path:?} {} 0ms - {:?}", frame.id, status.code(), status.message)
+}
+
 fn log_reply(request: &Request, frame: &Frame, reply: &Reply, took: Duration, is_probe: bool) {
     let Reply { code, job, note, .. } = reply;
     let id = &frame.id;

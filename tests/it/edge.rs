@@ -191,6 +191,54 @@ fn refusals_are_answered_and_closed() {
 }
 
 #[test]
+fn a_refusal_has_the_callers_id_where_it_can_be_read() {
+    let dispatcher = start(&["--max-body-bytes=10"]);
+    for headers in
+        ["Content-Length: 11\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: 5\r\nExpect: 100-continue\r\n"]
+    {
+        let mut line = dispatcher.line();
+        line.send(format!("POST /nowhere HTTP/1.1\r\nHost: h\r\nX-Request-Id: mine\r\n{headers}\r\nb\r\n"));
+        let reply = line.receive().unwrap();
+        assert_eq!(reply.header("X-Request-Id"), Some("mine"), "{headers}");
+    }
+    let mut line = dispatcher.line();
+    line.send("HEAD /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(line.receive_for("HEAD").unwrap().code, 404);
+    assert!(line.is_closed(), "a HEAD has no body");
+}
+
+#[test]
+fn only_one_empty_line_is_skipped() {
+    let dispatcher = start(&[]);
+    let text = request("GET", "/health/live", "", "");
+    assert_eq!(dispatcher.send(format!("\r\n{text}")).code, 204);
+    assert_eq!(dispatcher.send(format!("\r\n\r\n{text}")).code, 400);
+    let mut line = dispatcher.line();
+    for _ in 0..3 {
+        line.send(format!("\r\n{text}"));
+        assert_eq!(line.receive().unwrap().code, 204, "one before each");
+    }
+}
+
+#[test]
+fn who_has_sent_a_whole_request_does_not_give_way() {
+    // each run takes a while, so that requests wait unread
+    let slow = "[range(200000)] | {metadata: {name: \"a\"}, spec: {}}";
+    let dispatcher = Dispatcher::start(&[slow, "--dry-run=client", "--max-connections=32"]);
+    let mut first: Vec<Line> = (0..32).map(|_| dispatcher.line()).collect();
+    first.iter_mut().for_each(|line| line.send(request("POST", "/job", JSON, "1")));
+    let mut second: Vec<Line> = (0..20).map(|_| dispatcher.line()).collect();
+    second.iter_mut().for_each(|line| line.send(request("POST", "/job", JSON, "1")));
+    for line in &mut first {
+        assert_eq!(line.receive().expect("an answer").code, 200);
+    }
+    for line in &mut second {
+        let code = line.receive().expect("an answer").code;
+        assert!([200, 503].contains(&code), "{code}");
+    }
+}
+
+#[test]
 fn a_refused_upload_is_seen_and_not_reset() {
     let dispatcher = start(&["--max-body-bytes=1000"]);
     let mut line = dispatcher.line();

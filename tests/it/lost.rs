@@ -127,6 +127,7 @@ fn what_fails_twice_fails() {
         (vec![answer(201, job("b", json!({})))], 502, "BadGateway", None),
         (vec![answer(404, "404 page not found\n".into())], 502, "BadGateway", None),
         (vec![taken(), answer(200, "{}".into())], 502, "BadGateway", None),
+        (vec![taken(), answer(409, "conflict".into())], 502, "BadGateway", None),
         (vec![taken(), answer(200, job("a", json!({})))], 409, "AlreadyExists", None),
     ] {
         let (reply, server) = post(acts.clone());
@@ -166,6 +167,15 @@ fn no_answer_in_time_is_a_timeout() {
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     assert_eq!(dispatcher.get("/job/a").error(), (504, "Timeout".into()));
     assert_eq!(server.seen().len(), 2);
+}
+
+#[test]
+fn an_answer_that_drips_is_late_too() {
+    let server = Scripted::start([Act::Drip(Duration::from_millis(400)), Act::Drip(Duration::from_millis(400))]);
+    let dispatcher = start(&server, &["--request-timeout=1s"]);
+    let begin = Instant::now();
+    assert_eq!(dispatcher.post("/job", BODY).error(), (504, "Timeout".into()));
+    assert!(begin.elapsed() < Duration::from_millis(1900), "{:?}", begin.elapsed());
 }
 
 #[test]

@@ -39,6 +39,23 @@ fn requests_in_hand_finish() {
 }
 
 #[test]
+fn who_sends_half_a_request_does_not_hold_up_the_end() {
+    let mut dispatcher = Dispatcher::start(&[AS_IS, "--dry-run=client"]);
+    let (mut half, mut odd) = (dispatcher.line(), dispatcher.line());
+    half.send("POST /job HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n1");
+    odd.send("\r");
+    dispatcher.get("/health/live"); // by now both were read
+    let begin = Instant::now();
+    dispatcher.signal(Signal::TERM);
+    assert!(odd.is_closed());
+    assert_eq!(half.receive().expect("an answer").error(), (503, "ShuttingDown".into()));
+    drop(half);
+    assert_eq!(dispatcher.wait().code(), Some(0));
+    let took = begin.elapsed();
+    assert!(took > Duration::from_secs(4) && took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
 fn a_dispatch_in_hand_makes_its_job() {
     let namespace = Namespace::new();
     let mut dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);

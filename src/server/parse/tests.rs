@@ -37,7 +37,10 @@ fn targets() {
     assert_eq!(split("*"), ok("*", ""));
     assert_eq!(split("http://h/a?b"), ok("/a", "b"));
     assert_eq!(split("HTTP://H:80"), ok("", ""));
-    for bad in ["http://other/a", "/a#b", "/ä", "a", "h:80", "/a b", "ftp://h/"] {
+    assert_eq!(split("https://h:443/a"), ok("/a", ""));
+    let without_host = parsed("GET http://h/a HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!(without_host.request.path(), "/a");
+    for bad in ["http://other/a", "http://h:443/", "/a#b", "/ä", "a", "h:80", "/a b", "ftp://h/"] {
         assert_eq!(split(bad), Err(400), "{bad}");
     }
 }

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// What is done with the next request.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub(crate) enum Act {
     HangUp,
     /// Part of an answer, then the line is cut.
     HalfAnswer,
+    /// An answer whose pieces come so far apart, for longer than anybody waits.
+    Drip(Duration),
     /// No answer, and the line stays open.
     Silence,
 }
@@ -102,6 +105,17 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
             Act::HangUp => return,
             Act::HalfAnswer => {
                 let _ = stream.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 1000\r\n\r\n{\"kind\":");
+                return;
+            }
+            Act::Drip(pause) => {
+                for piece in
+                    ["HTTP/1.1 201 Created\r\n", "Content-Length: 100\r\n", "\r\n", "{", "\"", "k", "i", "n", "d"]
+                {
+                    thread::sleep(pause);
+                    if stream.write_all(piece.as_bytes()).is_err() {
+                        return;
+                    }
+                }
                 return;
             }
             Act::Silence => return state.lock().unwrap().silent.push(stream.try_clone().unwrap()),

@@ -1,0 +1,23 @@
+//! Addresses that are numbers need no resolver; in a cluster the API server's is one. ureq's own starts a thread for every call that has
+//! a time-out; it is used for names only.
+
+use std::net::{IpAddr, SocketAddr};
+use ureq::Error;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
+
+#[derive(Debug, Default)]
+pub(super) struct Numeric(DefaultResolver);
+
+impl Resolver for Numeric {
+    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let Ok(address) = host.parse::<IpAddr>() else { return self.0.resolve(uri, config, timeout) };
+        let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let mut addresses = self.empty();
+        addresses.push(SocketAddr::new(address, uri.port_u16().unwrap_or(default_port)));
+        Ok(addresses)
+    }
+}
