@@ -8,6 +8,7 @@ mod support;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use support::component::Process;
 use support::dispatcher::{Dispatcher, binary, command};
 use support::http::{JSON, request};
 use support::namespace::Namespace;
@@ -53,18 +54,15 @@ fn start() -> f64 {
     let mut times: Vec<f64> = (0..STARTS)
         .map(|_| {
             let begin = Instant::now();
-            let mut child = command(&["--port=0", "--dry-run=client"]).spawn().unwrap();
+            let mut process = Process::start(&mut command(&["--port=0", "--dry-run=client"]));
             let mut line = String::new();
-            let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+            let mut stderr = std::io::BufReader::new(process.0.stderr.take().unwrap());
             std::io::BufRead::read_line(&mut stderr, &mut line).unwrap();
             let address = line.trim().rsplit(' ').next().unwrap();
             let mut connection = support::http::Line::connect(address);
             connection.send(request("GET", "/health/live", "", ""));
             assert_eq!(connection.receive().unwrap().code, 204);
-            let took = begin.elapsed();
-            child.kill().unwrap();
-            child.wait().unwrap();
-            took.as_secs_f64() * 1e3
+            begin.elapsed().as_secs_f64() * 1e3
         })
         .collect();
     times.sort_by(f64::total_cmp);

@@ -2,12 +2,12 @@
 
 use super::api::Api;
 use super::certificates::{Authority, key};
-use super::component::{Component, remove_at_end};
+use super::component::Component;
 use super::{Folder, assets, kubelet};
 use serde_json::json;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ const CONTROLLERS: &str = "job-controller,serviceaccount-controller,root-ca-cert
     ttl-after-finished-controller,garbage-collector-controller,namespace-controller";
 
 pub(crate) struct Cluster {
-    folder: PathBuf,
+    folder: Folder,
     programs: PathBuf,
     etcd_url: String,
     pub(crate) ca_file: PathBuf,
@@ -27,7 +27,7 @@ pub(crate) struct Cluster {
     pub(crate) url: String,
     pub(crate) admin: Api,
     has_controllers: bool,
-    _running: Mutex<(Vec<Component>, Child)>,
+    _running: Mutex<Vec<Component>>,
 }
 
 /// An API server, which can be killed and started again.
@@ -56,10 +56,9 @@ impl Cluster {
     pub(crate) fn start() -> Self {
         let programs = assets::folder();
         let start = Instant::now();
-        let folder = std::mem::ManuallyDrop::new(Folder::new()).0.clone();
-        let sweep = remove_at_end(&folder);
+        let folder = Folder::new();
         let write = |name: &str, text: &str| {
-            let path = folder.join(name);
+            let path = folder.0.join(name);
             std::fs::write(&path, text).unwrap();
             path
         };
@@ -75,11 +74,11 @@ impl Cluster {
 
         let [client, peer] = [free_port(), free_port()].map(|port| format!("http://127.0.0.1:{port}"));
         let etcd = Component::start(
-            &folder,
+            &folder.0,
             "etcd",
             &programs.join("etcd"),
             &[
-                format!("--data-dir={}", folder.join("etcd").display()),
+                format!("--data-dir={}", folder.0.join("etcd").display()),
                 format!("--listen-client-urls={client}"),
                 format!("--advertise-client-urls={client}"),
                 format!("--listen-peer-urls={peer}"),
@@ -91,12 +90,12 @@ impl Cluster {
         );
         let client_address = client.trim_start_matches("http://").to_owned();
         etcd.wait("etcd", || TcpStream::connect(&client_address).ok());
-        let server = ApiServer::start(&programs, &folder, "kube-apiserver", &client, &authority.pem);
+        let server = ApiServer::start(&programs, &folder.0, "kube-apiserver", &client, &authority.pem);
         let kubeconfig = write("kubeconfig", &kubeconfig(&server.url, &ca_file));
         let has_controllers = programs.join("kube-controller-manager").exists();
         let mut running = vec![etcd];
         if has_controllers {
-            running.push(controller_manager(&programs, &folder, &kubeconfig, &ca_file));
+            running.push(controller_manager(&programs, &folder.0, &kubeconfig, &ca_file));
         }
         let (url, admin) = (server.url.clone(), server.admin.clone());
         if has_controllers {
@@ -123,7 +122,7 @@ impl Cluster {
             url,
             admin,
             has_controllers,
-            _running: Mutex::new((running, sweep)),
+            _running: Mutex::new(running),
             folder,
         }
     }
@@ -131,7 +130,7 @@ impl Cluster {
     /// One more API server for the same cluster, for a test that has to kill it.
     pub(crate) fn another_api_server(&self) -> ApiServer {
         let name = format!("kube-apiserver-{}", free_port());
-        ApiServer::start(&self.programs, &self.folder, &name, &self.etcd_url, &self.ca_pem)
+        ApiServer::start(&self.programs, &self.folder.0, &name, &self.etcd_url, &self.ca_pem)
     }
 
     pub(crate) fn needs_controller_manager(&self) {
@@ -143,7 +142,7 @@ impl Cluster {
         let program = self.programs.join("kubectl");
         assert!(program.exists(), "this test needs kubectl in KUBEBUILDER_ASSETS");
         let mut kubectl = Command::new(program);
-        kubectl.env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.folder);
+        kubectl.env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.folder.0);
         kubectl
     }
 

@@ -7,7 +7,8 @@ use super::PATIENCE;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Instant;
 
 const GUARD: &str = r#"log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & pid=$!; read -r how; kill "-${how:-KILL}" "$pid" 2>/dev/null; wait"#;
@@ -77,6 +78,44 @@ impl Component {
 impl Drop for Component {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A process that we started ourselves and that is killed when this is dropped, or when our own process has ended, however it ended.
+#[derive(Debug)]
+pub(crate) struct Process(pub(crate) Child);
+
+/// A shell that is told whom to kill when nobody can tell it more.
+static REAPER: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
+    const REAP: &str = r#"
+        pids=
+        while read -r sign pid; do
+          [ "$sign" = + ] && pids="$pids $pid " || pids=$(printf %s "$pids" | sed "s/ $pid //")
+        done
+        [ -z "$pids" ] || kill -9 $pids"#;
+    let shell =
+        Command::new("sh").args(["-c", REAP]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    Mutex::new(shell.unwrap().stdin.unwrap())
+});
+
+fn tell_reaper(sign: char, pid: u32) {
+    let mut reaper = REAPER.lock().unwrap_or_else(PoisonError::into_inner);
+    let _ = writeln!(reaper, "{sign} {pid}");
+}
+
+impl Process {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let child = command.spawn().unwrap();
+        tell_reaper('+', child.id());
+        Process(child)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        tell_reaper('-', self.0.id());
     }
 }
 

@@ -1,5 +1,6 @@
 //! The real binary.
 
+use super::component::Process;
 use super::http::{JSON, Line, Reply, request};
 use super::namespace::Namespace;
 use super::{PATIENCE, eventually};
@@ -7,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
@@ -16,7 +17,7 @@ use std::time::Instant;
 pub(crate) const AS_IS: &str = ".";
 
 pub(crate) struct Dispatcher {
-    child: Child,
+    process: Process,
     pub(crate) address: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
 }
@@ -62,13 +63,13 @@ impl Dispatcher {
     }
 
     pub(crate) fn start_command(mut command: Command) -> Self {
-        let mut child = command.spawn().unwrap();
+        let mut process = Process::start(&mut command);
         let log = Arc::new(Mutex::new(Vec::new()));
-        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let stderr = BufReader::new(process.0.stderr.take().unwrap());
         let lines = log.clone();
         thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| lines.lock().unwrap().push(line)));
         let first = eventually("the first line of the log", || {
-            let gone = child.try_wait().unwrap();
+            let gone = process.0.try_wait().unwrap();
             let lines = log.lock().unwrap().clone();
             assert!(gone.is_none(), "the dispatcher ended with {gone:?}: {lines:?}");
             lines.first().cloned()
@@ -78,7 +79,7 @@ impl Dispatcher {
         if address.ip().is_unspecified() {
             address.set_ip("127.0.0.1".parse().unwrap());
         }
-        Dispatcher { child, address, log }
+        Dispatcher { process, address, log }
     }
 
     pub(crate) fn line(&self) -> Line {
@@ -101,15 +102,15 @@ impl Dispatcher {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.0.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        kill_process(Pid::from_child(&self.process.0), signal).unwrap();
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        self.process.0.try_wait().unwrap().is_none()
     }
 
     /// Waits for the end.
@@ -117,7 +118,7 @@ impl Dispatcher {
         let end = Instant::now() + PATIENCE;
         eventually("the dispatcher to end", || {
             assert!(Instant::now() < end);
-            self.child.try_wait().unwrap()
+            self.process.0.try_wait().unwrap()
         })
     }
 
@@ -133,8 +134,6 @@ impl Dispatcher {
 
 impl Drop for Dispatcher {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         if thread::panicking() {
             let log = self.log();
             eprintln!("the dispatcher's log ends with:\n{}", log[log.len().saturating_sub(30)..].join("\n"));

@@ -13,6 +13,9 @@ pub(crate) mod namespace;
 pub(crate) mod scripted;
 
 use std::path::PathBuf;
+use std::process::Child;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long anything may take that the tests wait for; a loaded machine is slow.
@@ -36,11 +39,18 @@ pub(crate) fn eventually<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> 
 #[derive(Debug)]
 pub(crate) struct Folder(pub(crate) PathBuf);
 
+/// All folders of this process are in one, which goes when the process has ended, however it ended.
+static FOLDERS: LazyLock<(PathBuf, Child)> = LazyLock::new(|| {
+    let root = std::env::temp_dir().join(format!("k8s-job-dispatcher-{}", std::process::id()));
+    std::fs::create_dir_all(&root).unwrap();
+    let sweep = component::remove_at_end(&root);
+    (root, sweep)
+});
+
 impl Folder {
     pub(crate) fn new() -> Self {
-        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("k8s-job-dispatcher-{}-{number}", std::process::id()));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let path = FOLDERS.0.join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
         std::fs::create_dir_all(&path).unwrap();
         Folder(path)
     }
