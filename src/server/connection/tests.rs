@@ -16,7 +16,7 @@ fn pair() -> (Connection, TcpStream) {
 /// Sends, and goes on until all of it was read.
 fn send(connection: &mut Connection, client: &mut TcpStream, text: &str, bounds: Bounds) -> Step {
     client.write_all(text.as_bytes()).unwrap();
-    let mut scratch = [0; 4096];
+    let mut scratch = [0; 64 << 10];
     let mut unread = text.len();
     loop {
         while !connection.has_unread() {
