@@ -137,11 +137,15 @@ impl Cluster {
         assert!(self.has_controllers, "this test needs kube-controller-manager in KUBEBUILDER_ASSETS");
     }
 
-    /// kubectl, as admin.
-    pub(crate) fn kubectl(&self) -> Command {
+    fn kubectl_program(&self) -> PathBuf {
         let program = self.programs.join("kubectl");
         assert!(program.exists(), "this test needs kubectl in KUBEBUILDER_ASSETS");
-        let mut kubectl = Command::new(program);
+        program
+    }
+
+    /// kubectl, as admin.
+    pub(crate) fn kubectl(&self) -> Command {
+        let mut kubectl = Command::new(self.kubectl_program());
         kubectl.env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.folder.0);
         kubectl
     }
@@ -149,7 +153,7 @@ impl Cluster {
     pub(crate) fn start_kubectl(&self, folder: &Path, args: &[&str]) -> Component {
         let args =
             args.iter().map(|arg| arg.to_string()).chain([format!("--kubeconfig={}", self.kubeconfig.display())]);
-        Component::start(folder, "kubectl", &self.programs.join("kubectl"), &args.collect::<Vec<_>>())
+        Component::start(folder, "kubectl", &self.kubectl_program(), &args.collect::<Vec<_>>())
     }
 }
 
