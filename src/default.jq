@@ -62,7 +62,7 @@ def name($prefix; $id):
             args: $args,
             # every JOB_ENV_X becomes X
             env: [
-              $ENV | to_entries[] | select(.key | startswith("JOB_ENV_")) | {name: .key[8:], value} | select(.name != "")
+              $ENV | keys_unsorted[] | select(startswith("JOB_ENV_") and . != "JOB_ENV_") | {name: .[8:], value: $ENV[.]}
             ],
             securityContext: {
               allowPrivilegeEscalation: false,
