@@ -139,8 +139,7 @@ impl Filter {
         };
         let canonical = body.to_canonical_json();
         is_parsed.set(true);
-        let request = if self.wants_request { (input.request)().to_string() } else { "null".to_owned() };
-        let request = json::read(request.as_bytes()).unwrap_or_default();
+        let request = if self.wants_request { json::convert((input.request)()) } else { Value::default() };
         let variables = Vars::new([ENVIRONMENT.clone(), Value::string(input.path), request]);
         charge(self.per_context); // for the run-time data that is made here, not cloned
         let run = Run { lut: &self.filter.lut, per_context: self.per_context };

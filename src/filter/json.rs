@@ -149,6 +149,11 @@ pub(super) fn read(json: &[u8]) -> serde_json::Result<Value> {
     Ok(value)
 }
 
+/// The same value as ours; null for what is nested too deep.
+pub(super) fn convert(json: serde_json::Value) -> Value {
+    Build { levels: MAX_NESTING }.deserialize(json).unwrap_or_default()
+}
+
 /// Builds a value that may have so many levels more.
 struct Build {
     levels: u32,

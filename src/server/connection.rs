@@ -148,7 +148,7 @@ impl Connection {
                     return Step::Close;
                 }
                 self.enter(Phase::Linger(0), LINGER);
-                (self.input, self.output) = (Vec::new(), Vec::new());
+                self.input = Vec::new();
                 readable = true;
             }
             if self.in_a_row >= MAX_IN_A_ROW {
@@ -238,9 +238,6 @@ impl Connection {
 
     fn wait(&mut self) -> Step {
         self.in_a_row = 0;
-        if self.is_idle() {
-            self.output = Vec::new();
-        }
         Step::Wait(Interest::Readable)
     }
 

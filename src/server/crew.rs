@@ -186,26 +186,31 @@ impl Crew {
         }
     }
 
+    /// Puts the connection back, unless a whole request has come on it.
+    fn park(&self, slot: Slot, connection: Box<Connection>, step: Step) -> Option<Task> {
+        match step {
+            Step::Wait(interest) => self.lobby.put(slot, connection, interest),
+            Step::Close => self.lobby.close(slot, connection),
+            Step::Serve(request) => return Some(Task::new(slot, connection, request)),
+        }
+        None
+    }
+
     /// Serves what is whole, and puts the connection back.
-    fn settle(&self, kit: &mut Kit, slot: Slot, mut connection: Box<Connection>, mut step: Step) {
-        loop {
-            let request = match step {
-                Step::Wait(interest) => return self.lobby.put(slot, connection, interest),
-                Step::Close => return self.lobby.close(slot, connection),
-                Step::Serve(request) => request,
-            };
-            let mut task = Task::new(slot, connection, request);
-            if task.is_dispatch() {
+    fn settle(&self, kit: &mut Kit, slot: Slot, connection: Box<Connection>, step: Step) {
+        let mut next = self.park(slot, connection, step);
+        while let Some(mut task) = next {
+            let step = if task.is_dispatch() {
                 match self.admit(task) {
                     Admitted::Now(task) => return self.dispatch(kit, task),
                     Admitted::Later => return,
                     Admitted::Never(full) => task = full,
                 }
-                step = self.turn_away(kit, &mut task, Reason::Overloaded, "too many requests wait already");
+                self.turn_away(kit, &mut task, Reason::Overloaded, "too many requests wait already")
             } else {
-                step = self.serve(kit, &mut task);
-            }
-            connection = task.connection;
+                self.serve(kit, &mut task)
+            };
+            next = self.park(task.slot, task.connection, step);
         }
     }
 
@@ -233,24 +238,11 @@ impl Crew {
                 false => self.serve(kit, &mut task),
             };
             // the reply is on its way; only then the place is handed on
-            let Task { slot, connection, held, .. } = task;
-            self.lobby.release(held);
-            let again = match step {
-                Step::Serve(request) => {
-                    // a pipelined one, so small: it came with the one before
-                    let mut next = Task::new(slot, connection, request);
-                    self.hold(&mut next);
-                    Some(next)
-                }
-                Step::Wait(interest) => {
-                    self.lobby.put(slot, connection, interest);
-                    None
-                }
-                Step::Close => {
-                    self.lobby.close(slot, connection);
-                    None
-                }
-            };
+            self.lobby.release(task.held);
+            let mut again = self.park(task.slot, task.connection, step);
+            if let Some(pipelined) = &mut again {
+                self.hold(pipelined) // small: it came with the one before
+            }
             match self.tasks.next(again) {
                 Some(next) => task = next,
                 None => return,
@@ -342,14 +334,10 @@ impl Crew {
     }
 
     /// For a thread that serves nothing: what a pipelining client has sent behind a request that was turned away, is too.
-    fn put_or_close(&self, slot: Slot, mut connection: Box<Connection>, step: Step) {
-        match step {
-            Step::Wait(interest) => self.lobby.put(slot, connection, interest),
-            Step::Close => self.lobby.close(slot, connection),
-            Step::Serve(_) => {
-                connection.refuse(Status::new(Reason::Overloaded, "too many requests wait already"));
-                self.lobby.put(slot, connection, Interest::Writable)
-            }
+    fn put_or_close(&self, slot: Slot, connection: Box<Connection>, step: Step) {
+        if let Some(mut task) = self.park(slot, connection, step) {
+            task.connection.refuse(Status::new(Reason::Overloaded, "too many requests wait already"));
+            self.lobby.put(slot, task.connection, Interest::Writable)
         }
     }
 }
