@@ -12,6 +12,8 @@ mod dispatch;
 mod edge;
 /// Every way in which it can go wrong, with the code and reason that the contract promises.
 mod failure;
+/// The image, as a kubelet runs it. Run by `tests/image`.
+mod image;
 /// Answers that are lost, late or odd.
 mod lost;
 /// What must not be seen.

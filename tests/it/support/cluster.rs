@@ -54,7 +54,7 @@ fn free_port() -> u16 {
 
 impl Cluster {
     pub(crate) fn start() -> Self {
-        let programs = assets::folder();
+        let programs = assets::cluster();
         let start = Instant::now();
         let folder = Folder::new();
         let write = |name: &str, text: &str| {

@@ -103,6 +103,23 @@ fn tell_reaper(sign: char, pid: u32) {
     let _ = writeln!(reaper, "{sign} {pid}");
 }
 
+/// A process that somebody else started for us: it is killed when our own has ended before this was dropped.
+#[derive(Debug)]
+pub(crate) struct Guarded(u32);
+
+impl Guarded {
+    pub(crate) fn new(pid: u32) -> Self {
+        tell_reaper('+', pid);
+        Guarded(pid)
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        tell_reaper('-', self.0)
+    }
+}
+
 impl Process {
     pub(crate) fn start(command: &mut Command) -> Self {
         let child = command.spawn().unwrap();

@@ -1,0 +1,117 @@
+//! Programs that are built from Go modules, once per machine: `tests/NAME` holds the module, the user's cache what came of it.
+
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const TELL: Duration = Duration::from_secs(5);
+
+/// A program to build.
+pub(crate) struct Program {
+    /// Folder under `tests`, and the binary's name.
+    pub(crate) name: &'static str,
+    /// What it is for those who wait.
+    pub(crate) what: &'static str,
+    /// Go's package of `main`.
+    pub(crate) package: &'static str,
+    /// Variable for the linker to set to a module's version: `-X VARIABLE=VERSION`.
+    pub(crate) version: Option<(&'static str, &'static str)>,
+    /// What to do where it cannot be built.
+    pub(crate) way_out: &'static str,
+}
+
+/// The module of a program.
+pub(crate) fn module(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
+}
+
+/// The folder that holds the built program. `aliases`: further names for it.
+pub(crate) fn built(program: &Program, aliases: &[&str]) -> PathBuf {
+    let source = module(program.name);
+    let mut hash = Sha256::new();
+    for file in ["go.mod", "go.sum", "main.go"] {
+        hash.update(fs::read(source.join(file)).unwrap_or_default());
+    }
+    let key: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let key = format!("{}-{key}", program.name);
+    let cache = cache().join("k8s-job-dispatcher");
+    fs::create_dir_all(&cache).unwrap();
+    let folder = cache.join(&key);
+
+    // whoever comes second waits for the first, and finds what that has built
+    let lock = File::create(cache.join(format!("{key}.lock"))).unwrap();
+    if lock.try_lock().is_err() {
+        tell(&format!("waiting for another test run that builds {}", program.what));
+        lock.lock().unwrap();
+    }
+    if !folder.exists() {
+        let unfinished = cache.join(format!("{key}.unfinished"));
+        let _ = fs::remove_dir_all(&unfinished);
+        fs::create_dir_all(&unfinished).unwrap();
+        build(program, &source, &unfinished.join(program.name));
+        for alias in aliases {
+            std::os::unix::fs::symlink(program.name, unfinished.join(alias)).unwrap();
+        }
+        fs::rename(&unfinished, &folder).unwrap();
+    }
+    folder
+}
+
+fn cache() -> PathBuf {
+    let from = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    from("XDG_CACHE_HOME").or_else(|| Some(from("HOME")?.join(".cache"))).expect("HOME or XDG_CACHE_HOME is set")
+}
+
+/// To the terminal, also where a test's output is captured.
+fn tell(what: &str) {
+    let _ = writeln!(std::io::stderr(), "tests: {what}");
+}
+
+/// go, run in the module.
+pub(crate) fn go(source: &Path) -> Command {
+    let mut go = Command::new("go");
+    go.current_dir(source).stdin(Stdio::null());
+    go
+}
+
+fn build(program: &Program, source: &Path, binary: &Path) {
+    let Program { what, package, version, way_out, .. } = program;
+    let deps = go(source).args(["list", "-deps", package]).output();
+    let deps = deps.unwrap_or_else(|error| panic!("cannot run go: {error}; install Go 1.26 or newer, or {way_out}"));
+    let error = String::from_utf8_lossy(&deps.stderr);
+    assert!(deps.status.success(), "go list failed:\n{error}\nGo 1.26 or newer is needed; or {way_out}");
+    let all = deps.stdout.split(|byte| *byte == b'\n').count();
+    tell(&format!("building {what}, once per machine; this takes minutes ({all} packages)"));
+
+    let mut flags = "-s -w".to_owned();
+    if let Some((variable, module)) = version {
+        let modules = fs::read_to_string(source.join("go.mod")).unwrap();
+        let version = modules.lines().find_map(|line| line.trim().strip_prefix(module)).unwrap().trim();
+        flags = format!("{flags} -X {variable}={version}");
+    }
+    let mut child = go(source)
+        .args(["build", "-v", "-trimpath", "-ldflags", &flags, "-o"])
+        .arg(binary)
+        .arg(package)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (start, mut told) = (Instant::now(), Instant::now());
+    let mut last_lines = Vec::new();
+    for (done, line) in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok).enumerate() {
+        if told.elapsed() > TELL {
+            told = Instant::now();
+            tell(&format!("{done} of at most {all} packages after {} s", start.elapsed().as_secs()));
+        }
+        last_lines.push(line);
+        if last_lines.len() > 20 {
+            last_lines.remove(0);
+        }
+    }
+    let status = child.wait().unwrap();
+    assert!(status.success(), "go build failed:\n{}\nyou can also {way_out}", last_lines.join("\n"));
+    tell(&format!("built {what} in {} s", start.elapsed().as_secs()));
+}

@@ -1,0 +1,28 @@
+# For the scripts beside this file: installs what a machine lacks. To be sourced.
+
+# install PACKAGE=PROGRAM...: each of Debian's packages whose program is not there
+install() {
+  local missing=() pair
+  for pair in "$@"; do
+    [ -n "$(PATH=$PATH:/usr/sbin:/sbin type -p "${pair#*=}")" ] || missing+=("${pair%%=*}")
+  done
+  if [ ${#missing[@]} -gt 0 ]; then
+    apt-get update -q >&2
+    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}" >&2
+  fi
+}
+
+# static_build: compiles the static binary for this machine, and sets `binary` and `target`
+static_build() {
+  install musl-tools=musl-gcc
+  target=$(uname -m)-unknown-linux-musl
+  rustup target add "$target" >&2
+  cargo build --locked --release --target "$target" >&2
+  binary=$(target_directory)/$target/release/k8s-job-dispatcher
+  if ldd "$binary" 2>/dev/null | grep -q '=>'; then
+    echo "$binary is not static" >&2
+    exit 1
+  fi
+}
+
+target_directory() { cargo metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'; }
