@@ -1,6 +1,7 @@
 use crate::dispatch::manifest;
 use crate::support::container::{Container, ServiceAccount, image, podman, said};
 use crate::support::eventually;
+use crate::support::helm;
 use crate::support::kubelet::ends;
 use crate::support::namespace::Namespace;
 use serde_json::{Value, json};
@@ -78,4 +79,48 @@ fn it_works_as_a_kubelet_runs_it() {
     assert!(podman(&["kill", "--signal=TERM", &container.name]).output().unwrap().status.success());
     assert_eq!(container.dispatcher.wait().code(), Some(0));
     container.dispatcher.logged("stopped");
+}
+
+#[test]
+#[ignore = "tests/image makes the image and runs this"]
+fn it_works_with_the_rights_of_the_chart_and_those_let_it_do_nothing_else() {
+    let namespace = Namespace::with(json!({"pod-security.kubernetes.io/enforce": "restricted"}), &["create", "get"]);
+    let (cluster, admin) = (namespace.cluster, namespace.admin());
+    helm::said(&mut helm::helm_in(&namespace, &["install", helm::NAME, &helm::path("deploy/chart")]));
+    let token = namespace.token_of(helm::NAME);
+    let account = ServiceAccount::new(&cluster.ca_pem, &namespace.name, &token);
+    let container = Container::start(&namespace, &account, &[]);
+    let created = eventually("RBAC to be known", || {
+        let reply = container.dispatcher.post("/job", r#"{"id": "a"}"#);
+        (reply.code != 502).then_some(reply)
+    });
+    assert_eq!((created.code, created.json()), (201, json!({"id": "demo-job-a"})));
+    assert_eq!(container.dispatcher.get("/job/demo-job-a").code, 200);
+    assert_eq!(container.dispatcher.get("/health/ready").code, 204);
+
+    let api = admin.with_token(&token);
+    let (name, jobs) = (&namespace.name, namespace.jobs());
+    for (method, path) in [
+        ("GET", jobs.clone()),
+        ("GET", format!("{jobs}?watch=1")),
+        ("GET", format!("{jobs}/demo-job-a/status")),
+        ("PATCH", format!("{jobs}/demo-job-a")),
+        ("PUT", format!("{jobs}/demo-job-a")),
+        ("DELETE", format!("{jobs}/demo-job-a")),
+        ("DELETE", jobs.clone()),
+        ("POST", format!("/apis/batch/v1/namespaces/{name}/cronjobs")),
+        ("POST", "/apis/batch/v1/namespaces/default/jobs".to_owned()),
+        ("GET", "/apis/batch/v1/namespaces/default/jobs/demo-job-a".to_owned()),
+        ("GET", format!("/api/v1/namespaces/{name}/pods")),
+        ("POST", format!("/api/v1/namespaces/{name}/pods")),
+        ("GET", format!("/api/v1/namespaces/{name}/secrets")),
+        ("GET", format!("/api/v1/namespaces/{name}/configmaps")),
+        ("POST", format!("/api/v1/namespaces/{name}/serviceaccounts/{}/token", helm::NAME)),
+        ("GET", "/api/v1/namespaces".to_owned()),
+        ("GET", "/api/v1/nodes".to_owned()),
+    ] {
+        let body = (method != "GET" && method != "DELETE").then(|| json!({"metadata": {"name": "x"}}));
+        let (code, answer) = api.call(method, &path, body.as_ref());
+        assert_eq!(code, 403, "{method} {path} gave {answer}");
+    }
 }

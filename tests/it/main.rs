@@ -4,6 +4,8 @@
 
 mod support;
 
+/// The Helm chart, and the YAML for who has no Helm.
+mod chart;
 /// Options, exit codes, messages.
 mod cli;
 /// Create a Job, see it there, ask for its status.

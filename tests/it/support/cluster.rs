@@ -15,7 +15,7 @@ const ADMIN: &str = "admin-of-the-tests";
 /// From nothing to ready, on a machine that does nothing else.
 const READY_IN: Duration = Duration::from_secs(10);
 const CONTROLLERS: &str = "job-controller,serviceaccount-controller,root-ca-certificate-publisher-controller,resourcequota-controller,\
-    ttl-after-finished-controller,garbage-collector-controller,namespace-controller";
+    ttl-after-finished-controller,garbage-collector-controller,namespace-controller,deployment-controller,replicaset-controller";
 
 pub(crate) struct Cluster {
     folder: Folder,

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// What the chart's limit is.
+/// Half of the chart's limit: what well-meant requests need is a third of this.
 const MEMORY: &str = "64m";
 
 pub(crate) struct Container {

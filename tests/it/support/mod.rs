@@ -9,6 +9,7 @@ pub(crate) mod component;
 pub(crate) mod container;
 pub(crate) mod dispatcher;
 pub(crate) mod go;
+pub(crate) mod helm;
 pub(crate) mod http;
 pub(crate) mod kubelet;
 pub(crate) mod namespace;

@@ -65,7 +65,16 @@ impl Namespace {
     }
 
     pub(crate) fn token_for(&self, life: Duration) -> String {
-        let path = format!("/api/v1/namespaces/{}/serviceaccounts/{ACCOUNT}/token", self.name);
+        self.bound_token(ACCOUNT, life)
+    }
+
+    /// For another service account of this namespace.
+    pub(crate) fn token_of(&self, account: &str) -> String {
+        self.bound_token(account, TOKEN_LIFE)
+    }
+
+    fn bound_token(&self, account: &str, life: Duration) -> String {
+        let path = format!("/api/v1/namespaces/{}/serviceaccounts/{account}/token", self.name);
         let answer = self.admin().create(&path, json!({"spec": {"expirationSeconds": life.as_secs()}}));
         answer["status"]["token"].as_str().unwrap().to_owned()
     }

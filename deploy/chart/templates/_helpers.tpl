@@ -1,0 +1,79 @@
+{{- define "dispatcher.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "dispatcher.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- $name := include "dispatcher.name" . }}
+{{- if contains $name .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "dispatcher.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "dispatcher.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "dispatcher.labels" -}}
+{{ include "dispatcher.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "dispatcher.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "dispatcher.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "dispatcher.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end }}
+{{- end }}
+
+{{/* The ConfigMap with the filter; empty where the default filter is used. */}}
+{{- define "dispatcher.filterConfigMap" -}}
+{{- if .Values.filter.existingConfigMap }}
+{{- .Values.filter.existingConfigMap }}
+{{- else if .Values.filter.text }}
+{{- printf "%s-filter" (include "dispatcher.fullname" . | trunc 56 | trimSuffix "-") }}
+{{- end }}
+{{- end }}
+
+{{/* Changes when the filter does, so that the pods are rolled. Of a ConfigMap that is not ours, only Helm with a cluster knows it. */}}
+{{- define "dispatcher.filterChecksum" -}}
+{{- if .Values.filter.existingConfigMap }}
+{{- $map := lookup "v1" "ConfigMap" .Release.Namespace .Values.filter.existingConfigMap | default dict }}
+{{- $map.data | default dict | toJson | sha256sum }}
+{{- else }}
+{{- .Values.filter | toJson | sha256sum }}
+{{- end }}
+{{- end }}
+
+{{/* What pod security "restricted" asks of a container. */}}
+{{- define "dispatcher.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{- define "dispatcher.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}

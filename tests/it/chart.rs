@@ -1,0 +1,267 @@
+use crate::support::Folder;
+use crate::support::eventually;
+use crate::support::helm::{NAME, helm, helm_in, path, said};
+use crate::support::namespace::Namespace;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::Stdio;
+
+/// All that is off by default, on; and what may be set, set.
+const ALL_ON: &str = r#"
+image: {repository: registry.example/dispatcher, digest: "sha256:1111111111111111111111111111111111111111111111111111111111111111"}
+imagePullSecrets: [{name: registry}]
+filter: {text: "import \"lib\" as lib; lib::job", modules: {lib.jq: "def job: {spec: {}};"}}
+jobs:
+  guard: {enabled: true, quota: {pods: 10}, max: {cpu: 2}}
+options: {max-body-bytes: 25000000, request-timeout: 20s}
+shutdownDelaySeconds: 10
+env: [{name: JOB_IMAGE, value: "busybox:1"}]
+envFrom: [{secretRef: {name: settings}}]
+serviceAccount: {annotations: {a: b}}
+service: {annotations: {a: b}}
+podAnnotations: {a: b}
+podLabels: {team: batch}
+nodeSelector: {kubernetes.io/os: linux}
+tolerations: [{key: spot, operator: Exists}]
+affinity: {podAntiAffinity: {}}
+priorityClassName: system-cluster-critical
+metrics: {annotations: false, serviceMonitor: {enabled: true, labels: {release: prometheus}}}
+autoscaling: {enabled: true}
+podDisruptionBudget: {enabled: true}
+networkPolicy: {enabled: true, from: [{namespaceSelector: {}}]}
+ingress: {enabled: true, className: nginx, annotations: {a: b}, tls: [{hosts: [jobs.example.com], secretName: tls}]}
+"#;
+
+/// The other way round of each switch that is on by default.
+const ALL_OFF: &str = r#"
+replicaCount: 1
+nameOverride: other
+serviceAccount: {create: false, name: theirs}
+rbac: {create: false}
+resources: null
+topologySpreadConstraints: []
+filter: {existingConfigMap: mine, key: main.jq}
+metrics: {annotations: false}
+"#;
+
+fn template(args: &[&str]) -> String {
+    said(&mut helm(&[&["template", NAME, &path("deploy/chart"), "--skip-tests"], args].concat()))
+}
+
+/// The objects of some YAML as the API server takes them, by kind; of custom resources none.
+fn taken(namespace: &Namespace, yaml: &str) -> Vec<Value> {
+    let known: Vec<&str> = yaml.split("\n---\n").filter(|object| !object.contains("kind: ServiceMonitor")).collect();
+    let mut kubectl = namespace.cluster.kubectl();
+    kubectl.args(["--namespace", &namespace.name, "apply", "--dry-run=server", "--output=json", "--filename=-"]);
+    let mut kubectl = kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    kubectl.stdin.take().unwrap().write_all(known.join("\n---\n").as_bytes()).unwrap();
+    let output = kubectl.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}\n{yaml}", String::from_utf8_lossy(&output.stderr));
+    let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+    list["items"].as_array().unwrap().clone()
+}
+
+fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    objects.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+}
+
+fn kinds(objects: &[Value]) -> Vec<&str> {
+    let mut kinds: Vec<&str> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+    kinds.sort_unstable();
+    kinds
+}
+
+fn values(folder: &Folder, text: &str) -> String {
+    folder.write("values.yaml", text).display().to_string()
+}
+
+#[test]
+fn it_is_linted_with_every_switch_on_and_off() {
+    let folder = Folder::new();
+    for text in ["", ALL_ON, ALL_OFF] {
+        said(&mut helm(&["lint", "--strict", &path("deploy/chart"), "--values", &values(&folder, text)]));
+    }
+}
+
+#[test]
+fn the_yaml_without_helm_is_the_charts() {
+    let yaml = template(&[]);
+    let file = path("deploy/kubernetes.yaml");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&file, &yaml).unwrap()
+    }
+    assert_eq!(std::fs::read_to_string(file).unwrap(), yaml, "UPDATE=1 writes it anew");
+    assert!(!yaml.contains("namespace:") && !yaml.contains("kind: Namespace"), "it names a namespace:\n{yaml}");
+}
+
+#[test]
+fn every_switch_works() {
+    let namespace = Namespace::new();
+    let folder = Folder::new();
+    let yaml = template(&["--values", &values(&folder, ALL_ON)]);
+    assert!(yaml.contains("kind: ServiceMonitor") && yaml.contains("release: prometheus"));
+    let objects = taken(&namespace, &yaml);
+    let want = [
+        "ConfigMap",
+        "Deployment",
+        "HorizontalPodAutoscaler",
+        "Ingress",
+        "LimitRange",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+        "ResourceQuota",
+        "Role",
+        "RoleBinding",
+        "Service",
+        "ServiceAccount",
+    ];
+    assert_eq!(kinds(&objects), want);
+    let pod = &of_kind(&objects, "Deployment")["spec"]["template"]["spec"];
+    assert_eq!(pod["terminationGracePeriodSeconds"], 40);
+    assert_eq!(pod["enableServiceLinks"], false);
+    let container = &pod["containers"][0];
+    let args = [
+        "--port=8000",
+        "--shutdown-delay=10s",
+        "--from-file=/etc/k8s-job-dispatcher/filter.jq",
+        "--max-body-bytes=25000000",
+        "--request-timeout=20s",
+    ];
+    assert_eq!(container["args"], json!(args));
+    assert!(container["image"].as_str().unwrap().starts_with("registry.example/dispatcher@sha256:1111"));
+    assert_eq!(of_kind(&objects, "ResourceQuota")["spec"]["hard"], json!({"count/jobs.batch": "100", "pods": "10"}));
+    let filter = &of_kind(&objects, "ConfigMap")["data"];
+    assert_eq!(*filter, json!({"filter.jq": "import \"lib\" as lib; lib::job", "lib.jq": "def job: {spec: {}};"}));
+
+    let objects = taken(&namespace, &template(&["--values", &values(&folder, ALL_OFF)]));
+    assert_eq!(kinds(&objects), ["Deployment", "Service"]);
+    let pod = &of_kind(&objects, "Deployment")["spec"]["template"];
+    assert_eq!(pod["spec"]["serviceAccountName"], "theirs");
+    assert_eq!(pod["spec"]["containers"][0]["args"][2], "--from-file=/etc/k8s-job-dispatcher/main.jq");
+    assert_eq!(pod["spec"]["volumes"][0]["configMap"]["name"], "mine");
+}
+
+#[test]
+fn a_filter_of_the_chart_is_taken_by_the_dispatcher_and_rolls_the_pods() {
+    let folder = Folder::new();
+    let checksum = |filter: &str| {
+        let yaml = template(&["--set-file", &format!("filter.text={}", folder.write("f.jq", filter).display())]);
+        yaml.lines().find(|line| line.contains("checksum/filter:")).unwrap().to_owned()
+    };
+    assert_ne!(checksum(". # one"), checksum(". # two"));
+    assert!(!template(&[]).contains("checksum/filter"));
+}
+
+#[test]
+fn the_pods_of_a_filter_of_somebody_elses_are_rolled_too() {
+    let namespace = Namespace::new();
+    let configmaps = format!("/api/v1/namespaces/{}/configmaps", namespace.name);
+    let admin = namespace.admin();
+    admin.create(&configmaps, json!({"metadata": {"name": "mine"}, "data": {"filter.jq": ". # one"}}));
+    let chart = path("deploy/chart");
+    let upgrade = || {
+        let args = ["upgrade", "--install", NAME, &chart, "--set", "filter.existingConfigMap=mine"];
+        said(&mut helm_in(&namespace, &args));
+        let deployment = admin.get(&format!("/apis/apps/v1/namespaces/{}/deployments/{NAME}", namespace.name)).1;
+        deployment["spec"]["template"]["metadata"]["annotations"]["checksum/filter"].as_str().unwrap().to_owned()
+    };
+    let (before, same) = (upgrade(), upgrade());
+    admin.patch(&format!("{configmaps}/mine"), json!({"data": {"filter.jq": ". # two"}}));
+    assert_eq!(before, same);
+    assert_ne!(before, upgrade());
+}
+
+#[test]
+fn values_that_nobody_reads_are_refused() {
+    for wrong in ["nope=1", "options.nope=1", "jobs.namespace=UPPER", "shutdownDelaySeconds=-1", "image.pullPolicy=x"] {
+        let output = helm(&["template", &path("deploy/chart"), "--set", wrong]).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains("schema"), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn the_charts_options_are_the_programs() {
+    // those that the chart sets itself, or that make no sense in a pod
+    const NOT_THERE: [&str; 7] = ["from-file", "port", "namespace", "shutdown-delay", "check", "help", "version"];
+    let schema = std::fs::read_to_string(path("deploy/chart/values.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    let mut known: Vec<&String> = schema["properties"]["options"]["properties"].as_object().unwrap().keys().collect();
+    known.sort_unstable();
+    let words = include_str!("../../src/help.txt").split_whitespace();
+    let mut options: Vec<&str> = words.filter_map(|word| word.strip_prefix("--")).collect();
+    options.retain(|option| !NOT_THERE.contains(option));
+    options.sort_unstable();
+    options.dedup();
+    assert_eq!(known, options);
+}
+
+#[test]
+fn the_yaml_makes_pods_in_any_namespace_even_a_restricted_one() {
+    let namespace = Namespace::with(json!({"pod-security.kubernetes.io/enforce": "restricted"}), &["create", "get"]);
+    let mut kubectl = namespace.cluster.kubectl();
+    let file = path("deploy/kubernetes.yaml");
+    let output = kubectl.args(["--namespace", &namespace.name, "apply", "--filename", &file]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let pods = format!("/api/v1/namespaces/{}/pods", namespace.name);
+    let pods = eventually("two pods", || {
+        let pods = namespace.admin().get(&pods).1["items"].as_array().unwrap().clone();
+        (pods.len() == 2).then_some(pods)
+    });
+    assert_eq!(pods[0]["spec"]["serviceAccountName"], NAME);
+    assert_may_only_make_and_get_jobs(&namespace, &namespace, NAME);
+}
+
+#[test]
+fn jobs_may_go_to_another_namespace() {
+    let (ours, jobs) = (Namespace::new(), Namespace::new());
+    let to = format!("jobs.namespace={}", jobs.name);
+    let install = ["install", NAME, &path("deploy/chart"), "--set", &to, "--set", "jobs.guard.enabled=true"];
+    let notes = said(&mut helm_in(&ours, &install));
+    assert!(notes.contains(&format!("kubectl --namespace {} get jobs", jobs.name)), "{notes}");
+    assert!(notes.contains("No filter was given"), "{notes}");
+    assert_may_only_make_and_get_jobs(&ours, &jobs, NAME);
+    let (code, _) = jobs.admin().get(&format!("/api/v1/namespaces/{}/resourcequotas/{NAME}", jobs.name));
+    assert_eq!(code, 200);
+    let deployment = ours.admin().get(&format!("/apis/apps/v1/namespaces/{}/deployments/{NAME}", ours.name)).1;
+    let args = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert_eq!(args[2], format!("--namespace={}", jobs.name));
+}
+
+/// What the API server itself says of the rights of a service account of `ours` in `jobs`, and that in `ours` it has none.
+fn assert_may_only_make_and_get_jobs(ours: &Namespace, jobs: &Namespace, account: &str) {
+    let token = ours.token_of(account);
+    let api = ours.admin().with_token(&token);
+    let rules = |namespace: &Namespace| {
+        let review = json!({"spec": {"namespace": namespace.name}});
+        let answer = api.create("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", review);
+        let rules = answer["status"]["resourceRules"].as_array().unwrap().clone();
+        // what every service account may
+        let everybody = |name: &Value| name == "clustertrustbundles" || name.as_str().unwrap().starts_with("self");
+        let is_everybodys = |rule: &Value| rule["resources"].as_array().unwrap().iter().all(everybody);
+        rules.into_iter().filter(|rule| !is_everybodys(rule)).collect::<Vec<_>>()
+    };
+    let want = json!([{"verbs": ["create", "get"], "apiGroups": ["batch"], "resources": ["jobs"]}]);
+    eventually("RBAC to be known", || (!rules(jobs).is_empty()).then_some(())); // the API server reads it from a cache
+    assert_eq!(json!(rules(jobs)), want);
+    if ours.name != jobs.name {
+        assert_eq!(rules(ours), [] as [Value; 0]);
+    }
+}
+
+#[test]
+fn helm_test_asks_whether_the_dispatcher_is_ready() {
+    let namespace = Namespace::with(json!({"pod-security.kubernetes.io/enforce": "restricted"}), &["create", "get"]);
+    said(&mut helm_in(&namespace, &["install", NAME, &path("deploy/chart")]));
+    let mut test = helm_in(&namespace, &["test", NAME, "--timeout", "30s"]);
+    let test = test.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // there is no node that would run it
+    let pod = format!("/api/v1/namespaces/{}/pods/{NAME}-test", namespace.name);
+    let admin = namespace.admin();
+    let running = eventually("the test's pod", || Some(admin.get(&pod)).filter(|(code, _)| *code == 200)).1;
+    let url = running["spec"]["containers"][0]["command"][3].as_str().unwrap().to_owned();
+    assert_eq!(url, format!("http://{NAME}:80/health/ready"));
+    admin.patch(&format!("{pod}/status"), json!({"status": {"phase": "Succeeded"}}));
+    let output = test.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
