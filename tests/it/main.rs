@@ -16,8 +16,12 @@ mod edge;
 mod failure;
 /// The image, as a kubelet runs it. Run by `tests/image`.
 mod image;
+/// A real queue in front of Jobs. Run by `cargo test --test it -- --ignored kueue::`.
+mod kueue;
 /// Answers that are lost, late or odd.
 mod lost;
+/// What `deploy/recipes` says about concurrency.
+mod recipes;
 /// What must not be seen.
 mod secrets;
 /// SIGTERM and SIGINT.

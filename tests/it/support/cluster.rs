@@ -48,7 +48,7 @@ pub(crate) fn cluster() -> &'static Cluster {
 }
 
 /// A port that nobody has at this moment. The programs that need one do not say which they took, so one is asked for, and given back.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
