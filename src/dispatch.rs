@@ -34,7 +34,7 @@ pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Ins
     match route {
         Route::Job(id) if manifest::is_label(id) => Ok(Dispatch::Lookup(id.clone())),
         Route::Dispatch(path) => plan_create(config, path, request, until),
-        Route::Job(_) | Route::Live | Route::Ready => Err(next::no_such_job()),
+        Route::Job(_) | Route::Live | Route::Ready | Route::Metrics => Err(next::no_such_job()),
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) use json::Unwritable;
 pub(crate) use meter::{Limits, Stop};
 pub(crate) use natives::hex;
 
+use crate::metrics::METRICS;
 use jaq_core::{Ctx, Exn, Vars};
 use meter::{Data, Metered, Run, charge};
 use natives::ENVIRONMENT;
@@ -104,6 +105,23 @@ pub(crate) enum Outcome {
     Defect,
 }
 
+impl Outcome {
+    /// For the metrics.
+    fn word(&self) -> &'static str {
+        match self {
+            Outcome::Output { .. } => "output",
+            Outcome::Error { .. } => "error",
+            Outcome::Nothing => "empty",
+            Outcome::Many | Outcome::Unwritable(_) => "bad_output",
+            Outcome::Limit(_) => "limit",
+            Outcome::BodyTooLarge => "body_too_large",
+            Outcome::BadBody(_) => "bad_body",
+            Outcome::NoSeat => "overloaded",
+            Outcome::Defect => "defect",
+        }
+    }
+}
+
 impl Filter {
     /// Errors: one text with all errors, each with file, line, column, source line and caret.
     pub(crate) fn compile(source: Source<'_>, limits: Limits) -> Result<Self, String> {
@@ -120,16 +138,22 @@ impl Filter {
 
     /// Runs the filter on this thread, whose stack is of at least [`THREAD_STACK`].
     pub(crate) fn run(&self, input: &Input<'_>) -> Outcome {
-        let Some(_seat) = self.seats.take(input.start_by) else { return Outcome::NoSeat };
+        let Some(_seat) = self.seats.take(input.start_by) else {
+            METRICS.filter_run(Outcome::NoSeat.word(), None);
+            return Outcome::NoSeat;
+        };
+        let begin = Instant::now();
         let is_parsed = Cell::new(false);
         let metered = Metered::start(&self.limits);
         let done = catch_unwind(AssertUnwindSafe(|| self.run_metered(input, &is_parsed)));
         drop(metered);
-        done.unwrap_or_else(|why| match why.downcast_ref::<Stop>() {
+        let outcome = done.unwrap_or_else(|why| match why.downcast_ref::<Stop>() {
             Some(stop) if is_parsed.get() => Outcome::Limit(*stop),
             Some(_) => Outcome::BodyTooLarge,
             None => Outcome::Defect, // where, the panic hook has logged
-        })
+        });
+        METRICS.filter_run(outcome.word(), Some(begin.elapsed()));
+        outcome
     }
 
     fn run_metered(&self, input: &Input<'_>, is_parsed: &Cell<bool>) -> Outcome {

@@ -1,6 +1,9 @@
 //! Our request and reply: plain data, no I/O.
 
+use std::borrow::Cow;
 use std::ops::Range;
+
+const JSON: &str = "application/json";
 
 /// A request whose head was understood: the parser refuses all others. The body follows the head in the same buffer.
 #[derive(Debug, Default)]
@@ -52,8 +55,10 @@ impl Request {
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Reply {
     pub(crate) code: u16,
-    /// JSON; empty for none.
-    pub(crate) body: Vec<u8>,
+    /// Empty for none.
+    pub(crate) body: Cow<'static, [u8]>,
+    /// The body's media type.
+    pub(crate) content_type: &'static str,
     /// Headers beside those that every reply has. Names and values are ours, never a caller's text.
     pub(crate) headers: Vec<(&'static str, String)>,
     /// Name of the Job that it is about, for the log.
@@ -67,7 +72,10 @@ impl Reply {
         Reply { code, ..Reply::default() }
     }
     pub(crate) fn json(code: u16, body: Vec<u8>) -> Self {
-        Reply { code, body, ..Reply::default() }
+        Reply { code, body: body.into(), content_type: JSON, ..Reply::default() }
+    }
+    pub(crate) fn text(content_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Self {
+        Reply { code: 200, body: body.into(), content_type, ..Reply::default() }
     }
     pub(crate) fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));

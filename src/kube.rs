@@ -8,6 +8,7 @@ mod tls;
 
 pub(crate) use answer::{Job, Outcome, Refusal, Why};
 
+use crate::metrics::METRICS;
 use credentials::{Credentials, Current};
 use log::{debug, warn};
 use resolver::Numeric;
@@ -49,6 +50,24 @@ pub(crate) struct ApiServer {
 pub(crate) enum Create {
     Store,
     DryRun,
+}
+
+/// What is asked of the API server.
+#[derive(Clone, Copy, Debug)]
+enum Verb {
+    Create,
+    Get,
+    Ready,
+}
+
+impl Verb {
+    fn word_and_method(self) -> (&'static str, Method) {
+        match self {
+            Verb::Create => ("create", Method::POST),
+            Verb::Get => ("get", Method::GET),
+            Verb::Ready => ("readyz", Method::GET),
+        }
+    }
 }
 
 impl ApiServer {
@@ -126,7 +145,7 @@ impl Client {
         let path = format!(
             "/apis/batch/v1/namespaces/{namespace}/jobs?fieldManager=k8s-job-dispatcher&fieldValidation=Strict{dry_run}"
         );
-        match self.call(Method::POST, &path, Some(manifest), until) {
+        match self.call(Verb::Create, &path, Some(manifest), until) {
             Ok(answer) => answer::to_create(name, answer.code, answer.retry_after, &answer.body),
             Err(outcome) => outcome,
         }
@@ -135,7 +154,7 @@ impl Client {
     /// Gets the Job of this name, which is a DNS-1123 label.
     pub(crate) fn get(&mut self, namespace: &str, name: &str, until: Instant) -> Outcome {
         let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}");
-        match self.call(Method::GET, &path, None, until) {
+        match self.call(Verb::Get, &path, None, until) {
             Ok(answer) => answer::to_get(name, answer.code, answer.retry_after, &answer.body),
             Err(outcome) => outcome,
         }
@@ -144,7 +163,7 @@ impl Client {
     /// Whether the API server is ready for us. 403 counts: it is there, and only keeps its health to itself.
     pub(crate) fn is_ready(&mut self) -> bool {
         let until = Instant::now() + READY;
-        let answer = self.call(Method::GET, "/readyz", None, until);
+        let answer = self.call(Verb::Ready, "/readyz", None, until);
         let is_ready = matches!(answer, Ok(Answer { code: 200 | 403, .. })) && Instant::now() < until;
         if !is_ready {
             match answer {
@@ -156,13 +175,13 @@ impl Client {
     }
 
     /// One call; after a 401 the token is read again and the call made once more, after a broken handshake the CA bundle.
-    fn call(&mut self, method: Method, path: &str, body: Option<&[u8]>, until: Instant) -> Result<Answer, Outcome> {
+    fn call(&mut self, verb: Verb, path: &str, body: Option<&[u8]>, until: Instant) -> Result<Answer, Outcome> {
         let current = self.server.credentials.current();
-        let first = self.call_once(&current, &method, path, body, until);
+        let first = self.call_once(&current, verb, path, body, until);
         match &first {
             Ok(answer) if answer.code == 401 && current.token.is_some() => {
                 let current = self.server.credentials.read_again();
-                self.call_once(&current, &method, path, body, until)
+                self.call_once(&current, verb, path, body, until)
             }
             Err(Outcome::Cut(_)) if self.server.is_https => {
                 self.server.credentials.read_again(); // for the caller's next try
@@ -175,7 +194,7 @@ impl Client {
     fn call_once(
         &mut self,
         current: &Current,
-        method: &Method,
+        verb: Verb,
         path: &str,
         body: Option<&[u8]>,
         until: Instant,
@@ -184,10 +203,12 @@ impl Client {
             self.agent = agent(&self.server, current);
             self.generation = current.generation;
         }
+        let (word, method) = verb.word_and_method();
         let started = Instant::now();
-        let answer = self.exchange(current, method, path, body, until);
+        let answer = self.exchange(current, &method, path, body, until);
         let took = started.elapsed();
         self.waited += took;
+        METRICS.call(word, answer.as_ref().ok().map(|answer| answer.code), took);
         match &answer {
             Ok(answer) => debug!("{method} {path} {} {took:?}", answer.code),
             Err(outcome) => debug!("{method} {path} {took:?} {outcome:?}"),

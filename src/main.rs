@@ -8,6 +8,7 @@ mod http;
 mod kube;
 mod logger;
 mod manifest;
+mod metrics;
 mod route;
 mod server;
 mod status;

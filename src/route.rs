@@ -11,6 +11,24 @@ pub(crate) enum Route {
     Job(String),
     Live,
     Ready,
+    Metrics,
+}
+
+impl Route {
+    /// Its path, for the metrics.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Route::Dispatch(_) => "/job",
+            Route::Job(_) => "/job/{id}",
+            Route::Live => "/health/live",
+            Route::Ready => "/health/ready",
+            Route::Metrics => "/metrics",
+        }
+    }
+    /// Whether machines ask for it all the time, so that it is not worth a line of the log.
+    pub(crate) fn is_probe(&self) -> bool {
+        matches!(self, Route::Live | Route::Ready | Route::Metrics)
+    }
 }
 
 const POST: &str = "POST";
@@ -30,7 +48,8 @@ pub(crate) fn route(request: &Request) -> Result<Route, Status> {
         (["job", ..], ..) => Err(not_allowed(POST)),
         (["health", "live"], true, _) => Ok(Route::Live),
         (["health", "ready"], true, _) => Ok(Route::Ready),
-        (["health", "live" | "ready"], ..) => Err(not_allowed(READ)),
+        (["metrics"], true, _) => Ok(Route::Metrics),
+        (["health", "live" | "ready"] | ["metrics"], ..) => Err(not_allowed(READ)),
         _ => Err(no_such_path()),
     }
 }
@@ -55,7 +74,7 @@ pub(crate) fn check_headers(route: &Route, request: &Request) -> Result<(), Stat
 fn no_such_path() -> Status {
     Status::new(
         Reason::NotFound,
-        "no such path; there are POST /job, POST /job/{path}, GET /job/{id}, GET /health/live, GET /health/ready",
+        "no such path; there are POST /job, POST /job/{path}, GET /job/{id}, GET /health/live, GET /health/ready, GET /metrics",
     )
 }
 
@@ -104,6 +123,7 @@ mod tests {
             ("HEAD", "/job/a/", Route::Job("a".into())),
             ("GET", "/health/live", Route::Live),
             ("HEAD", "/health/ready/", Route::Ready),
+            ("GET", "/metrics", Route::Metrics),
         ] {
             assert_eq!(route(&request(method, path)).unwrap(), want, "{method} {path}");
         }

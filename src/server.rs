@@ -17,6 +17,7 @@ use serve::request_id;
 
 use crate::config::{Config, Listen};
 use crate::dispatch::random;
+use crate::metrics::METRICS;
 use crate::status::{Reason, Status};
 use crew::Crew;
 use lobby::Lobby;
@@ -195,6 +196,7 @@ fn accept(listener: &TcpListener, crew: &Crew) -> bool {
 fn turn_away(stream: &TcpStream) {
     let frame = reply::Frame { id: request_id(None), is_head: false, is_http_10: false, close: true };
     let status = Status::new(Reason::Overloaded, "too many connections");
+    METRICS.connection_refused();
     info!("{} turned away {} {:?}", frame.id, status.code(), status.message);
     let mut bytes = Vec::new();
     reply::print(&mut bytes, &status.into(), &frame);

@@ -165,7 +165,7 @@ mod tests {
         status.causes.push(Cause { field: None, reason: Some("FieldValueRequired".into()) });
         status.details = Some(json!([1]));
         let body = r#"{"error":{"code":422,"reason":"Invalid","message":"m","causes":[{"field":"metadata.name","reason":"FieldValueInvalid"},{"reason":"FieldValueRequired"}],"details":[1]}}"#;
-        assert_eq!(String::from_utf8(Reply::from(status).body).unwrap(), body);
+        assert_eq!(String::from_utf8(Reply::from(status).body.into_owned()).unwrap(), body);
     }
 
     #[test]
@@ -173,6 +173,6 @@ mod tests {
         let reply = Reply::from(Status::new(Reason::BadGateway, "m").with_note("secret").with_retry_after(3));
         assert_eq!(reply.note.as_deref(), Some("secret"));
         assert_eq!(reply.headers, [("Retry-After", "3".to_owned())]);
-        assert!(!String::from_utf8(reply.body).unwrap().contains("secret"));
+        assert!(!String::from_utf8(reply.body.into_owned()).unwrap().contains("secret"));
     }
 }

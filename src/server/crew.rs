@@ -13,6 +13,7 @@ use super::tasks::{Admitted, MAX_IN_HAND, Task, Tasks};
 use crate::filter::THREAD_STACK;
 use crate::http::Request;
 use crate::kube::Client;
+use crate::metrics::Now;
 use crate::status::{Reason, Status};
 use log::warn;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -261,7 +262,8 @@ impl Crew {
 
     fn serve(&self, kit: &mut Kit, task: &mut Task) -> Step {
         let mut frame = self.frame(&task.request);
-        let reply = self.server.serve(&task.route, &task.request, &frame, &mut kit.client, task.arrived);
+        let now = || self.now();
+        let reply = self.server.serve(&task.route, &task.request, &frame, &mut kit.client, task.arrived, &now);
         if task.is_dispatch()
             && let Some(client) = &mut kit.client
         {
@@ -271,6 +273,18 @@ impl Crew {
         frame.close |= self.is_draining.load(Relaxed);
         task.connection.reply(&reply, &frame);
         self.advance(kit, &mut task.connection, false)
+    }
+
+    fn now(&self) -> Now {
+        let (all, waiting) = (self.lobby.len(), self.lobby.waiting());
+        let (dispatches_in_hand, dispatches_queued) = self.tasks.count();
+        Now {
+            connections_waiting: waiting,
+            connections_working: all.saturating_sub(waiting),
+            dispatches_in_hand,
+            dispatches_queued,
+            unfinished_bytes: self.lobby.held(),
+        }
     }
 
     fn turn_away(&self, kit: &mut Kit, task: &mut Task, reason: Reason, message: &str) -> Step {

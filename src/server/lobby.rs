@@ -1,6 +1,7 @@
 //! OWNS the connections that wait for their client: one epoll set with one-shot events, a slot each, no thread.
 
 use super::connection::{Connection, Interest};
+use crate::metrics::METRICS;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::mem::MaybeUninit;
@@ -58,6 +59,11 @@ impl Lobby {
         self.slots.len() - lock(&self.free).len()
     }
 
+    /// Connections that nobody works on. Looks at every slot.
+    pub(super) fn waiting(&self) -> usize {
+        self.slots.iter().filter(|slot| lock(slot).is_some()).count()
+    }
+
     /// Takes a new connection in. When all slots are taken, one that waits for its client gives way.
     ///
     /// Errors: the connection, where nobody gave way.
@@ -95,6 +101,7 @@ impl Lobby {
             match place.take_if(|connection| connection.may_give_way()) {
                 Some(connection) => {
                     self.held.fetch_sub(connection.held(), Relaxed);
+                    METRICS.connection_gave_way();
                     true
                 }
                 None => false,

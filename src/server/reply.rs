@@ -28,7 +28,7 @@ pub(super) fn print(out: &mut Vec<u8>, reply: &Reply, frame: &Frame) {
     let mut headers = Vec::with_capacity(6 + reply.headers.len());
     headers.push(header("Server", "k8s-job-dispatcher"));
     if !reply.body.is_empty() {
-        headers.push(header("Content-Type", "application/json"));
+        headers.push(header("Content-Type", reply.content_type));
     }
     headers.push(header("X-Request-Id", &frame.id));
     headers.push(header("Cache-Control", "no-store"));
@@ -55,7 +55,7 @@ pub(super) fn print(out: &mut Vec<u8>, reply: &Reply, frame: &Frame) {
         out.extend(format!("Connection: {connection}\r\n\r\n").as_bytes());
     }
     if !frame.is_head {
-        out.extend(&reply.body);
+        out.extend(&*reply.body);
     }
 }
 

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::dispatch::{internal_error, perform, plan};
 use crate::http::{Reply, Request};
 use crate::kube::Client;
+use crate::metrics::{METRICS, Now};
 use crate::route::{Route, check_headers, route};
 use crate::status::{Reason, Status};
 use log::{debug, error, info, warn};
@@ -41,7 +42,7 @@ impl Server {
         Server { config, is_stopping: AtomicBool::new(false), readiness: Mutex::default() }
     }
 
-    /// `arrived`: when the request was whole. `client`: none with `--dry-run=client`.
+    /// `arrived`: when the request was whole. `client`: none with `--dry-run=client`. `now`: for the metrics.
     pub(super) fn serve(
         &self,
         route: &Result<Route, Status>,
@@ -49,13 +50,17 @@ impl Server {
         frame: &Frame,
         client: &mut Option<Client>,
         arrived: Instant,
+        now: &dyn Fn() -> Now,
     ) -> Reply {
         let until = arrived + self.config.request_timeout;
-        let is_probe = matches!(route, Ok(Route::Live | Route::Ready));
         let answered = catch_unwind(AssertUnwindSafe(|| match route {
             Err(status) => status.clone().into(),
             Ok(Route::Live) => Reply::empty(204),
             Ok(Route::Ready) => self.ready(client.as_mut()),
+            Ok(Route::Metrics) => {
+                let (media_type, text) = METRICS.print(now(), request.header("accept").unwrap_or_default());
+                Reply::text(media_type, text.into_bytes())
+            }
             Ok(route) => match plan(&self.config, route, request, until) {
                 Ok(dispatch) => perform(&self.config, client.as_mut(), dispatch, until),
                 Err(status) => status.into(),
@@ -65,7 +70,9 @@ impl Server {
             *client = self.client(); // whatever state the old one is in
             internal_error().into()
         });
-        log_reply(request, frame, &reply, arrived.elapsed(), is_probe);
+        let took = arrived.elapsed();
+        METRICS.request(name_of(route), reply.code, Some(took));
+        log_reply(request, frame, &reply, took, route.as_ref().is_ok_and(Route::is_probe));
         reply
     }
 
@@ -121,8 +128,13 @@ pub(super) fn request_id(theirs: Option<&[u8]>) -> String {
     }
 }
 
+fn name_of(route: &Result<Route, Status>) -> &'static str {
+    route.as_ref().map_or("other", Route::name)
+}
+
 /// The log line of a request that was refused before it was served, or before it was whole.
 pub(super) fn log_refusal(frame: &Frame, request: Option<&Request>, status: &Status) {
+    METRICS.request(request.map_or("other", |request| name_of(&route(request))), status.code(), None);
     let (method, path) = request.map_or(("-", "-"), |request| (request.method(), request.path()));
     info!("{} {method} {path:?} {} 0ms - {:?}", frame.id, status.code(), status.message)
 }

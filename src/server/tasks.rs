@@ -57,6 +57,11 @@ impl Tasks {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// In hand, and in the queue.
+    pub(super) fn count(&self) -> (usize, usize) {
+        (self.in_hand.load(SeqCst), self.queue().len())
+    }
+
     fn take_place(&self) -> bool {
         let more = |in_hand| (in_hand < MAX_IN_HAND).then_some(in_hand + 1);
         self.in_hand.fetch_update(SeqCst, SeqCst, more).is_ok()

@@ -20,6 +20,8 @@ mod image;
 mod kueue;
 /// Answers that are lost, late or odd.
 mod lost;
+/// What is counted and timed. Partly run by `tests/metrics`.
+mod metrics;
 /// What `deploy/recipes` says about concurrency.
 mod recipes;
 /// What must not be seen.

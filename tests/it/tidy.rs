@@ -64,6 +64,7 @@ fn each_outside_crate_has_one_owner() {
         ("jaq_", &["filter"]),
         ("regex_bites::", &["filter/regex.rs"]),
         ("lexopt::", &["cli.rs"]),
+        ("prometheus_client::", &["metrics.rs"]),
         ("env_logger::", &["logger.rs"]),
         ("getrandom::", &["dispatch.rs"]),
         ("std::fs", &["config.rs", "kube/credentials.rs", "filter/compile.rs", "filter/meter.rs"]),
