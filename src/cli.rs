@@ -6,7 +6,7 @@ use std::ffi::OsString;
 pub(crate) const HELP: &str = include_str!("help.txt");
 
 /// Every option that takes a value: its name, the short form, and the variable that says the same.
-pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 16] = [
+pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 17] = [
     (Key::FromFile, "from-file", Some('f'), "FROM_FILE"),
     (Key::Port, "port", Some('p'), "PORT"),
     (Key::ListenAddress, "listen-address", None, "LISTEN_ADDRESS"),
@@ -22,6 +22,7 @@ pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 16] = [
     (Key::MaxFilterTime, "max-filter-time", None, "MAX_FILTER_TIME"),
     (Key::RequestTimeout, "request-timeout", None, "REQUEST_TIMEOUT"),
     (Key::ShutdownDelay, "shutdown-delay", None, "SHUTDOWN_DELAY"),
+    (Key::Docs, "docs", None, "DOCS"),
     // an argument, but it has its place in the same table of what was said
     (Key::Filter, "", None, ""),
 ];
@@ -43,6 +44,7 @@ pub(crate) enum Key {
     MaxFilterTime,
     RequestTimeout,
     ShutdownDelay,
+    Docs,
     Filter,
 }
 

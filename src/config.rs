@@ -55,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) port: u16,
     pub(crate) log_level: LevelFilter,
     pub(crate) filter: Filter,
+    /// Where the filter comes from: its file, `<argument>` or `<default>`.
+    pub(crate) filter_name: String,
     pub(crate) namespace: String,
     pub(crate) dry_run: DryRun,
     /// None with `--dry-run=client`.
@@ -63,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) max_connections: usize,
     pub(crate) request_timeout: Duration,
     pub(crate) shutdown_delay: Duration,
+    /// Whether there is a page for people.
+    pub(crate) docs: bool,
     pub(crate) check_only: bool,
     /// For the log, once it is open.
     pub(crate) warnings: Vec<String>,
@@ -193,6 +197,8 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
     let request_timeout = reader.duration(Key::RequestTimeout, REQUEST_TIMEOUT, Duration::from_millis(1));
     let shutdown_delay = reader.duration(Key::ShutdownDelay, Duration::ZERO, Duration::ZERO);
 
+    let docs = reader.parsed(Key::Docs, true, |value| value.parse().map_err(|_| "is neither true nor false".into()));
+
     let default_namespace = service_account_namespace(dry_run).unwrap_or_else(|| "default".to_owned());
     let namespace = reader.parsed(Key::Namespace, default_namespace, |value| match is_label(value) {
         true => Ok(value.to_owned()),
@@ -206,11 +212,12 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
 
     let problems = reader.problems;
     match (filter, api_server) {
-        (Some(filter), Some(api_server)) if problems == Problems::default() => Ok(Config {
+        (Some((filter, filter_name)), Some(api_server)) if problems == Problems::default() => Ok(Config {
             listen,
             port,
             log_level,
             filter,
+            filter_name,
             namespace,
             dry_run,
             api_server,
@@ -218,6 +225,7 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
             max_connections,
             request_timeout,
             shutdown_delay,
+            docs,
             check_only: args.check,
             warnings,
         }),
@@ -286,8 +294,8 @@ fn api_server(
     }
 }
 
-/// None: there was a problem.
-fn filter(reader: &mut Reader<'_>, limits: Limits, warnings: &mut Vec<String>) -> Option<Filter> {
+/// The filter and its name. None: there was a problem.
+fn filter(reader: &mut Reader<'_>, limits: Limits, warnings: &mut Vec<String>) -> Option<(Filter, String)> {
     let file = reader.text(Key::FromFile).map(|(file, _)| file);
     let argument = reader.text(Key::Filter).map(|(filter, _)| filter);
     let code;
@@ -312,8 +320,9 @@ fn filter(reader: &mut Reader<'_>, limits: Limits, warnings: &mut Vec<String>) -
             Source { code: DEFAULT_FILTER, name: "<default>", folder: None }
         }
     };
+    let name = source.name.to_owned();
     match Filter::compile(source, limits) {
-        Ok(filter) => Some(filter),
+        Ok(filter) => Some((filter, name)),
         Err(errors) => {
             reader.problems.failed.push(errors);
             None

@@ -10,7 +10,7 @@ use crate::filter::{Input, Outcome as Run, hex};
 use crate::http::{Reply, Request, query_pairs};
 use crate::kube::{Client, Create};
 use crate::manifest::{self, Manifest, Name};
-use crate::route::{Route, check_headers};
+use crate::route::{Route, check_headers, no_such_path};
 use crate::status::{Reason, Status};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -34,7 +34,8 @@ pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Ins
     match route {
         Route::Job(id) if manifest::is_label(id) => Ok(Dispatch::Lookup(id.clone())),
         Route::Dispatch(path) => plan_create(config, path, request, until),
-        Route::Job(_) | Route::Live | Route::Ready | Route::Metrics => Err(next::no_such_job()),
+        Route::Job(_) => Err(next::no_such_job()),
+        Route::Live | Route::Ready | Route::Metrics | Route::OpenApi | Route::Page(_) => Err(no_such_path()),
     }
 }
 

@@ -3,6 +3,7 @@
 mod cli;
 mod config;
 mod dispatch;
+mod docs;
 mod filter;
 mod http;
 mod kube;

@@ -12,6 +12,19 @@ pub(crate) enum Route {
     Live,
     Ready,
     Metrics,
+    /// The contract, as OpenAPI.
+    OpenApi,
+    Page(Page),
+}
+
+/// Of the page for people.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Page {
+    /// A redirection, relative to the request's path, so that a path prefix of an Ingress survives.
+    Elsewhere(&'static str),
+    Html,
+    Script,
+    Style,
 }
 
 impl Route {
@@ -23,6 +36,8 @@ impl Route {
             Route::Live => "/health/live",
             Route::Ready => "/health/ready",
             Route::Metrics => "/metrics",
+            Route::OpenApi => "/openapi.json",
+            Route::Page(_) => "/docs",
         }
     }
     /// Whether machines ask for it all the time, so that it is not worth a line of the log.
@@ -49,7 +64,16 @@ pub(crate) fn route(request: &Request) -> Result<Route, Status> {
         (["health", "live"], true, _) => Ok(Route::Live),
         (["health", "ready"], true, _) => Ok(Route::Ready),
         (["metrics"], true, _) => Ok(Route::Metrics),
-        (["health", "live" | "ready"] | ["metrics"], ..) => Err(not_allowed(READ)),
+        (["openapi.json"], true, _) => Ok(Route::OpenApi),
+        // relative addresses of the page hold for one place only
+        (["docs"], true, _) if request.path().ends_with('/') => Ok(Route::Page(Page::Elsewhere("../docs"))),
+        (["docs"], true, _) => Ok(Route::Page(Page::Html)),
+        (["docs.js"], true, _) => Ok(Route::Page(Page::Script)),
+        (["docs.css"], true, _) => Ok(Route::Page(Page::Style)),
+        ([], true, _) if path.is_empty() => Ok(Route::Page(Page::Elsewhere("docs"))),
+        (["health", "live" | "ready"] | ["metrics" | "openapi.json" | "docs" | "docs.js" | "docs.css"], ..) => {
+            Err(not_allowed(READ))
+        }
         _ => Err(no_such_path()),
     }
 }
@@ -71,10 +95,11 @@ pub(crate) fn check_headers(route: &Route, request: &Request) -> Result<(), Stat
     Ok(())
 }
 
-fn no_such_path() -> Status {
+pub(crate) fn no_such_path() -> Status {
     Status::new(
         Reason::NotFound,
-        "no such path; there are POST /job, POST /job/{path}, GET /job/{id}, GET /health/live, GET /health/ready, GET /metrics",
+        "no such path; there are POST /job, POST /job/{path}, GET /job/{id}, GET /health/live, GET /health/ready, GET /metrics, \
+        GET /openapi.json and GET /docs",
     )
 }
 
@@ -124,6 +149,12 @@ mod tests {
             ("GET", "/health/live", Route::Live),
             ("HEAD", "/health/ready/", Route::Ready),
             ("GET", "/metrics", Route::Metrics),
+            ("GET", "/openapi.json", Route::OpenApi),
+            ("GET", "/", Route::Page(Page::Elsewhere("docs"))),
+            ("GET", "/docs", Route::Page(Page::Html)),
+            ("GET", "/docs/", Route::Page(Page::Elsewhere("../docs"))),
+            ("GET", "/docs.js", Route::Page(Page::Script)),
+            ("HEAD", "/docs.css", Route::Page(Page::Style)),
         ] {
             assert_eq!(route(&request(method, path)).unwrap(), want, "{method} {path}");
         }
@@ -138,9 +169,10 @@ mod tests {
             ("PUT", "/job/a", 405, Some("GET, HEAD, POST")),
             ("post", "/job", 405, Some("POST")),
             ("POST", "/health/live", 405, Some("GET, HEAD")),
-            ("GET", "/", 404, None),
+            ("POST", "/", 404, None),
             ("GET", "*", 404, None),
-            ("GET", "", 404, None),
+            ("POST", "/docs", 405, Some("GET, HEAD")),
+            ("GET", "/docs/x", 404, None),
             ("GET", "/health", 404, None),
             ("GET", "/JOB/a", 404, None),
             ("POST", "/jobs", 404, None),

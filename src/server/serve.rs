@@ -3,10 +3,11 @@
 use super::reply::Frame;
 use crate::config::Config;
 use crate::dispatch::{internal_error, perform, plan};
+use crate::docs::{self, Docs};
 use crate::http::{Reply, Request};
 use crate::kube::Client;
 use crate::metrics::{METRICS, Now};
-use crate::route::{Route, check_headers, route};
+use crate::route::{Route, check_headers, no_such_path, route};
 use crate::status::{Reason, Status};
 use log::{debug, error, info, warn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,6 +28,7 @@ pub(super) struct Server {
     /// Since SIGTERM.
     pub(super) is_stopping: AtomicBool,
     readiness: Mutex<Readiness>,
+    docs: Docs,
 }
 
 #[derive(Debug, Default)]
@@ -39,7 +41,8 @@ struct Readiness {
 
 impl Server {
     pub(super) fn new(config: Config) -> Self {
-        Server { config, is_stopping: AtomicBool::new(false), readiness: Mutex::default() }
+        let docs = Docs::new(&config);
+        Server { config, is_stopping: AtomicBool::new(false), readiness: Mutex::default(), docs }
     }
 
     /// `arrived`: when the request was whole. `client`: none with `--dry-run=client`. `now`: for the metrics.
@@ -61,6 +64,8 @@ impl Server {
                 let (media_type, text) = METRICS.print(now(), request.header("accept").unwrap_or_default());
                 Reply::text(media_type, text.into_bytes())
             }
+            Ok(Route::OpenApi) => docs::contract(),
+            Ok(Route::Page(page)) => self.docs.reply(*page).unwrap_or_else(|| no_such_path().into()),
             Ok(route) => match plan(&self.config, route, request, until) {
                 Ok(dispatch) => perform(&self.config, client.as_mut(), dispatch, until),
                 Err(status) => status.into(),

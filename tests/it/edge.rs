@@ -258,7 +258,7 @@ fn methods_and_paths() {
         ("OPTIONS", "/job/a/b", 405, Some("POST")),
         ("PUT", "/health/live", 405, Some("GET, HEAD")),
         ("get", "/health/live", 405, Some("GET, HEAD")),
-        ("GET", "/", 404, None),
+        ("POST", "/", 404, None),
         ("POST", "/job/%2fa", 404, None),
         ("POST", "/job/../a", 404, None),
         ("POST", "/job//a", 404, None),

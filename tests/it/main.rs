@@ -8,8 +8,12 @@ mod support;
 mod chart;
 /// Options, exit codes, messages.
 mod cli;
+/// What `GET /openapi.json` says, and that it is true.
+mod contract;
 /// Create a Job, see it there, ask for its status.
 mod dispatch;
+/// The page for people. Partly run by `tests/page`, in a browser.
+mod docs;
 /// What is HTTP, what is not, and who waits.
 mod edge;
 /// Every way in which it can go wrong, with the code and reason that the contract promises.

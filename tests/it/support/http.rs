@@ -1,15 +1,20 @@
 //! HTTP as bytes, so that a test says exactly what is sent and sees exactly what comes.
 
+use super::contract;
 use serde_json::Value;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(40);
+/// Bytes of a request that are kept, to know what its answer should be.
+const SEEN: usize = 64 << 10;
 
 pub(crate) struct Line {
     pub(crate) stream: TcpStream,
     buffer: Vec<u8>,
+    /// What was sent since the last reply.
+    sent: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -40,10 +45,12 @@ impl Line {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Line { stream, buffer: Vec::new() }
+        Line { stream, buffer: Vec::new(), sent: Vec::new() }
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let room = SEEN.saturating_sub(self.sent.len()).min(bytes.as_ref().len());
+        self.sent.extend(&bytes.as_ref()[..room]);
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
@@ -76,6 +83,10 @@ impl Line {
             }
             reply.body = self.buffer.drain(..length).collect();
         }
+        let sent = std::mem::take(&mut self.sent);
+        if code != 100 {
+            contract::check(asked(&String::from_utf8_lossy(&sent)), &reply);
+        }
         Some(reply)
     }
 
@@ -96,6 +107,14 @@ impl Line {
             Err(error) => panic!("nothing came: {error}"),
         }
     }
+}
+
+/// Method and target of what was sent, when it was one request.
+fn asked(sent: &str) -> Option<(&str, &str)> {
+    let mut words = sent.lines().next()?.split(' ');
+    let (method, target, version) = (words.next()?, words.next()?, words.next()?);
+    (version.starts_with("HTTP/1.") && words.next().is_none() && sent.matches(" HTTP/1.").count() == 1)
+        .then_some((method, target))
 }
 
 /// A request's text. `headers`: lines, each with its end.

@@ -7,6 +7,7 @@ pub(crate) mod certificates;
 pub(crate) mod cluster;
 pub(crate) mod component;
 pub(crate) mod container;
+pub(crate) mod contract;
 pub(crate) mod dispatcher;
 pub(crate) mod go;
 pub(crate) mod helm;

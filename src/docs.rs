@@ -1,0 +1,89 @@
+//! What people and programs read about the dispatcher: the page behind `GET /docs`, and the contract, `GET /openapi.json`.
+//!
+//! The page asks nobody but us: its policy forbids it. What it shows of the settings is no secret; the environment and the filter's
+//! text are not among it.
+
+use crate::config::{Config, DryRun};
+use crate::http::Reply;
+use crate::route::Page;
+use std::fmt::Write;
+
+const CONTRACT: &str = include_str!("openapi.json");
+const PAGE: &str = include_str!("docs/page.html");
+const SCRIPT: &str = include_str!("docs/page.js");
+const STYLE: &str = include_str!("docs/page.css");
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+#[derive(Debug)]
+pub(crate) struct Docs {
+    /// None: it is switched off.
+    page: Option<String>,
+}
+
+/// OpenAPI 3.1.
+pub(crate) fn contract() -> Reply {
+    Reply::text("application/json", CONTRACT.as_bytes())
+}
+
+impl Docs {
+    pub(crate) fn new(config: &Config) -> Self {
+        Docs { page: config.docs.then(|| PAGE.replace("{settings}", &settings(config))) }
+    }
+
+    /// None: there is no such page.
+    pub(crate) fn reply(&self, page: Page) -> Option<Reply> {
+        let html = self.page.as_ref()?;
+        let reply = match page {
+            Page::Elsewhere(path) => Reply::empty(307).with_header("Location", path),
+            Page::Html => Reply::text("text/html; charset=utf-8", html.clone().into_bytes())
+                .with_header("Content-Security-Policy", POLICY)
+                .with_header("Referrer-Policy", "no-referrer"),
+            Page::Script => Reply::text("text/javascript; charset=utf-8", SCRIPT.as_bytes()),
+            Page::Style => Reply::text("text/css; charset=utf-8", STYLE.as_bytes()),
+        };
+        Some(reply)
+    }
+}
+
+/// As terms and descriptions of HTML.
+fn settings(config: &Config) -> String {
+    let dry_run = match config.dry_run {
+        DryRun::None => "none",
+        DryRun::Client => "client: manifests are shown, nothing is called",
+        DryRun::Server => "server: the API server validates, nothing is stored",
+    };
+    let mut html = String::new();
+    for (term, value) in [
+        ("Version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("Filter", config.filter_name.clone()),
+        ("Namespace of the Jobs", config.namespace.clone()),
+        ("API server", config.api_server.as_ref().map_or("none", |server| server.base()).to_owned()),
+        ("Dry run", dry_run.to_owned()),
+        ("Largest body", format!("{} bytes", config.max_body_bytes)),
+        ("Time for an answer", format!("{:?}", config.request_timeout)),
+    ] {
+        let _ = writeln!(html, "<dt>{term}</dt><dd>{}</dd>", escaped(&value));
+    }
+    html
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_text_not_html() {
+        assert_eq!(escaped("<b>&amp;"), "&lt;b&gt;&amp;amp;");
+    }
+
+    #[test]
+    fn nothing_names_another_origin() {
+        for text in [PAGE, SCRIPT, STYLE] {
+            assert!(!text.contains("://") && !text.contains("\"//"), "{text}");
+        }
+    }
+}

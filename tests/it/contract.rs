@@ -1,0 +1,94 @@
+use crate::support::contract::{CONTRACT, check, code_of};
+use crate::support::dispatcher::Dispatcher;
+use crate::support::http::Reply;
+use crate::support::namespace::Namespace;
+use serde_json::{Value, json};
+
+fn reply(code: u16, body: Value) -> Reply {
+    let headers = [("X-Request-Id", "a"), ("Content-Type", "application/json"), ("Location", "/job/a")];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    Reply { code, headers, body: body.to_string().into_bytes() }
+}
+
+fn is_refused(asked: (&str, &str), reply: &Reply) -> bool {
+    std::panic::catch_unwind(|| check(Some(asked), reply)).is_err()
+}
+
+#[test]
+fn the_check_of_answers_finds_what_is_wrong() {
+    let post = ("POST", "/job");
+    assert!(!is_refused(post, &reply(201, json!({"id": "a"}))));
+    for wrong in [json!({}), json!({"id": 1}), json!({"id": "A"}), json!({"id": "a", "x": 1}), json!([])] {
+        assert!(is_refused(post, &reply(201, wrong.clone())), "{wrong}");
+    }
+    let error =
+        |code: u16, reason: &str| reply(code, json!({"error": {"code": code, "reason": reason, "message": "m"}}));
+    assert!(!is_refused(post, &error(409, "AlreadyExists")));
+    assert!(is_refused(post, &error(409, "NotFound")), "a reason of another code");
+    assert!(is_refused(post, &error(429, "QuotaExceeded")), "without Retry-After");
+    assert!(is_refused(post, &error(402, "PaymentRequired")), "a code that is not there");
+    assert!(is_refused(("GET", "/job/a"), &error(429, "QuotaExceeded")), "a code of another operation");
+    assert!(is_refused(("GET", "/job/a"), &reply(204, json!({}))));
+}
+
+#[test]
+fn the_contract_is_served_as_it_is_and_knows_every_code() {
+    let dispatcher = Dispatcher::start(&["--dry-run=client"]);
+    let served = dispatcher.get("/openapi.json");
+    assert_eq!((served.code, served.json()), (200, CONTRACT.clone()));
+    assert_eq!(CONTRACT["info"]["version"], env!("CARGO_PKG_VERSION"));
+
+    let readme = include_str!("../../README.md");
+    let known = CONTRACT["components"]["responses"].as_object().unwrap();
+    let mut rows = 0;
+    for row in
+        readme.lines().filter(|line| line.starts_with("| ") && line[2..].starts_with(|c: char| c.is_ascii_digit()))
+    {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let (code, word) = (cells[0].trim_start_matches("| ").parse().unwrap(), cells[1].trim_matches('`'));
+        let of_code = |error: &&Value| code_of(error) == Some(code);
+        let error = known.values().find(of_code).unwrap_or_else(|| panic!("the contract lacks {code}"));
+        let reason =
+            &error["content"]["application/json"]["schema"]["allOf"][1]["properties"]["error"]["properties"]["reason"];
+        let knows =
+            reason["const"] == word || reason["enum"].as_array().is_some_and(|words| words.contains(&json!(word)));
+        assert!(knows, "the contract lacks {code} {word}");
+        rows += 1;
+    }
+    assert_eq!(rows, 25);
+}
+
+#[test]
+fn allow_is_what_the_contract_knows_and_head() {
+    let dispatcher = Dispatcher::start(&["--dry-run=client"]);
+    for (template, item) in CONTRACT["paths"].as_object().unwrap() {
+        let path = template.replace("{id}", "a").replace("{path}", "b");
+        let mut methods: Vec<String> = item.as_object().unwrap().keys().map(|key| key.to_uppercase()).collect();
+        methods.retain(|method| method != "PARAMETERS");
+        if methods.contains(&"GET".to_owned()) {
+            methods.push("HEAD".to_owned())
+        }
+        methods.sort_unstable();
+        let reply = dispatcher.send(crate::support::http::request("PUT", &path, "", ""));
+        assert_eq!((reply.code, reply.header("Allow")), (405, Some(methods.join(", ").as_str())), "{path}");
+    }
+}
+
+#[test]
+#[ignore = "tests/contract installs schemathesis and runs this"]
+fn schemathesis_finds_nothing_wrong() {
+    let namespace = Namespace::new();
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[]);
+    let url = format!("http://{}/openapi.json", dispatcher.address);
+    let program = std::env::var("SCHEMATHESIS").expect("SCHEMATHESIS names the program: run tests/contract");
+    // it repeats itself until its time is over
+    let output = std::process::Command::new(program)
+        .args(["run", &url, "--checks=all", "--max-time=100", "--request-timeout=20", "--no-color"])
+        .current_dir(&namespace.folder.0)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let made = namespace.job_names().len();
+    assert!(made > 100, "it has made {made} Jobs only:\n{said}");
+}

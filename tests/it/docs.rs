@@ -1,0 +1,65 @@
+use crate::recipes::ending;
+use crate::support::dispatcher::Dispatcher;
+use crate::support::helm::path;
+use crate::support::namespace::Namespace;
+use std::process::Command;
+use std::time::Duration;
+
+#[test]
+fn the_page_asks_nobody_else_and_stands_where_it_is_looked_for() {
+    let dispatcher = Dispatcher::start(&["--dry-run=client", ". # a<b>c"]);
+    let page = dispatcher.get("/docs");
+    let html = String::from_utf8(page.body.clone()).unwrap();
+    assert_eq!((page.code, page.header("Content-Type")), (200, Some("text/html; charset=utf-8")));
+    let policy = page.header("Content-Security-Policy").unwrap();
+    for part in [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    ] {
+        assert!(policy.contains(part), "{policy}");
+    }
+    assert!(html.contains("<dt>Filter</dt><dd>&lt;argument&gt;</dd>"), "{html}");
+    assert!(!html.contains("a<b>c") && !html.contains("{settings}"), "{html}");
+    for (asset, media_type) in
+        [("/docs.js", "text/javascript; charset=utf-8"), ("/docs.css", "text/css; charset=utf-8")]
+    {
+        let reply = dispatcher.get(asset);
+        assert_eq!((reply.code, reply.header("Content-Type")), (200, Some(media_type)));
+        assert!(html.contains(&format!("\"{}\"", &asset[1..])), "the page does not use {asset}");
+    }
+    // relative, so that a path prefix survives
+    for (from, to) in [("/", "docs"), ("/docs/", "../docs")] {
+        let reply = dispatcher.get(from);
+        assert_eq!((reply.code, reply.header("Location")), (307, Some(to)), "{from}");
+    }
+}
+
+#[test]
+fn the_page_can_be_switched_off() {
+    let dispatcher = Dispatcher::start(&["--dry-run=client", "--docs=false"]);
+    for path in ["/", "/docs", "/docs/", "/docs.js", "/docs.css"] {
+        assert_eq!(dispatcher.get(path).error(), (404, "NotFound".into()), "{path}");
+    }
+    assert_eq!(dispatcher.get("/openapi.json").code, 200);
+}
+
+#[test]
+#[ignore = "tests/page installs a browser and runs this"]
+fn a_person_sends_a_request_and_sees_its_job_end() {
+    let namespace = Namespace::new();
+    namespace.cluster.needs_controller_manager();
+    let filter = ending(&namespace, "src/default.jq", Duration::from_secs(3));
+    let dispatcher = Dispatcher::for_namespace(&namespace, &["--from-file", filter.to_str().unwrap()]);
+    let output = Command::new("node")
+        .arg(path("tests/page.mjs"))
+        .arg(format!("http://{}", dispatcher.address))
+        .arg(std::env::var("SCREENSHOTS").expect("SCREENSHOTS names a folder: run tests/page"))
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run node: {error}"));
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success(), "{said}");
+}
