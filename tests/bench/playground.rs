@@ -31,7 +31,11 @@ fn main() {
     let (address, kubectl) = (dispatcher.address, namespace.cluster.kubectl());
     println!(
         "
-A real API server, and a dispatcher in front of it. Jobs end after {PODS_END_AFTER:?}, though there is no node. Try, in another terminal:
+A real API server, and a dispatcher in front of it. Jobs end after {PODS_END_AFTER:?}, though there is no node. Open
+
+  http://{address}/docs
+
+or try, in another terminal:
 
   curl -sS http://{address}/job -H 'Content-Type: application/json' -d '{{\"id\": \"hello\", \"args\": [\"Hello\", \"world\"]}}'
   curl -sS http://{address}/job/demo-job-hello
