@@ -29,6 +29,8 @@ metrics: {annotations: false, serviceMonitor: {enabled: true, labels: {release: 
 autoscaling: {enabled: true}
 podDisruptionBudget: {enabled: true}
 networkPolicy: {enabled: true, from: [{namespaceSelector: {}}]}
+extraVolumes: [{name: ca, configMap: {name: ca}}]
+extraVolumeMounts: [{name: ca, mountPath: /ca}]
 ingress: {enabled: true, className: nginx, annotations: {a: b}, tls: [{hosts: [jobs.example.com], secretName: tls}]}
 "#;
 
@@ -142,7 +144,7 @@ fn every_switch_works() {
 }
 
 #[test]
-fn a_filter_of_the_chart_is_taken_by_the_dispatcher_and_rolls_the_pods() {
+fn a_changed_filter_rolls_the_pods() {
     let folder = Folder::new();
     let checksum = |filter: &str| {
         let yaml = template(&["--set-file", &format!("filter.text={}", folder.write("f.jq", filter).display())]);
@@ -153,7 +155,7 @@ fn a_filter_of_the_chart_is_taken_by_the_dispatcher_and_rolls_the_pods() {
 }
 
 #[test]
-fn the_pods_of_a_filter_of_somebody_elses_are_rolled_too() {
+fn a_changed_configmap_of_somebody_elses_rolls_the_pods() {
     let namespace = Namespace::new();
     let configmaps = format!("/api/v1/namespaces/{}/configmaps", namespace.name);
     let admin = namespace.admin();
@@ -173,11 +175,51 @@ fn the_pods_of_a_filter_of_somebody_elses_are_rolled_too() {
 
 #[test]
 fn values_that_nobody_reads_are_refused() {
-    for wrong in ["nope=1", "options.nope=1", "jobs.namespace=UPPER", "shutdownDelaySeconds=-1", "image.pullPolicy=x"] {
+    for wrong in [
+        "nope=1",
+        "options.nope=1",
+        "jobs.namespace=UPPER",
+        "shutdownDelaySeconds=-1",
+        "image.pullPolicy=x",
+        "networkPolicy.apiServerPorts=",
+        "ingress.hosts=",
+        "filter.key=a/b",
+        "podLabels.app\\.kubernetes\\.io/name=x",
+    ] {
         let output = helm(&["template", &path("deploy/chart"), "--set", wrong]).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && error.contains("schema"), "{wrong}: {error}");
     }
+}
+
+#[test]
+fn values_that_do_not_go_together_are_refused() {
+    let folder = Folder::new();
+    for wrong in [
+        "filter: {modules: {lib.jq: x}}",
+        "filter: {text: ., existingConfigMap: mine}",
+        "filter: {text: ., modules: {filter.jq: x}}",
+    ] {
+        let values = values(&folder, wrong);
+        let output = helm(&["template", &path("deploy/chart"), "--values", &values]).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains("filter."), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn names_that_yaml_would_take_for_something_else_stay_text() {
+    let namespace = Namespace::new();
+    let args = ["--set-string", "jobs.namespace=123,nameOverride=1e3,fullnameOverride=456,priorityClassName=null"];
+    let yaml = template(&args);
+    for text in [r#"namespace: "123""#, r#"name: "456""#, r#"app.kubernetes.io/name: "1e3""#, r#""--namespace=123""#] {
+        assert!(yaml.contains(text), "no {text} in\n{yaml}");
+    }
+    let port = "podAnnotations.prometheus\\.io/port=9";
+    let objects = taken(&namespace, &template(&["--set-string", "nameOverride=1e3", "--set-string", port]));
+    let annotations = &of_kind(&objects, "Deployment")["spec"]["template"]["metadata"]["annotations"];
+    assert_eq!(annotations["prometheus.io/port"], "9");
+    assert_eq!(annotations["prometheus.io/scrape"], "true");
 }
 
 #[test]
@@ -259,7 +301,7 @@ fn helm_test_asks_whether_the_dispatcher_is_ready() {
     let pod = format!("/api/v1/namespaces/{}/pods/{NAME}-test", namespace.name);
     let admin = namespace.admin();
     let running = eventually("the test's pod", || Some(admin.get(&pod)).filter(|(code, _)| *code == 200)).1;
-    let url = running["spec"]["containers"][0]["command"][3].as_str().unwrap().to_owned();
+    let url = running["spec"]["containers"][0]["command"][2].as_str().unwrap().to_owned();
     assert_eq!(url, format!("http://{NAME}:80/health/ready"));
     admin.patch(&format!("{pod}/status"), json!({"status": {"phase": "Succeeded"}}));
     let output = test.wait_with_output().unwrap();

@@ -16,15 +16,15 @@
 {{- end }}
 
 {{- define "dispatcher.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "dispatcher.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "dispatcher.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "dispatcher.labels" -}}
 {{ include "dispatcher.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{- end }}
 
 {{- define "dispatcher.serviceAccountName" -}}
@@ -40,6 +40,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
 {{- else -}}
 {{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end }}
+{{- end }}
+
+{{/* Values that do not go together would be left out without a word. */}}
+{{- define "dispatcher.check" -}}
+{{- if and .Values.filter.existingConfigMap (or .Values.filter.text .Values.filter.modules) }}
+{{- fail "filter.existingConfigMap goes without filter.text and filter.modules" }}
+{{- end }}
+{{- if and .Values.filter.modules (not .Values.filter.text) }}
+{{- fail "filter.modules needs filter.text" }}
+{{- end }}
+{{- if hasKey .Values.filter.modules "filter.jq" }}
+{{- fail "filter.modules: filter.jq is the name of filter.text" }}
 {{- end }}
 {{- end }}
 
