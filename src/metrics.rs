@@ -20,6 +20,9 @@ const REQUEST_SECONDS: [f64; 14] =
 /// Seconds. An ordinary run takes a tenth of a millisecond; it ends after 2 s unless that was changed.
 const FILTER_SECONDS: [f64; 12] = [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 2.0];
 
+/// Codes of dispatches that alerts ask for.
+const ALERTED: [u16; 5] = [429, 500, 502, 503, 504];
+
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -117,6 +120,10 @@ impl Metrics {
             unfinished_bytes: Gauge::default(),
         };
         metrics.register();
+        // there from the start, for a rate does not see the first event of a series that begins with it
+        for code in ALERTED {
+            drop(metrics.requests.get_or_create(&RequestLabels { route: "/job", code: Code(code) }));
+        }
         metrics
     }
 
@@ -211,7 +218,11 @@ impl Metrics {
             family.get_or_create(&StateLabel { state }).set(value as i64);
         }
         self.unfinished_bytes.set(now.unfinished_bytes as i64);
-        let wants_open_metrics = String::from_utf8_lossy(accept).contains("application/openmetrics-text");
+        let wants_open_metrics = String::from_utf8_lossy(accept).split(',').any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let is_it = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("application/openmetrics-text"));
+            is_it && !parts.any(|part| part == "q=0")
+        });
         let mut out = String::new();
         let (media_type, printed) = match wants_open_metrics {
             true => (OPEN_METRICS, text::encode(&mut out, &self.registry)),
@@ -256,6 +267,7 @@ mod tests {
         }
         let (media_type, text) = metrics.print(now, b"application/openmetrics-text;version=1.0.0,text/plain;q=0.5");
         assert_eq!(media_type, OPEN_METRICS);
+        assert_ne!(metrics.print(now, b"application/openmetrics-text;q=0,text/plain").0, OPEN_METRICS);
         assert!(text.contains("# TYPE k8s_job_dispatcher_requests counter\n") && text.ends_with("# EOF\n"), "{text}");
     }
 }

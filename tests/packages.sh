@@ -7,10 +7,17 @@ install() {
     [ -n "$(PATH=$PATH:/usr/sbin:/sbin type -p "${pair#*=}")" ] || missing+=("${pair%%=*}")
   done
   if [ ${#missing[@]} -gt 0 ]; then
+    if [ "$(id -u)" != 0 ] || ! type -p apt-get >/dev/null; then
+      echo "these packages are missing, and only root on Debian can be helped: ${missing[*]}" >&2
+      exit 1
+    fi
     apt-get update -q >&2
     DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}" >&2
   fi
 }
+
+# where what is built or fetched once per machine is kept
+cache() { echo "${XDG_CACHE_HOME:-$HOME/.cache}/k8s-job-dispatcher"; }
 
 # static_build: compiles the static binary for this machine, and sets `binary` and `target`
 static_build() {

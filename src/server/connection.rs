@@ -223,7 +223,7 @@ impl Connection {
         };
         let frame = Frame { id: request_id(id), is_head, is_http_10: false, close: true };
         let request = if let Phase::Body(request, _) = &self.phase { Some(request) } else { None };
-        log_refusal(&frame, request, &status);
+        log_refusal(&frame, request, &status, None);
         self.phase = Phase::Idle;
         self.input = Vec::new();
         self.reply(&status.into(), &frame);

@@ -290,7 +290,7 @@ impl Crew {
     fn turn_away(&self, kit: &mut Kit, task: &mut Task, reason: Reason, message: &str) -> Step {
         let frame = self.frame(&task.request);
         let status = Status::new(reason, message);
-        log_refusal(&frame, Some(&task.request), &status);
+        log_refusal(&frame, Some(&task.request), &status, Some(task.arrived.elapsed()));
         task.connection.reply(&status.into(), &frame);
         self.advance(kit, &mut task.connection, false)
     }

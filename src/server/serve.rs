@@ -138,10 +138,12 @@ fn name_of(route: &Result<Route, Status>) -> &'static str {
 }
 
 /// The log line of a request that was refused before it was served, or before it was whole.
-pub(super) fn log_refusal(frame: &Frame, request: Option<&Request>, status: &Status) {
-    METRICS.request(request.map_or("other", |request| name_of(&route(request))), status.code(), None);
+/// `took`: since the request was whole, if it was.
+pub(super) fn log_refusal(frame: &Frame, request: Option<&Request>, status: &Status, took: Option<Duration>) {
+    METRICS.request(request.map_or("other", |request| name_of(&route(request))), status.code(), took);
     let (method, path) = request.map_or(("-", "-"), |request| (request.method(), request.path()));
-    info!("{} {method} {path:?} {} 0ms - {:?}", frame.id, status.code(), status.message)
+    let ms = took.unwrap_or_default().as_millis();
+    info!("{} {method} {path:?} {} {ms}ms - {:?}", frame.id, status.code(), status.message)
 }
 
 fn log_reply(request: &Request, frame: &Frame, reply: &Reply, took: Duration, is_probe: bool) {

@@ -1,8 +1,10 @@
 use crate::dispatch::manifest;
 use crate::support::dispatcher::{AS_IS, Dispatcher};
+use crate::support::eventually;
 use crate::support::helm::path;
 use crate::support::http::{JSON, request};
 use crate::support::namespace::Namespace;
+use crate::support::scripted::{Act, Scripted};
 use serde_json::json;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -79,7 +81,7 @@ fn what_happened_is_counted() {
 }
 
 #[test]
-fn who_gives_way_and_who_is_turned_away_is_counted() {
+fn who_gives_way_is_counted() {
     let dispatcher = Dispatcher::start(&["--dry-run=client", "--max-connections=2"]);
     let _first = dispatcher.line();
     let _second = dispatcher.line();
@@ -87,6 +89,27 @@ fn who_gives_way_and_who_is_turned_away_is_counted() {
     let text = scrape(&dispatcher);
     assert_eq!(value(&text, "k8s_job_dispatcher_connections_given_way_total"), Some(1.0), "{text}");
     assert_eq!(value(&text, r#"k8s_job_dispatcher_connections{state="waiting"}"#), Some(1.0), "{text}");
+}
+
+#[test]
+fn who_is_turned_away_is_counted() {
+    let server = Scripted::start([Act::Silence]);
+    let args = ["--max-connections=1", "--request-timeout=1s", "--server", &server.url, AS_IS];
+    let dispatcher = Dispatcher::start(&args);
+    let mut worked_on = dispatcher.line();
+    worked_on.send(request("POST", "/job", JSON, &manifest(json!({"name": "a"}), json!({}))));
+    eventually("the request to be worked on", || (server.seen().len() == 1).then_some(()));
+    let mut refused = dispatcher.line();
+    assert_eq!(refused.receive().unwrap().error(), (503, "Overloaded".into()));
+    assert_eq!(worked_on.receive().unwrap().error(), (504, "Timeout".into()));
+    worked_on.send(request("GET", "/metrics", "", ""));
+    let text = String::from_utf8(worked_on.receive().unwrap().body).unwrap();
+    assert_eq!(value(&text, "k8s_job_dispatcher_connections_refused_total"), Some(1.0), "{text}");
+    assert_eq!(
+        value(&text, r#"k8s_job_dispatcher_api_requests_total{verb="create",code="none"}"#),
+        Some(1.0),
+        "{text}"
+    );
 }
 
 #[test]
@@ -141,4 +164,5 @@ fn promtool_finds_nothing_wrong() {
     };
     assert_eq!(promtool(&["check", "metrics"], &text), "");
     assert!(promtool(&["check", "rules", &path("deploy/alerts.yaml")], "").contains("3 rules found"));
+    promtool(&["test", "rules", &path("tests/alerts.yaml")], "");
 }
