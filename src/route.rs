@@ -66,11 +66,12 @@ pub(crate) fn route(request: &Request) -> Result<Route, Status> {
         (["metrics"], true, _) => Ok(Route::Metrics),
         (["openapi.json"], true, _) => Ok(Route::OpenApi),
         // relative addresses of the page hold for one place only
+        (["docs"], true, _) if request.path().ends_with("//") => Err(no_such_path()),
         (["docs"], true, _) if request.path().ends_with('/') => Ok(Route::Page(Page::Elsewhere("../docs"))),
         (["docs"], true, _) => Ok(Route::Page(Page::Html)),
         (["docs.js"], true, _) => Ok(Route::Page(Page::Script)),
         (["docs.css"], true, _) => Ok(Route::Page(Page::Style)),
-        ([], true, _) if path.is_empty() => Ok(Route::Page(Page::Elsewhere("docs"))),
+        ([], true, _) if request.path() == "/" => Ok(Route::Page(Page::Elsewhere("docs"))),
         (["health", "live" | "ready"] | ["metrics" | "openapi.json" | "docs" | "docs.js" | "docs.css"], ..) => {
             Err(not_allowed(READ))
         }
@@ -99,7 +100,7 @@ pub(crate) fn no_such_path() -> Status {
     Status::new(
         Reason::NotFound,
         "no such path; there are POST /job, POST /job/{path}, GET /job/{id}, GET /health/live, GET /health/ready, GET /metrics, \
-        GET /openapi.json and GET /docs",
+        GET /openapi.json",
     )
 }
 
@@ -173,6 +174,8 @@ mod tests {
             ("GET", "*", 404, None),
             ("POST", "/docs", 405, Some("GET, HEAD")),
             ("GET", "/docs/x", 404, None),
+            ("GET", "/docs//", 404, None),
+            ("GET", "//", 404, None),
             ("GET", "/health", 404, None),
             ("GET", "/JOB/a", 404, None),
             ("POST", "/jobs", 404, None),

@@ -64,12 +64,15 @@ async function visit(root, colorScheme, name) {
   await page.keyboard.press("Enter");
   await page.locator("#code", { hasText: "201" }).waitFor();
   assert.deepEqual(JSON.parse(await page.locator("#answer").innerText()), { id: `demo-job-${name}` });
-  const status = page.getByRole("status");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "send", "the focus stays where it was");
+  const status = page.locator('[role="status"]');
   await status.filter({ hasText: `demo-job-${name} is running.` }).waitFor();
-  await page.getByRole("button", { name: "Stop following" }).waitFor();
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "stop");
   await status.filter({ hasText: `demo-job-${name} is complete.` }).waitFor();
   await page.getByRole("button", { name: "Stop following" }).waitFor({ state: "hidden" });
   assert.match(await page.locator("#status").innerText(), /"succeeded": 1/);
+  assert.equal(await page.evaluate(() => document.activeElement.id), "send", "the focus goes back when its place vanishes");
 
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() => globalThis.axe.run());
@@ -83,7 +86,7 @@ async function visit(root, colorScheme, name) {
   const refused = page.waitForEvent("console"); // the browser itself tells a 409
   await page.getByRole("button", { name: "Send" }).click();
   await page.locator("#code", { hasText: "409" }).waitFor();
-  await status.filter({ hasText: "No Job was made." }).waitFor();
+  await status.filter({ hasText: "No Job was made: " }).waitFor();
   assert.match((await refused).text(), /409/);
   assert.deepEqual(complaints.filter((complaint) => !complaint.includes("409")), []);
   await context.close();

@@ -54,6 +54,7 @@ function scoped(text) {
 
 async function send(event) {
   event.preventDefault();
+  if (isSending()) return;
   stop();
   element("problem").textContent = "";
   const path = element("path").value.trim();
@@ -65,27 +66,36 @@ async function send(event) {
     element("problem").textContent = error.message;
     return;
   }
-  element("send").disabled = true;
+  sending(true);
   try {
     const answer = await fetch(address(path), { method: "POST", headers: { "Content-Type": "application/json" }, body });
     const text = await answer.text();
-    element("outcome").hidden = false;
-    element("code").textContent = `${answer.status} ${answer.statusText}`;
+    element("code").textContent = `Answer: ${answer.status} ${answer.statusText}`;
+    element("answer").hidden = false;
     element("answer").textContent = pretty(text);
     element("status").hidden = true;
     const made = answer.ok ? JSON.parse(text) : {};
     if (made.id && !made.dryRun) follow(made.id);
-    else element("job").textContent = answer.ok ? "A dry run makes no Job." : "No Job was made.";
+    else element("job").textContent = answer.ok ? "A dry run makes no Job." : `No Job was made: ${messageOf(text)}`;
   } catch (error) {
     element("problem").textContent = `The dispatcher cannot be reached: ${error.message}`;
   } finally {
-    element("send").disabled = false;
+    sending(false);
   }
+}
+
+// The button keeps its focus, which it would lose if it were disabled.
+const isSending = () => element("send").getAttribute("aria-disabled") === "true";
+const sending = (now) => element("send").setAttribute("aria-disabled", String(now));
+
+function messageOf(text) {
+  try { return JSON.parse(text).error.message; } catch { return "the answer is no JSON"; }
 }
 
 function stop() {
   if (following) clearTimeout(following.timer);
   following = null;
+  if (document.activeElement === element("stop")) element("send").focus();
   element("stop").hidden = true;
 }
 
@@ -125,5 +135,5 @@ function follow(id) {
 }
 
 element("request").addEventListener("submit", send);
-element("stop").addEventListener("click", () => { stop(); element("send").focus(); });
+element("stop").addEventListener("click", stop);
 showContract().catch((error) => element("operations").append(make("p", `The contract cannot be shown: ${error.message}`)));
