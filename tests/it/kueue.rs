@@ -1,7 +1,7 @@
 use crate::recipes::{ending, is_complete, try_apply};
 use crate::support::certificates::Authority;
 use crate::support::cluster::{Cluster, free_port};
-use crate::support::component::Component;
+use crate::support::component::{Component, remove_at_end};
 use crate::support::dispatcher::Dispatcher;
 use crate::support::namespace::Namespace;
 use crate::support::{Folder, assets, eventually, go};
@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+const KUEUE: &str = "/etc/kueue";
 /// Kueue looks for a certificate here, whatever its configuration says of metrics.
 const METRICS_CERTIFICATES: &str = "/etc/kueue/metrics/certs";
 
@@ -20,20 +21,24 @@ struct Kueue {
     _certificates: Certificates,
 }
 
-struct Certificates;
+/// Files outside of our folders: they go when this does, or with our process.
+struct Certificates {
+    _sweep: std::process::Child,
+}
 
 impl Certificates {
     fn new((certificate, key): &(String, String)) -> Self {
+        assert!(!Path::new(KUEUE).exists(), "{KUEUE} is there already, and it is not ours");
         fs::create_dir_all(METRICS_CERTIFICATES)
             .unwrap_or_else(|error| panic!("cannot make {METRICS_CERTIFICATES}: {error}; run this test as root"));
         write_certificate(Path::new(METRICS_CERTIFICATES), certificate, key);
-        Certificates
+        Certificates { _sweep: remove_at_end(Path::new(KUEUE)) }
     }
 }
 
 impl Drop for Certificates {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all("/etc/kueue");
+        let _ = fs::remove_dir_all(KUEUE);
     }
 }
 

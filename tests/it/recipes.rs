@@ -77,6 +77,8 @@ fn one_pod_at_a_time_and_429_when_the_backlog_is_full() {
         })?;
         Some(())
     });
+    let waits = |id: &String| dispatcher.get(&format!("/job/{id}")).json()["status"].get("active").is_none();
+    assert!(ids.iter().any(waits), "a Job that waits has no `active`");
     eventually("all Jobs to be complete", || {
         assert!(running(&namespace).len() <= 1, "one pod at a time");
         ids.iter().all(|id| is_complete(&dispatcher.get(&format!("/job/{id}")))).then_some(())
@@ -119,6 +121,9 @@ fn what_a_cluster_autoscaler_reads_is_in_the_pods() {
     assert_eq!(job["spec"]["tolerations"][0]["key"], "pool");
     assert_eq!(job["spec"]["containers"][0]["resources"]["requests"], json!({"cpu": "1", "memory": "1Gi"}));
     let headroom = pods.iter().find(|pod| !is_jobs(pod)).unwrap();
+    for field in ["nodeSelector", "tolerations"] {
+        assert_eq!(headroom["spec"][field], job["spec"][field], "the room is kept where the Jobs run");
+    }
     assert_eq!((&headroom["spec"]["priority"], &headroom["spec"]["preemptionPolicy"]), (&json!(-10), &json!("Never")));
 }
 
