@@ -22,7 +22,7 @@ pub(crate) struct Docs {
 
 /// OpenAPI 3.1.
 pub(crate) fn contract() -> Reply {
-    Reply::text("application/json", CONTRACT.as_bytes())
+    Reply::json(200, CONTRACT.as_bytes())
 }
 
 impl Docs {

@@ -71,7 +71,7 @@ impl Reply {
     pub(crate) fn empty(code: u16) -> Self {
         Reply { code, ..Reply::default() }
     }
-    pub(crate) fn json(code: u16, body: Vec<u8>) -> Self {
+    pub(crate) fn json(code: u16, body: impl Into<Cow<'static, [u8]>>) -> Self {
         Reply { code, body: body.into(), content_type: JSON, ..Reply::default() }
     }
     pub(crate) fn text(content_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Self {

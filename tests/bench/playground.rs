@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::dispatcher::Dispatcher;
-use support::kubelet::ends;
+use support::kubelet::ending;
 use support::namespace::Namespace;
 
 /// There are no nodes: the tests' kubelet ends the pods.
@@ -23,10 +23,7 @@ fn main() {
         signal_hook::flag::register(signal, is_over.clone()).unwrap();
     }
     let namespace = Namespace::new();
-    let annotations = ends(PODS_END_AFTER, 0, "the end").to_string();
-    let filter =
-        format!("{}\n| .spec.template.metadata.annotations = {annotations}", include_str!("../../src/default.jq"));
-    let filter = namespace.folder.write("playground.jq", &filter);
+    let filter = ending(&namespace, "src/default.jq", PODS_END_AFTER);
     let mut dispatcher = Dispatcher::for_namespace(&namespace, &["--from-file", filter.to_str().unwrap()]);
     let (address, kubectl) = (dispatcher.address, namespace.cluster.kubectl());
     println!(

@@ -1,7 +1,6 @@
-use crate::support::Folder;
-use crate::support::eventually;
-use crate::support::helm::{NAME, helm, helm_in, path, said};
+use crate::support::helm::{NAME, helm, helm_in};
 use crate::support::namespace::Namespace;
+use crate::support::{Folder, eventually, path, said};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::Stdio;
@@ -241,10 +240,8 @@ fn the_charts_options_are_the_programs() {
 #[test]
 fn the_yaml_makes_pods_in_any_namespace_even_a_restricted_one() {
     let namespace = Namespace::with(json!({"pod-security.kubernetes.io/enforce": "restricted"}), &["create", "get"]);
-    let mut kubectl = namespace.cluster.kubectl();
-    let file = path("deploy/kubernetes.yaml");
-    let output = kubectl.args(["--namespace", &namespace.name, "apply", "--filename", &file]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let apply = ["--namespace", &namespace.name, "apply", "--filename", &path("deploy/kubernetes.yaml")];
+    said(namespace.cluster.kubectl().args(apply));
     let pods = format!("/api/v1/namespaces/{}/pods", namespace.name);
     let pods = eventually("two pods", || {
         let pods = namespace.admin().get(&pods).1["items"].as_array().unwrap().clone();

@@ -1,7 +1,7 @@
-use crate::recipes::ending;
 use crate::support::dispatcher::Dispatcher;
-use crate::support::helm::path;
+use crate::support::kubelet::ending;
 use crate::support::namespace::Namespace;
+use crate::support::path;
 use std::process::Command;
 use std::time::Duration;
 

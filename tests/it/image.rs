@@ -1,16 +1,16 @@
 use crate::dispatch::manifest;
-use crate::support::container::{Container, ServiceAccount, image, podman, said};
-use crate::support::eventually;
+use crate::support::container::{Container, ServiceAccount, image, podman};
 use crate::support::helm;
 use crate::support::kubelet::ends;
 use crate::support::namespace::Namespace;
+use crate::support::{eventually, path, said};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 #[test]
 #[ignore = "tests/image makes the image and runs this"]
 fn it_holds_the_binary_and_the_licences_and_says_what_it_is() {
-    let text = said(&["image", "inspect", &image()]);
+    let text = said(&mut podman(&["image", "inspect", &image()]));
     let inspected: Value = serde_json::from_str(&text).unwrap();
     let config = &inspected[0]["Config"];
     assert_eq!(config["User"], "65532:65532");
@@ -20,12 +20,17 @@ fn it_holds_the_binary_and_the_licences_and_says_what_it_is() {
     assert_eq!(labels["org.opencontainers.image.licenses"], env!("CARGO_PKG_LICENSE"));
     assert_eq!(labels["org.opencontainers.image.revision"].as_str().unwrap().len(), 40);
 
-    let container = said(&["create", &image()]);
+    let container = said(&mut podman(&["create", &image()]));
     let listing = std::process::Command::new("sh")
-        .args(["-c", r#"podman export "$1" | tar --list --verbose --numeric-owner | grep '^-'"#, "sh", &container])
+        .args([
+            "-c",
+            r#"podman export "$1" | tar --list --verbose --numeric-owner | grep '^-'"#,
+            "sh",
+            container.trim(),
+        ])
         .output()
         .unwrap();
-    said(&["rm", &container]);
+    said(&mut podman(&["rm", container.trim()]));
     let listing = String::from_utf8(listing.stdout).unwrap();
     let files: Vec<(&str, &str)> = listing
         .lines()
@@ -57,7 +62,8 @@ fn it_works_as_a_kubelet_runs_it() {
     }
     let in_its_namespace = status.lines().find(|line| line.starts_with("NSpid:")).unwrap();
     assert_eq!(in_its_namespace.split_whitespace().next_back(), Some("1"), "it is PID 1");
-    assert_eq!(said(&["inspect", "--format={{.HostConfig.ReadonlyRootfs}}", &container.name]), "true");
+    let readonly = said(&mut podman(&["inspect", "--format={{.HostConfig.ReadonlyRootfs}}", &container.name]));
+    assert_eq!(readonly.trim(), "true");
     assert_eq!(dispatcher.get("/health/ready").code, 204);
 
     let job = |name| manifest(json!({"name": name}), ends(Duration::from_millis(300), 0, "the end"));
@@ -76,7 +82,7 @@ fn it_works_as_a_kubelet_runs_it() {
     account.rotate(&cluster.ca_pem, &namespace.name, &namespace.token());
     assert_eq!(dispatcher.post("/job", &job("after")).code, 201);
 
-    assert!(podman(&["kill", "--signal=TERM", &container.name]).output().unwrap().status.success());
+    said(&mut podman(&["kill", "--signal=TERM", &container.name]));
     assert_eq!(container.dispatcher.wait().code(), Some(0));
     container.dispatcher.logged("stopped");
 }
@@ -86,7 +92,7 @@ fn it_works_as_a_kubelet_runs_it() {
 fn it_works_with_the_rights_of_the_chart_and_those_let_it_do_nothing_else() {
     let namespace = Namespace::with(json!({"pod-security.kubernetes.io/enforce": "restricted"}), &["create", "get"]);
     let (cluster, admin) = (namespace.cluster, namespace.admin());
-    helm::said(&mut helm::helm_in(&namespace, &["install", helm::NAME, &helm::path("deploy/chart")]));
+    said(&mut helm::helm_in(&namespace, &["install", helm::NAME, &path("deploy/chart")]));
     let token = namespace.token_of(helm::NAME);
     let account = ServiceAccount::new(&cluster.ca_pem, &namespace.name, &token);
     let container = Container::start(&namespace, &account, &[]);

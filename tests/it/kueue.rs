@@ -1,10 +1,11 @@
-use crate::recipes::{ending, is_complete, try_apply};
+use crate::recipes::{is_complete, try_apply};
 use crate::support::certificates::Authority;
 use crate::support::cluster::{Cluster, free_port};
 use crate::support::component::{Component, remove_at_end};
 use crate::support::dispatcher::Dispatcher;
+use crate::support::kubelet::ending;
 use crate::support::namespace::Namespace;
-use crate::support::{Folder, assets, eventually, go};
+use crate::support::{Folder, assets, eventually, go, said};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,21 +50,15 @@ fn write_certificate(folder: &Path, certificate: &str, key: &str) {
 
 /// Kueue's own YAML, from its module.
 fn source() -> PathBuf {
-    let output =
-        go::go(&go::module("kueue")).args(["list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kueue"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim()).join("config/components")
+    let folder = said(go::go(&go::module("kueue")).args(["list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kueue"]));
+    PathBuf::from(folder.trim()).join("config/components")
 }
 
 impl Kueue {
     fn start(cluster: &'static Cluster) -> Self {
         let program = assets::kueue();
         let (source, folder) = (source(), Folder::new());
-        let kubectl = |args: &[&str], file: &Path| -> String {
-            let output = cluster.kubectl().args(args).arg("--filename").arg(file).output().unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            String::from_utf8(output.stdout).unwrap()
-        };
+        let kubectl = |args: &[&str], file: &Path| said(cluster.kubectl().args(args).arg("--filename").arg(file));
         kubectl(&["apply", "--server-side"], &source.join("crd/bases"));
         kubectl(&["wait", "--for=condition=established", "--timeout=60s"], &source.join("crd/bases"));
         cluster.admin.create("/api/v1/namespaces", json!({"metadata": {"name": "kueue-system"}}));
@@ -84,7 +79,7 @@ impl Kueue {
             "--dry-run=client",
             "--output=jsonpath={.data.ca\\.crt}",
         ]);
-        let bundle = String::from_utf8(secret.output().unwrap().stdout).unwrap();
+        let bundle = said(&mut secret);
         let manifests =
             kubectl(&["create", "--dry-run=client", "--output=json"], &source.join("webhook/manifests.yaml"));
         for manifest in serde_json::Deserializer::from_str(&manifests).into_iter::<Value>() {

@@ -1,10 +1,9 @@
 use crate::dispatch::manifest;
 use crate::support::dispatcher::{AS_IS, Dispatcher};
-use crate::support::eventually;
-use crate::support::helm::path;
 use crate::support::http::{JSON, request};
 use crate::support::namespace::Namespace;
 use crate::support::scripted::{Act, Scripted};
+use crate::support::{eventually, path};
 use serde_json::json;
 use std::io::Write;
 use std::process::{Command, Stdio};

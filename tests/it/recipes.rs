@@ -1,11 +1,9 @@
 use crate::support::dispatcher::Dispatcher;
-use crate::support::eventually;
-use crate::support::helm::path;
 use crate::support::http::Reply;
-use crate::support::kubelet::ends;
+use crate::support::kubelet::ending;
 use crate::support::namespace::Namespace;
+use crate::support::{eventually, path};
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -27,13 +25,6 @@ fn apply(namespace: &Namespace, file: &str) {
         let quotas = namespace.admin().get(&quotas).1;
         quotas["items"].as_array().unwrap().iter().all(|quota| quota["status"]["used"].is_object()).then_some(())
     });
-}
-
-/// A filter of the repository whose pods end.
-pub(crate) fn ending(namespace: &Namespace, filter: &str, after: Duration) -> PathBuf {
-    let text = std::fs::read_to_string(path(filter)).unwrap();
-    let annotations = ends(after, 0, "the end");
-    namespace.folder.write("filter.jq", &format!("{text}\n| .spec.template.metadata.annotations += {annotations}"))
 }
 
 fn dispatcher(namespace: &Namespace, filter: &str, after: Duration) -> Dispatcher {

@@ -1,15 +1,15 @@
 //! What must agree with each other: help, README, code.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn read(path: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+    fs::read_to_string(crate::support::path(path)).unwrap()
 }
 
 /// Our sources, without tests, by their path under `src`.
 fn sources() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = PathBuf::from(crate::support::path("src"));
     let mut folders: Vec<PathBuf> = vec![root.clone()];
     let mut sources = Vec::new();
     while let Some(folder) = folders.pop() {

@@ -1,9 +1,9 @@
 //! The image, run by podman as a kubelet runs it. `tests/image` makes it first.
 
-use super::Folder;
 use super::component::Guarded;
 use super::dispatcher::Dispatcher;
 use super::namespace::Namespace;
+use super::{Folder, said};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
@@ -25,13 +25,6 @@ pub(crate) fn podman(args: &[&str]) -> Command {
     let mut podman = Command::new("podman");
     podman.args(args).stdin(Stdio::null());
     podman
-}
-
-/// What podman says, which must not fail.
-pub(crate) fn said(args: &[&str]) -> String {
-    let output = podman(args).output().unwrap_or_else(|error| panic!("cannot run podman: {error}"));
-    assert!(output.status.success(), "podman {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 /// The image under test.
@@ -57,7 +50,7 @@ impl Container {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let dispatcher = Dispatcher::start_command(command);
-        let pid = said(&["inspect", "--format={{.State.Pid}}", &name]).parse().unwrap();
+        let pid = said(&mut podman(&["inspect", "--format={{.State.Pid}}", &name])).trim().parse().unwrap();
         Container { dispatcher, name, pid, _guard: Guarded::new(pid) }
     }
 }

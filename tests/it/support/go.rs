@@ -1,5 +1,6 @@
 //! Programs that are built from Go modules, once per machine: `tests/NAME` holds the module, the user's cache what came of it.
 
+use super::path;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -25,7 +26,7 @@ pub(crate) struct Program {
 
 /// The module of a program.
 pub(crate) fn module(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
+    path(&format!("tests/{name}")).into()
 }
 
 /// The folder that holds the built program. `aliases`: further names for it.

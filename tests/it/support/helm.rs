@@ -2,16 +2,10 @@
 
 use super::assets;
 use super::namespace::Namespace;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 pub(crate) const NAME: &str = "k8s-job-dispatcher";
-
-/// A file of the repository.
-pub(crate) fn path(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name).display().to_string()
-}
 
 /// Helm without a cluster and without anything of the user's.
 pub(crate) fn helm(args: &[&str]) -> Command {
@@ -27,12 +21,4 @@ pub(crate) fn helm_in(namespace: &Namespace, args: &[&str]) -> Command {
     helm.args(["--namespace", &namespace.name]).env("KUBECONFIG", &namespace.cluster.kubeconfig);
     helm.env("HOME", &namespace.folder.0);
     helm
-}
-
-/// Standard output of what must not fail.
-pub(crate) fn said(command: &mut Command) -> String {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-    assert!(status.success(), "{command:?}:\n{stdout}{stderr}");
-    stdout.into_owned()
 }

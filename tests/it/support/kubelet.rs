@@ -4,8 +4,11 @@
 //! `tests/exit-code` (default 0) and the termination message in `tests/message`.
 
 use super::api::Api;
+use super::namespace::Namespace;
+use super::path;
 use serde_json::{Value, json};
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +20,13 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// The annotations that make a pod end.
 pub(crate) fn ends(after: Duration, exit_code: i32, message: &str) -> Value {
     json!({AFTER: after.as_millis().to_string(), EXIT_CODE: exit_code.to_string(), MESSAGE: message})
+}
+
+/// A filter of the repository, changed so that its pods end.
+pub(crate) fn ending(namespace: &Namespace, filter: &str, after: Duration) -> PathBuf {
+    let text = std::fs::read_to_string(path(filter)).unwrap();
+    let annotations = ends(after, 0, "the end");
+    namespace.folder.write("filter.jq", &format!("{text}\n| .spec.template.metadata.annotations += {annotations}"))
 }
 
 pub(crate) fn start(admin: Api) {

@@ -16,8 +16,8 @@ pub(crate) mod kubelet;
 pub(crate) mod namespace;
 pub(crate) mod scripted;
 
-use std::path::PathBuf;
-use std::process::Child;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -37,6 +37,19 @@ pub(crate) fn eventually<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> 
         assert!(Instant::now() < end, "waited {PATIENCE:?} for {what}");
         std::thread::sleep(LOOK);
     }
+}
+
+/// A file of the repository.
+pub(crate) fn path(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name).display().to_string()
+}
+
+/// Standard output of what must not fail.
+pub(crate) fn said(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(output.status.success(), "{command:?}:\n{stdout}{stderr}");
+    stdout
 }
 
 /// A folder that is removed with its value.
