@@ -43,20 +43,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
-{{/* Values that do not go together would be left out without a word. */}}
+{{/* Rejects values that exclude each other, which would otherwise be ignored silently. */}}
 {{- define "dispatcher.check" -}}
 {{- if and .Values.filter.existingConfigMap (or .Values.filter.text .Values.filter.modules) }}
-{{- fail "filter.existingConfigMap goes without filter.text and filter.modules" }}
+{{- fail "filter.existingConfigMap excludes filter.text and filter.modules" }}
 {{- end }}
 {{- if and .Values.filter.modules (not .Values.filter.text) }}
 {{- fail "filter.modules needs filter.text" }}
 {{- end }}
 {{- if hasKey .Values.filter.modules "filter.jq" }}
-{{- fail "filter.modules: filter.jq is the name of filter.text" }}
+{{- fail "filter.modules must not have filter.jq, which is the name of filter.text" }}
 {{- end }}
 {{- end }}
 
-{{/* The ConfigMap with the filter; empty where the default filter is used. */}}
+{{/* The name of the filter's ConfigMap; empty if the default filter is used. */}}
 {{- define "dispatcher.filterConfigMap" -}}
 {{- if .Values.filter.existingConfigMap }}
 {{- .Values.filter.existingConfigMap }}
@@ -65,7 +65,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
-{{/* Changes when the filter does, so that the pods are rolled. Of a ConfigMap that is not ours, only Helm with a cluster knows it. */}}
+{{/* Changes with the filter, so that the pods are rolled. An existing ConfigMap is only known to Helm with a cluster. */}}
 {{- define "dispatcher.filterChecksum" -}}
 {{- if .Values.filter.existingConfigMap }}
 {{- $map := lookup "v1" "ConfigMap" .Release.Namespace .Values.filter.existingConfigMap | default dict }}
@@ -75,7 +75,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
-{{/* What pod security "restricted" asks of a container. */}}
+{{/* Required by pod security "restricted". */}}
 {{- define "dispatcher.securityContext" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true

@@ -1,9 +1,9 @@
-# What a cluster autoscaler needs to know of a Job: how much it asks for, on which nodes it may run, and that it must not be moved.
+# What a cluster autoscaler needs to know about a Job: its requests, its node pool, and that it must not be evicted.
 {
   metadata: {generateName: "batch-"},
   spec: {
     backoffLimit: 2,
-    # a node may take minutes to come: this clock runs from the start, also while the pod waits
+    # includes the minutes that a new node may take
     activeDeadlineSeconds: 3600,
     ttlSecondsAfterFinished: 600,
     template: {
@@ -11,7 +11,7 @@
       spec: {
         restartPolicy: "Never",
         automountServiceAccountToken: false,
-        # a pool of nodes for Jobs, which may shrink to none
+        # a node pool for Jobs, which can scale down to zero
         nodeSelector: {pool: "jobs"},
         tolerations: [{key: "pool", operator: "Equal", value: "jobs", effect: "NoSchedule"}],
         securityContext: {runAsNonRoot: true, runAsUser: 65532, seccompProfile: {type: "RuntimeDefault"}},

@@ -1,4 +1,4 @@
-# Each Job goes into the queue "jobs" and asks for one CPU, or for what the request says.
+# Each Job goes into the queue "jobs" and requests one CPU, or the body's `.cpu`.
 {
   metadata: {
     generateName: "queued-",

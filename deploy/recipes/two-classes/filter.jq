@@ -1,4 +1,4 @@
-# POST /job/urgent and POST /job/bulk: the path decides the class.
+# POST /job/urgent and POST /job/bulk: the path selects the class.
 {"/job/urgent": "jobs-urgent", "/job/bulk": "jobs-bulk"}[$PATH] as $class
 | if $class == null then error("post to /job/urgent or /job/bulk") else . end
 | {
