@@ -1,11 +1,11 @@
-//! OWNS the command line: argv to [`Args`]. Syntax only: opens nothing, reads no environment.
+//! OWNS the command line: argv to [`Args`]. Syntax only: opens no file, reads no environment.
 
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;
 
 pub(crate) const HELP: &str = include_str!("help.txt");
 
-/// Every option that takes a value: its name, the short form, and the variable that says the same.
+/// Every option that takes a value: its long form, short form, and environment variable.
 pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 17] = [
     (Key::FromFile, "from-file", Some('f'), "FROM_FILE"),
     (Key::Port, "port", Some('p'), "PORT"),
@@ -23,7 +23,7 @@ pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 17] = [
     (Key::RequestTimeout, "request-timeout", None, "REQUEST_TIMEOUT"),
     (Key::ShutdownDelay, "shutdown-delay", None, "SHUTDOWN_DELAY"),
     (Key::Docs, "docs", None, "DOCS"),
-    // an argument, but it has its place in the same table of what was said
+    // a positional argument, kept in the same table
     (Key::Filter, "", None, ""),
 ];
 
@@ -53,7 +53,7 @@ pub(crate) enum Key {
 pub(crate) struct Args {
     values: [Option<OsString>; OPTIONS.len()],
     pub(crate) check: bool,
-    /// What is wrong with them, told with whatever else is wrong.
+    /// Usage errors, reported together with all other problems.
     pub(crate) problems: Vec<String>,
 }
 
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_are_told() {
+    fn all_problems_are_reported() {
         let problems = args(&["--nope", "-x", ".", "..", "--port"]).problems;
         let want = [
             "invalid option '--nope'",

@@ -1,4 +1,4 @@
-//! From arguments and environment to what the program works with: checks everything, opens every file, and tells all problems at once.
+//! From arguments and environment to the configuration: checks everything, opens every file, reports all problems together.
 
 use crate::cli::{Args, Key, OPTIONS, text};
 use crate::filter::{self, Filter, Limits, Source};
@@ -17,19 +17,19 @@ const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Where kubectl proxy listens by default.
 const KUBECTL_PROXY: &str = "http://127.0.0.1:8001";
 const PORT: u16 = 8000;
-/// What GitHub sends at most in a webhook.
+/// GitHub's limit for a webhook's payload.
 const MAX_BODY_BYTES: usize = 25 << 20;
 const BODY_BYTES: usize = 2 << 20;
 const CONNECTIONS: usize = 1024;
-/// Each has a slot of 24 bytes, waiting or not.
+/// Each has a slot of 24 bytes, in use or not.
 const MAX_CONNECTIONS: usize = 1 << 20;
 const FILTER_MEMORY: usize = 16 << 20;
-/// Less, and no filter of use can run.
+/// With less, no useful filter can run.
 const MIN_FILTER_MEMORY: usize = 64 << 10;
 const MAX_FILTER_MEMORY: usize = 1 << 30;
 const FILTER_TIME: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-/// Longer durations are typing errors; also they fit every clock.
+/// Longer durations are typing errors; shorter ones fit every clock.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -68,7 +68,7 @@ pub(crate) struct Config {
     /// Whether there is a page for people.
     pub(crate) docs: bool,
     pub(crate) check_only: bool,
-    /// For the log, once it is open.
+    /// To be logged once the log is open.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct Problems {
     pub(crate) failed: Vec<String>,
 }
 
-/// Reads settings one by one and keeps the problems.
+/// Reads settings one by one and collects the problems.
 struct Reader<'a> {
     args: &'a Args,
     environment: &'a dyn Fn(&str) -> Option<OsString>,
@@ -93,7 +93,7 @@ impl Reader<'_> {
         (self.environment)(name).filter(|value| !value.is_empty())
     }
 
-    /// A setting as text, and how the operator spelled it.
+    /// A setting as text, and the option or variable that it came from.
     fn text(&mut self, key: Key) -> Option<(String, String)> {
         let (_, long, _, variable) = OPTIONS[key as usize];
         let (value, spelled) = match self.args.get(key) {
@@ -249,7 +249,7 @@ fn service_account_namespace(dry_run: DryRun) -> Option<String> {
     Some(namespace.trim().to_owned()).filter(|namespace| is_label(namespace))
 }
 
-/// None: there was a problem. Some(None): none is needed.
+/// None if there was a problem; Some(None) if no API server is needed.
 fn api_server(
     reader: &mut Reader<'_>,
     dry_run: DryRun,
@@ -294,7 +294,7 @@ fn api_server(
     }
 }
 
-/// The filter and its name. None: there was a problem.
+/// The filter and its name; None if there was a problem.
 fn filter(reader: &mut Reader<'_>, limits: Limits, warnings: &mut Vec<String>) -> Option<(Filter, String)> {
     let file = reader.text(Key::FromFile).map(|(file, _)| file);
     let argument = reader.text(Key::Filter).map(|(filter, _)| filter);
@@ -330,7 +330,7 @@ fn filter(reader: &mut Reader<'_>, limits: Limits, warnings: &mut Vec<String>) -
     }
 }
 
-/// Errors: also for what is longer than `max` bytes.
+/// Errors: also if it is longer than `max` bytes.
 fn read_text(path: &Path, max: u64) -> std::io::Result<String> {
     let mut text = String::new();
     std::fs::File::open(path)?.take(max + 1).read_to_string(&mut text)?;

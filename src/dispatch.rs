@@ -1,9 +1,9 @@
-//! The use case: what a request asks for ([`plan`]), what to do after each answer of the API server ([`next`]), both pure, and the
-//! one loop that performs calls ([`perform`]).
+//! Handles a dispatch: [`plan`] turns a request into an action and [`next`] decides after each response of the API server; both are
+//! pure. [`perform`] is the one loop that makes the calls.
 
 mod next;
 
-use next::{Aim, Answer, Call, Step, Tries, next};
+use next::{Answer, Attempts, Call, Intent, Step, next};
 
 use crate::config::{Config, DryRun};
 use crate::filter::{Input, Outcome as Run, hex};
@@ -16,19 +16,19 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::time::Instant;
 
-/// Headers that a filter does not see: they are credentials for somebody else.
+/// Headers that a filter does not see: they are credentials for other systems.
 const HIDDEN_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
-/// What a request asks for.
+/// What a request asks for, decided.
 #[derive(Debug)]
 pub(crate) enum Dispatch {
-    /// Make this Job, and have its name.
+    /// Create this Job and return its name.
     Create { manifest: Manifest, fingerprint: String },
-    /// Tell the status of the Job of this name, which is a DNS-1123 label.
+    /// Get the status of the Job of this name, which is a DNS-1123 label.
     Lookup(String),
 }
 
-/// Errors: what the caller is told instead.
+/// Errors: the error for the caller.
 pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Instant) -> Result<Dispatch, Status> {
     check_headers(route, request)?;
     match route {
@@ -80,11 +80,11 @@ fn describe(request: &Request, path: &str) -> Value {
     })
 }
 
-/// Tells requests apart: the same path, query string and JSON value give the same.
+/// Identifies a request: equal path, query string and JSON value give the same fingerprint.
 fn fingerprint(path: &str, query: &str, canonical_body: &[u8]) -> String {
     let mut hash = Sha256::new();
     for part in [path.as_bytes(), query.as_bytes(), canonical_body] {
-        hash.update((part.len() as u64).to_be_bytes()); // so that no two different triples run together
+        hash.update((part.len() as u64).to_be_bytes()); // so that different triples never hash the same bytes
         hash.update(part);
     }
     hex(&hash.finalize())
@@ -93,9 +93,9 @@ fn fingerprint(path: &str, query: &str, canonical_body: &[u8]) -> String {
 fn filter_status(run: Run) -> Status {
     match run {
         Run::Error { message, details } => Status { details, ..Status::new(Reason::FilterError, message) },
-        Run::Nothing => Status::new(Reason::FilterEmpty, "the filter gave no manifest for this request"),
+        Run::Nothing => Status::new(Reason::FilterEmpty, "the filter produced no manifest for this request"),
         Run::Limit(limit) => {
-            Status::new(Reason::FilterLimit, format!("the filter needs too much for this request: limit of {limit}"))
+            Status::new(Reason::FilterLimit, format!("the filter exceeds the limit of {limit} for this request"))
         }
         Run::Many => manifest::operators_mistake("there is more than one"),
         Run::Unwritable(why) => manifest::operators_mistake(why),
@@ -103,17 +103,17 @@ fn filter_status(run: Run) -> Status {
             Status::new(Reason::RequestEntityTooLarge, "the body is too large as a value; see --max-filter-memory")
         }
         Run::BadBody(why) => Status::new(Reason::BadRequest, format!("the body is not JSON: {why}")),
-        Run::NoSeat => Status::new(Reason::Overloaded, "too many requests wait for the filter"),
+        Run::NoPermit => Status::new(Reason::Overloaded, "too many requests wait for the filter"),
         Run::Defect | Run::Output { .. } => internal_error(),
     }
 }
 
-/// A defect of ours. The panic hook has logged where; what a panic says may quote a body.
+/// A defect of ours. The panic hook has logged where; the panic's message may quote a body.
 pub(crate) fn internal_error() -> Status {
     Status::new(Reason::InternalError, "internal error").with_note("a defect of the dispatcher")
 }
 
-/// Performs calls until there is an answer. The one place that does. Without a client (`--dry-run=client`) it makes none.
+/// Makes calls until there is an answer; the one place that does. Without a client (`--dry-run=client`) it makes none.
 pub(crate) fn perform(config: &Config, client: Option<&mut Client>, dispatch: Dispatch, until: Instant) -> Reply {
     let (mut manifest, name, fingerprint, nonce) = match dispatch {
         Dispatch::Create { manifest, fingerprint } => {
@@ -124,32 +124,32 @@ pub(crate) fn perform(config: &Config, client: Option<&mut Client>, dispatch: Di
     let mut attempt = Attempt { name, json: Vec::new() };
     let Some(client) = client else {
         let Some(manifest) = &mut manifest else { return next::no_such_job().into() };
-        attempt.draw(manifest, None);
+        attempt.choose_name(manifest, None);
         return Reply { job: Some(attempt.name), ..Reply::json(200, attempt.json) };
     };
-    let aim = match &manifest {
-        Some(manifest) => Aim::Create {
+    let intent = match &manifest {
+        Some(manifest) => Intent::Create {
             fingerprint: &fingerprint,
             nonce: &nonce,
             is_generated: matches!(manifest.name, Name::Generated(_)),
             is_dry_run: config.dry_run == DryRun::Server,
         },
-        None => Aim::Lookup,
+        None => Intent::Lookup,
     };
     let how = if config.dry_run == DryRun::Server { Create::DryRun } else { Create::Store };
-    let (mut tries, mut last) = (Tries::default(), None);
+    let (mut attempts, mut last) = (Attempts::default(), None);
     loop {
-        let (call, now) = match next(aim, tries, last.as_ref()) {
+        let (call, now) = match next(intent, attempts, last.as_ref()) {
             Step::Call(call, now) => (call, now),
             Step::Answer(Ok(answer)) => return reply(attempt.name, answer),
             Step::Answer(Err(status)) => return Reply { job: Some(attempt.name), ..status.into() },
         };
         if let Some(manifest) = &mut manifest
-            && (attempt.json.is_empty() || now.draws > tries.draws)
+            && (attempt.json.is_empty() || now.draws > attempts.draws)
         {
-            attempt.draw(manifest, Some(&nonce));
+            attempt.choose_name(manifest, Some(&nonce));
         }
-        tries = now;
+        attempts = now;
         let outcome = match call {
             Call::Create => client.create(&config.namespace, &attempt.name, &attempt.json, how, until),
             Call::Get => client.get(&config.namespace, &attempt.name, until),
@@ -165,9 +165,9 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn draw(&mut self, manifest: &mut Manifest, nonce: Option<&str>) {
-        self.name = manifest.name.draw(random());
-        self.json = manifest.seal(&self.name, nonce);
+    fn choose_name(&mut self, manifest: &mut Manifest, nonce: Option<&str>) {
+        self.name = manifest.name.choose_name(random());
+        self.json = manifest.to_json_with_name(&self.name, nonce);
     }
 }
 

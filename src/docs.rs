@@ -1,7 +1,7 @@
-//! What people and programs read about the dispatcher: the page behind `GET /docs`, and the contract, `GET /openapi.json`.
+//! Documentation that the dispatcher serves: the page behind `GET /docs`, and OpenAPI, `GET /openapi.json`.
 //!
-//! The page asks nobody but us: its policy forbids it. What it shows of the settings is no secret; the environment and the filter's
-//! text are not among it.
+//! The page loads nothing from other origins: its policy forbids it. It shows settings that are not secret; neither the environment nor
+//! the filter's text.
 
 use crate::config::{Config, DryRun};
 use crate::http::Reply;
@@ -16,7 +16,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 
 #[derive(Debug)]
 pub(crate) struct Docs {
-    /// None: it is switched off.
+    /// None if it is switched off.
     page: Option<String>,
 }
 
@@ -30,7 +30,7 @@ impl Docs {
         Docs { page: config.docs.then(|| PAGE.replace("{settings}", &settings(config))) }
     }
 
-    /// None: there is no such page.
+    /// None if there is no such page.
     pub(crate) fn reply(&self, page: Page) -> Option<Reply> {
         let html = self.page.as_ref()?;
         let reply = match page {
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_names_another_origin() {
+    fn the_page_names_no_other_origin() {
         for text in [PAGE, SCRIPT, STYLE] {
             assert!(!text.contains("://") && !text.contains("\"//"), "{text}");
         }

@@ -1,7 +1,6 @@
 //! OWNS jaq: compiles a filter once and runs it for each request, within limits. Knows neither HTTP nor Kubernetes.
 //!
-//! JSON in, JSON out. Whatever filter and body are, a run ends in bounded time and memory, and the process lives on
-//! (`filter/meter.rs` says how).
+//! JSON in, JSON out. Whatever filter and body are, a run ends within limits of time and memory (`filter/meter.rs`).
 
 mod access;
 mod arithmetic;
@@ -16,7 +15,7 @@ mod value;
 
 pub(crate) use compile::Source;
 pub(crate) use json::Unwritable;
-pub(crate) use meter::{Limits, Stop};
+pub(crate) use meter::{Exceeded, Limits};
 pub(crate) use natives::hex;
 
 use crate::metrics::METRICS;
@@ -39,7 +38,7 @@ pub(crate) const MAX_STEPS: u64 = 20_000_000;
 pub(crate) const MAX_OUTPUT: usize = 1 << 20;
 /// Bytes of an error's message, and of its details as JSON.
 const MAX_MESSAGE: usize = 1024;
-/// What jaq holds per pending context: a few boxes, and a list of variables.
+/// Bytes that jaq holds per pending context: a few boxes, and a list of variables.
 const CONTEXT: usize = 384;
 const CONTEXT_VARIABLE: usize = 16;
 
@@ -55,7 +54,7 @@ pub(crate) struct Filter {
     wants_request: bool,
     per_context: usize,
     limits: Limits,
-    seats: Seats,
+    permits: Permits,
 }
 
 impl std::fmt::Debug for Filter {
@@ -72,7 +71,7 @@ pub(crate) struct Input<'a> {
     pub(crate) path: &'a str,
     /// `$REQUEST`, made only for a filter that mentions it.
     pub(crate) request: &'a dyn Fn() -> serde_json::Value,
-    /// Until when a run may wait for its turn.
+    /// Until when a run may wait before it starts.
     pub(crate) start_by: Instant,
 }
 
@@ -94,13 +93,13 @@ pub(crate) enum Outcome {
     /// More than one output.
     Many,
     Unwritable(Unwritable),
-    Limit(Stop),
-    /// The body became more than one run may hold.
+    Limit(Exceeded),
+    /// The parsed body exceeds the memory of one run.
     BodyTooLarge,
     /// The body is not JSON; what and where.
     BadBody(String),
-    /// Too many runs wait.
-    NoSeat,
+    /// The run could not start in time.
+    NoPermit,
     /// A defect of ours, or of jaq.
     Defect,
 }
@@ -116,7 +115,7 @@ impl Outcome {
             Outcome::Limit(_) => "limit",
             Outcome::BodyTooLarge => "body_too_large",
             Outcome::BadBody(_) => "bad_body",
-            Outcome::NoSeat => "overloaded",
+            Outcome::NoPermit => "overloaded",
             Outcome::Defect => "defect",
         }
     }
@@ -132,25 +131,25 @@ impl Filter {
             wants_request: compiled.wants_request,
             per_context: CONTEXT + CONTEXT_VARIABLE * compiled.variables,
             limits,
-            seats: Seats { free: Mutex::new(most_runs()), freed: Condvar::new() },
+            permits: Permits { free: Mutex::new(most_runs()), freed: Condvar::new() },
         })
     }
 
     /// Runs the filter on this thread, whose stack is of at least [`THREAD_STACK`].
     pub(crate) fn run(&self, input: &Input<'_>) -> Outcome {
-        let Some(_seat) = self.seats.take(input.start_by) else {
-            METRICS.filter_run(Outcome::NoSeat.word(), None);
-            return Outcome::NoSeat;
+        let Some(_permit) = self.permits.take(input.start_by) else {
+            METRICS.filter_run(Outcome::NoPermit.word(), None);
+            return Outcome::NoPermit;
         };
         let begin = Instant::now();
         let is_parsed = Cell::new(false);
         let metered = Metered::start(&self.limits);
         let done = catch_unwind(AssertUnwindSafe(|| self.run_metered(input, &is_parsed)));
         drop(metered);
-        let outcome = done.unwrap_or_else(|why| match why.downcast_ref::<Stop>() {
+        let outcome = done.unwrap_or_else(|why| match why.downcast_ref::<Exceeded>() {
             Some(stop) if is_parsed.get() => Outcome::Limit(*stop),
             Some(_) => Outcome::BodyTooLarge,
-            None => Outcome::Defect, // where, the panic hook has logged
+            None => Outcome::Defect, // the panic hook has logged where
         });
         METRICS.filter_run(outcome.word(), Some(begin.elapsed()));
         outcome
@@ -202,31 +201,31 @@ fn raised(exception: Exn<'_, Value>) -> Outcome {
         }
         Err(exception) => match exception.get_halt() {
             Ok(_) => Outcome::Nothing,
-            Err(_) => Outcome::Defect, // a break out of a label that is not there: the compiler refuses that
+            Err(_) => Outcome::Defect, // a break without its label: the compiler rejects that
         },
     }
 }
 
 /// Runs that may start.
-struct Seats {
+struct Permits {
     free: Mutex<usize>,
     freed: Condvar,
 }
 
-struct Seat<'a>(&'a Seats);
+struct Permit<'a>(&'a Permits);
 
-impl Seats {
-    fn take(&self, until: Instant) -> Option<Seat<'_>> {
+impl Permits {
+    fn take(&self, until: Instant) -> Option<Permit<'_>> {
         let free = self.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let wait = until.saturating_duration_since(Instant::now());
         let waited = self.freed.wait_timeout_while(free, wait, |free| *free == 0);
         let (mut free, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
         *free = free.checked_sub(1)?;
-        Some(Seat(self))
+        Some(Permit(self))
     }
 }
 
-impl Drop for Seat<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         *self.0.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += 1;
         self.0.freed.notify_one();

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 const JSON: &str = "application/json";
 
-/// A request whose head was understood: the parser refuses all others. The body follows the head in the same buffer.
+/// A request with a valid head; the parser rejects all others. The body follows the head in the same buffer.
 #[derive(Debug, Default)]
 pub(crate) struct Request {
     /// Head, then body (decoded, if it was chunked).
@@ -21,7 +21,7 @@ pub(crate) struct Request {
     pub(crate) head_len: usize,
     /// HTTP/1.0: the reply says so when the connection stays open.
     pub(crate) is_http_10: bool,
-    /// The connection is closed behind the reply.
+    /// The connection is closed after the reply.
     pub(crate) close: bool,
 }
 
@@ -51,7 +51,7 @@ impl Request {
     }
 }
 
-/// What we answer.
+/// A reply of ours.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Reply {
     pub(crate) code: u16,
@@ -61,9 +61,9 @@ pub(crate) struct Reply {
     pub(crate) content_type: &'static str,
     /// Headers beside those that every reply has. Names and values are ours, never a caller's text.
     pub(crate) headers: Vec<(&'static str, String)>,
-    /// Name of the Job that it is about, for the log.
+    /// Name of the Job, for the log.
     pub(crate) job: Option<String>,
-    /// What an operator should read in the log, and a caller should not see.
+    /// For the log only: details for the operator that a caller must not see.
     pub(crate) note: Option<String>,
 }
 
@@ -83,7 +83,7 @@ impl Reply {
     }
 }
 
-/// Percent-decodes once. None: an escape that is none.
+/// Percent-decodes once. Returns None for an invalid escape.
 pub(crate) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -99,7 +99,7 @@ pub(crate) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// The pairs of a query as HTML forms write it: `+` is a space; an escape that is none stays as it is, bytes that are no UTF-8 become U+FFFD.
+/// The pairs of a query as HTML forms write it: `+` is a space, invalid escapes stay as they are, bytes that are not UTF-8 become U+FFFD.
 pub(crate) fn query_pairs(query: &str) -> impl Iterator<Item = (String, String)> {
     let decoded = |text: &str| {
         let text = text.replace('+', " ");

@@ -1,4 +1,4 @@
-//! OWNS ureq and rustls: one client per thread for the calls that we make to the API server, with their outcomes as values.
+//! OWNS ureq and rustls: one client per thread for calls to the API server, with their outcomes as values.
 //! Knows neither jq nor our routes.
 
 mod answer;
@@ -6,7 +6,7 @@ mod credentials;
 mod resolver;
 mod tls;
 
-pub(crate) use answer::{Job, Outcome, Refusal, Why};
+pub(crate) use answer::{Job, Outcome, Refusal, RefusalKind};
 
 use crate::metrics::METRICS;
 use credentials::{Credentials, Current};
@@ -22,13 +22,13 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::transport::{Connector, TcpConnector};
 use ureq::{Body, Error, Timeout};
 
-/// Connecting is one round trip and a TLS handshake; who has not answered by then is not there.
+/// Connecting takes one round trip and a TLS handshake.
 const CONNECT: Duration = Duration::from_secs(2);
 /// A probe of the kubelet waits a second by default.
 const READY: Duration = Duration::from_secs(1);
 /// Shorter than the 90 s after which the API server closes an idle connection.
 const MAX_IDLE: Duration = Duration::from_secs(15);
-/// Bytes of an answer: a Job has at most what etcd takes, 1.5 MiB, and grows a little as JSON.
+/// Bytes of a response: etcd limits a Job to 1.5 MiB, and it grows a little as JSON.
 const MAX_ANSWER: u64 = 4 << 20;
 /// Buffers of a connection, which each thread has. The input's holds the head of an answer: the API server bounds its warnings to 4 Ki
 /// characters, and the rest is below 1 KiB. A body passes through either in pieces.
@@ -36,7 +36,7 @@ const INPUT_BUFFER: usize = 8 << 10;
 const OUTPUT_BUFFER: usize = 4 << 10;
 const USER_AGENT: &str = concat!("k8s-job-dispatcher/", env!("CARGO_PKG_VERSION"));
 
-/// How the API server is reached; shared by all threads.
+/// Address and credentials of the API server; shared by all threads.
 #[derive(Debug)]
 pub(crate) struct ApiServer {
     /// Scheme, authority and path prefix, without a trailing slash.
@@ -52,7 +52,7 @@ pub(crate) enum Create {
     DryRun,
 }
 
-/// What is asked of the API server.
+/// A kind of call.
 #[derive(Clone, Copy, Debug)]
 enum Verb {
     Create,
@@ -87,7 +87,7 @@ impl ApiServer {
 
 /// The URL with its scheme in lower case, without a trailing slash.
 ///
-/// Errors: why this cannot be the URL of an API server.
+/// Errors: why this is not the URL of an API server.
 pub(crate) fn check_url(url: &str) -> Result<String, String> {
     let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
     let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
@@ -127,7 +127,7 @@ impl Client {
         Client { agent: agent(&server, &current), generation: current.generation, waited: Duration::ZERO, server }
     }
 
-    /// How long calls took since this was asked last.
+    /// How long calls have taken since the last call of this method.
     pub(crate) fn take_waited(&mut self) -> Duration {
         std::mem::take(&mut self.waited)
     }
@@ -160,7 +160,7 @@ impl Client {
         }
     }
 
-    /// Whether the API server is ready for us. 403 counts: it is there, and only keeps its health to itself.
+    /// Whether the API server is ready for us. 403 counts: it answers, and only hides its health.
     pub(crate) fn is_ready(&mut self) -> bool {
         let until = Instant::now() + READY;
         let answer = self.call(Verb::Ready, "/readyz", None, until);
@@ -174,7 +174,7 @@ impl Client {
         is_ready
     }
 
-    /// One call; after a 401 the token is read again and the call made once more, after a broken handshake the CA bundle.
+    /// Makes one call. After a 401, reads the token again and retries once; after a failed handshake, reads the CA bundle again.
     fn call(&mut self, verb: Verb, path: &str, body: Option<&[u8]>, until: Instant) -> Result<Answer, Outcome> {
         let current = self.server.credentials.current();
         let first = self.call_once(&current, verb, path, body, until);
@@ -183,7 +183,7 @@ impl Client {
                 let current = self.server.credentials.read_again();
                 self.call_once(&current, verb, path, body, until)
             }
-            Err(Outcome::Cut(_)) if self.server.is_https => {
+            Err(Outcome::Disconnected(_)) if self.server.is_https => {
                 self.server.credentials.read_again(); // for the caller's next try
                 first
             }
@@ -230,7 +230,7 @@ impl Client {
         }
         let uri: Uri = format!("{}{path}", self.server.base)
             .parse()
-            .map_err(|error| Outcome::Unreadable(format!("cannot make a URL: {error}")))?;
+            .map_err(|error| Outcome::InvalidResponse(format!("cannot make a URL: {error}")))?;
         let mut request = Request::new(body.unwrap_or_default());
         *request.method_mut() = method.clone();
         *request.uri_mut() = uri;
@@ -303,12 +303,12 @@ impl Answer {
 fn outcome_of(error: Error) -> Outcome {
     let text = error.to_string();
     match error {
-        Error::Timeout(Timeout::Resolve | Timeout::Connect) => Outcome::Cut(text),
+        Error::Timeout(Timeout::Resolve | Timeout::Connect) => Outcome::Disconnected(text),
         Error::Timeout(_) => Outcome::TimedOut(text),
         Error::Protocol(_) | Error::Http(_) | Error::LargeResponseHeader(..) | Error::BodyExceedsLimit(_) => {
-            Outcome::Unreadable(text)
+            Outcome::InvalidResponse(text)
         }
-        _ => Outcome::Cut(text),
+        _ => Outcome::Disconnected(text),
     }
 }
 
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scheme_is_one_in_any_case() {
+    fn a_scheme_is_case_insensitive() {
         assert_eq!(check_url("HTTPS://Host:1/x").unwrap(), "https://Host:1/x");
     }
 

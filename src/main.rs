@@ -21,9 +21,9 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What could not be done.
+/// Exit code: something failed.
 const FAILED: u8 = 1;
-/// A bad option or variable.
+/// Exit code: a bad option or variable.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -50,14 +50,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// To standard output; that nobody reads it is no failure.
+/// Prints to standard output; a closed pipe is not an error.
 fn print(text: &str) -> ExitCode {
     use std::io::Write;
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
 
-/// To standard error, each problem on lines of its own. Errors of filters begin with their file, so that editors can jump there.
+/// Prints each problem to standard error. Filter errors begin with their file, so that editors can jump there.
 fn fail(code: u8, problems: &[String]) -> ExitCode {
     for problem in problems {
         match problem.strip_suffix('\n') {

@@ -1,20 +1,20 @@
-//! From a filter's output to the manifest that is sent: checked, named, and marked as ours. Pure.
+//! From a filter's output to the manifest that is sent: validated, named, and labelled as ours. Pure.
 
 use crate::status::{Reason, Status};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// Jobs with this label are ours; nobody else's are shown or taken for the result of a dispatch.
+/// Jobs with this label are ours; only they are shown or taken for the result of a dispatch.
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub(crate) const MANAGER: &str = "k8s-job-dispatcher";
-/// SHA-256, hex, of the request: the same request finds its Job again.
+/// SHA-256 of the request, in hex: a repeated request finds its Job.
 pub(crate) const FINGERPRINT: &str = "k8s-job-dispatcher/fingerprint";
-/// Random, one per dispatch: tells whether it was our own earlier attempt that made a Job.
+/// Random, one per dispatch: tells whether our own earlier attempt created a Job.
 pub(crate) const NONCE: &str = "k8s-job-dispatcher/nonce";
 
 /// A DNS-1123 label. Job names may be longer by the API's rules, but the pods' labels and host names may not.
 const MAX_NAME: usize = 63;
-/// Random characters behind a generated name: 36^10 names, so that of a million Jobs in a namespace one in seven thousand draws twice.
+/// Random characters behind a generated name: 36^10 names, so that with a million Jobs in a namespace one in seven thousand chooses twice.
 const SUFFIX: usize = 10;
 const SUFFIX_DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 /// With the suffix 62, within [`MAX_NAME`].
@@ -32,7 +32,7 @@ pub(crate) enum Name {
 
 impl Name {
     /// The final name. `random` is used for generated ones.
-    pub(crate) fn draw(&self, random: u64) -> String {
+    pub(crate) fn choose_name(&self, random: u64) -> String {
         match self {
             Name::Given(name) => name.clone(),
             Name::Generated(prefix) => {
@@ -162,7 +162,7 @@ fn name(metadata: &mut Map<String, Value>) -> Result<Name, Status> {
 
 impl Manifest {
     /// The manifest as JSON, with its final name.
-    pub(crate) fn seal(&mut self, name: &str, nonce: Option<&str>) -> Vec<u8> {
+    pub(crate) fn to_json_with_name(&mut self, name: &str, nonce: Option<&str>) -> Vec<u8> {
         if let Some(Value::Object(metadata)) = self.object.get_mut("metadata") {
             metadata.shift_insert(0, "name".to_owned(), name.into());
             if let (Some(nonce), Some(Value::Object(annotations))) = (nonce, metadata.get_mut("annotations")) {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_is_filled_in_and_what_is_ours_is_ours() {
+    fn missing_fields_are_filled_in_and_our_marks_are_set() {
         let mut manifest = checked(json!({
             "metadata": {"generateName": "x-", "name": "a", "labels": {MANAGED_BY: "me", "b": "c"}, "annotations": {NONCE: "mine"}},
             "spec": {"x": 1},
@@ -196,19 +196,19 @@ mod tests {
         .unwrap();
         assert_eq!(manifest.name, Name::Given("a".into()));
         let want = r#"{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"a","labels":{"app.kubernetes.io/managed-by":"k8s-job-dispatcher","b":"c"},"annotations":{"k8s-job-dispatcher/fingerprint":"f"}},"spec":{"x":1}}"#;
-        assert_eq!(String::from_utf8(manifest.seal("a", None)).unwrap(), want);
-        let sent: Value = serde_json::from_slice(&manifest.seal("a", Some("n"))).unwrap();
+        assert_eq!(String::from_utf8(manifest.to_json_with_name("a", None)).unwrap(), want);
+        let sent: Value = serde_json::from_slice(&manifest.to_json_with_name("a", Some("n"))).unwrap();
         assert_eq!(sent["metadata"]["annotations"], json!({FINGERPRINT: "f", NONCE: "n"}));
     }
 
     #[test]
-    fn names_are_made_before_they_are_sent() {
+    fn names_are_final_before_the_first_post() {
         let name = |metadata: Value| checked(json!({"metadata": metadata, "spec": {}})).map(|manifest| manifest.name);
         assert_eq!(name(Value::Null).unwrap(), Name::Generated("job-".into()));
         assert_eq!(name(json!({"name": "", "generateName": null})).unwrap(), Name::Generated("job-".into()));
         let long = "x".repeat(80);
         assert_eq!(name(json!({"generateName": long})).unwrap(), Name::Generated("x".repeat(52)));
-        assert_eq!(Name::Generated("x-".into()).draw(35 + 36), "x-z100000000");
+        assert_eq!(Name::Generated("x-".into()).choose_name(35 + 36), "x-z100000000");
         for bad in ["A", "a.b", "-a", "a-", "ä", &"a".repeat(64)] {
             let status = name(json!({"name": bad})).unwrap_err();
             assert_eq!((status.code(), status.causes[0].field.as_deref()), (422, Some("metadata.name")), "{bad}");
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operators_mistakes_are_named() {
+    fn bad_filter_outputs_are_named() {
         for (output, says) in [
             (json!([1]), "it is no object"),
             (json!({}), "it has no object `spec`"),

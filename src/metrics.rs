@@ -1,4 +1,4 @@
-//! OWNS prometheus_client: what is counted and timed, for `GET /metrics`. Like the log, one for the process, and told from anywhere.
+//! OWNS prometheus_client: the counters and histograms behind `GET /metrics`. One global instance, like the log.
 //!
 //! Every label has few values: they come from enums and tables of ours, never from a request.
 
@@ -20,7 +20,7 @@ const REQUEST_SECONDS: [f64; 14] =
 /// Seconds. An ordinary run takes a tenth of a millisecond; it ends after 2 s unless that was changed.
 const FILTER_SECONDS: [f64; 12] = [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 2.0];
 
-/// Codes of dispatches that alerts ask for.
+/// Codes of dispatches that alerts use.
 const ALERTED: [u16; 5] = [429, 500, 502, 503, 504];
 
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
@@ -62,7 +62,7 @@ struct BuildLabels {
     version: &'static str,
 }
 
-/// An HTTP code; 0 stands for no answer at all.
+/// An HTTP code; 0 means no response.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Code(u16);
 
@@ -76,12 +76,12 @@ impl EncodeLabelValue for Code {
     }
 }
 
-/// What is true at this moment, looked up when somebody asks.
+/// Values at this moment, read when the metrics are scraped.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Now {
+pub(crate) struct Gauges {
     pub(crate) connections_waiting: usize,
     pub(crate) connections_working: usize,
-    pub(crate) dispatches_in_hand: usize,
+    pub(crate) dispatches_in_flight: usize,
     pub(crate) dispatches_queued: usize,
     pub(crate) unfinished_bytes: usize,
 }
@@ -96,8 +96,8 @@ pub(crate) struct Metrics {
     calls: Family<CallLabels, Counter>,
     call_seconds: Family<VerbLabel, Histogram, fn() -> Histogram>,
     connections: Family<StateLabel, Gauge>,
-    gave_way: Counter,
-    refused: Counter,
+    evicted: Counter,
+    rejected: Counter,
     dispatches: Family<StateLabel, Gauge>,
     unfinished_bytes: Gauge,
 }
@@ -114,13 +114,13 @@ impl Metrics {
             calls: Family::default(),
             call_seconds: Family::new_with_constructor(request_seconds),
             connections: Family::default(),
-            gave_way: Counter::default(),
-            refused: Counter::default(),
+            evicted: Counter::default(),
+            rejected: Counter::default(),
             dispatches: Family::default(),
             unfinished_bytes: Gauge::default(),
         };
         metrics.register();
-        // there from the start, for a rate does not see the first event of a series that begins with it
+        // created at start: `rate` does not see the first event of a new series
         for code in ALERTED {
             drop(metrics.requests.get_or_create(&RequestLabels { route: "/job", code: Code(code) }));
         }
@@ -132,52 +132,56 @@ impl Metrics {
         build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         let registry = &mut self.registry;
         registry.register("build_info", "The version that runs; the value is 1", build);
-        registry.register("requests", "Requests that were answered", self.requests.clone());
+        registry.register("requests", "Requests answered, by route and code", self.requests.clone());
         registry.register_with_unit(
             "request_duration",
-            "Time from the whole request to its answer",
+            "Time from receiving the whole request to its reply",
             Unit::Seconds,
             self.request_seconds.clone(),
         );
-        registry.register("filter_runs", "Runs of the filter, by how they ended", self.filter_runs.clone());
+        registry.register("filter_runs", "Filter runs, by outcome", self.filter_runs.clone());
         registry.register_with_unit(
             "filter_run_duration",
-            "Time that runs of the filter took",
+            "Duration of filter runs",
             Unit::Seconds,
             self.filter_seconds.clone(),
         );
-        registry.register("api_requests", "Requests to the API server; code none: no answer came", self.calls.clone());
+        registry.register(
+            "api_requests",
+            "Requests to the API server; code \"none\" means no response",
+            self.calls.clone(),
+        );
         registry.register_with_unit(
             "api_request_duration",
-            "Time from a request to the API server to its answer",
+            "Duration of requests to the API server",
             Unit::Seconds,
             self.call_seconds.clone(),
         );
-        registry.register("connections", "Open connections of clients", self.connections.clone());
+        registry.register("connections", "Open client connections", self.connections.clone());
         registry.register(
-            "connections_given_way",
-            "Waiting connections that were closed to make room for new ones",
-            self.gave_way.clone(),
+            "connections_evicted",
+            "Waiting connections closed in favour of new ones",
+            self.evicted.clone(),
         );
         registry.register(
-            "connections_refused",
-            "New connections that were turned away, because all others were worked on",
-            self.refused.clone(),
+            "connections_rejected",
+            "New connections rejected because all others were being served",
+            self.rejected.clone(),
         );
         registry.register(
             "dispatches",
-            "Requests that may call the API server: in hand, or waiting for their turn",
+            "Requests that may call the API server: in flight, or queued",
             self.dispatches.clone(),
         );
         registry.register_with_unit(
             "unfinished",
-            "Bytes of requests that have no answer yet",
+            "Bytes reserved for requests that are not answered yet",
             Unit::Bytes,
             self.unfinished_bytes.clone(),
         );
     }
 
-    /// A reply went out. `took`: none for a request that was refused before it was served.
+    /// Counts a reply. `took`: None for a request that was rejected before it was served.
     pub(crate) fn request(&self, route: &'static str, code: u16, took: Option<Duration>) {
         self.requests.get_or_create(&RequestLabels { route, code: Code(code) }).inc();
         if let Some(took) = took {
@@ -185,7 +189,7 @@ impl Metrics {
         }
     }
 
-    /// `took`: none for a run that did not begin.
+    /// Counts a run. `took`: None for a run that did not start.
     pub(crate) fn filter_run(&self, outcome: &'static str, took: Option<Duration>) {
         self.filter_runs.get_or_create(&OutcomeLabel { outcome }).inc();
         if let Some(took) = took {
@@ -193,31 +197,31 @@ impl Metrics {
         }
     }
 
-    /// A call to the API server. `code`: none where no answer came.
+    /// Counts a call to the API server. `code`: None if there was no response.
     pub(crate) fn call(&self, verb: &'static str, code: Option<u16>, took: Duration) {
         self.calls.get_or_create(&CallLabels { verb, code: Code(code.unwrap_or(0)) }).inc();
         self.call_seconds.get_or_create(&VerbLabel { verb }).observe(took.as_secs_f64());
     }
 
-    pub(crate) fn connection_gave_way(&self) {
-        self.gave_way.inc();
+    pub(crate) fn connection_evicted(&self) {
+        self.evicted.inc();
     }
 
-    pub(crate) fn connection_refused(&self) {
-        self.refused.inc();
+    pub(crate) fn connection_rejected(&self) {
+        self.rejected.inc();
     }
 
-    /// All of it as text, and the text's media type: OpenMetrics for who asks for that, else Prometheus' format.
-    pub(crate) fn print(&self, now: Now, accept: &[u8]) -> (&'static str, String) {
+    /// All metrics as text, and the media type: OpenMetrics if `accept` asks for it, else Prometheus' text format.
+    pub(crate) fn print(&self, gauges: Gauges, accept: &[u8]) -> (&'static str, String) {
         for (family, state, value) in [
-            (&self.connections, "waiting", now.connections_waiting),
-            (&self.connections, "working", now.connections_working),
-            (&self.dispatches, "in_hand", now.dispatches_in_hand),
-            (&self.dispatches, "queued", now.dispatches_queued),
+            (&self.connections, "waiting", gauges.connections_waiting),
+            (&self.connections, "working", gauges.connections_working),
+            (&self.dispatches, "in_flight", gauges.dispatches_in_flight),
+            (&self.dispatches, "queued", gauges.dispatches_queued),
         ] {
             family.get_or_create(&StateLabel { state }).set(value as i64);
         }
-        self.unfinished_bytes.set(now.unfinished_bytes as i64);
+        self.unfinished_bytes.set(gauges.unfinished_bytes as i64);
         let wants_open_metrics = String::from_utf8_lossy(accept).split(',').any(|range| {
             let mut parts = range.split(';').map(str::trim);
             let is_it = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("application/openmetrics-text"));
@@ -245,9 +249,9 @@ mod tests {
         metrics.call("create", None, Duration::from_secs(2));
         metrics.call("create", Some(999), Duration::from_secs(2));
         metrics.filter_run("output", Some(Duration::from_micros(60)));
-        metrics.connection_gave_way();
-        let now = Now { connections_waiting: 3, ..Now::default() };
-        let (media_type, text) = metrics.print(now, b"*/*");
+        metrics.connection_evicted();
+        let gauges = Gauges { connections_waiting: 3, ..Gauges::default() };
+        let (media_type, text) = metrics.print(gauges, b"*/*");
         assert!(media_type.starts_with("text/plain; version=0.0.4"));
         for line in [
             "# TYPE k8s_job_dispatcher_requests_total counter",
@@ -260,14 +264,14 @@ mod tests {
             "k8s_job_dispatcher_api_requests_total{verb=\"create\",code=\"other\"} 1",
             "k8s_job_dispatcher_filter_runs_total{outcome=\"output\"} 1",
             "k8s_job_dispatcher_connections{state=\"waiting\"} 3",
-            "k8s_job_dispatcher_connections_given_way_total 1",
+            "k8s_job_dispatcher_connections_evicted_total 1",
             "k8s_job_dispatcher_unfinished_bytes 0",
         ] {
             assert!(text.lines().any(|printed| printed == line), "no {line} in\n{text}");
         }
-        let (media_type, text) = metrics.print(now, b"application/openmetrics-text;version=1.0.0,text/plain;q=0.5");
+        let (media_type, text) = metrics.print(gauges, b"application/openmetrics-text;version=1.0.0,text/plain;q=0.5");
         assert_eq!(media_type, OPEN_METRICS);
-        assert_ne!(metrics.print(now, b"application/openmetrics-text;q=0,text/plain").0, OPEN_METRICS);
+        assert_ne!(metrics.print(gauges, b"application/openmetrics-text;q=0,text/plain").0, OPEN_METRICS);
         assert!(text.contains("# TYPE k8s_job_dispatcher_requests counter\n") && text.ends_with("# EOF\n"), "{text}");
     }
 }

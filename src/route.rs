@@ -1,4 +1,4 @@
-//! What a method and a path mean. Pure.
+//! Maps method and path to a route. Pure.
 
 use crate::http::{Request, is_json, percent_decoded};
 use crate::status::{Reason, Status};
@@ -7,7 +7,7 @@ use crate::status::{Reason, Status};
 pub(crate) enum Route {
     /// Run the filter, with this as `$PATH`.
     Dispatch(String),
-    /// Tell the status of this Job, whose name may be any text yet.
+    /// Get the status of this Job; the name is not validated yet.
     Job(String),
     Live,
     Ready,
@@ -17,7 +17,7 @@ pub(crate) enum Route {
     Page(Page),
 }
 
-/// Of the page for people.
+/// A part of the page for people.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Page {
     /// A redirection, relative to the request's path, so that a path prefix of an Ingress survives.
@@ -40,7 +40,7 @@ impl Route {
             Route::Page(_) => "/docs",
         }
     }
-    /// Whether machines ask for it all the time, so that it is not worth a line of the log.
+    /// Whether it is polled by machines, so that it is logged at debug only.
     pub(crate) fn is_probe(&self) -> bool {
         matches!(self, Route::Live | Route::Ready | Route::Metrics)
     }
@@ -79,7 +79,7 @@ pub(crate) fn route(request: &Request) -> Result<Route, Status> {
     }
 }
 
-/// What a route asks of the headers of its request.
+/// Checks the headers that a route requires.
 ///
 /// Errors: 415.
 pub(crate) fn check_headers(route: &Route, request: &Request) -> Result<(), Status> {
@@ -99,13 +99,13 @@ pub(crate) fn check_headers(route: &Route, request: &Request) -> Result<(), Stat
 pub(crate) fn no_such_path() -> Status {
     Status::new(
         Reason::NotFound,
-        "no such path; there are POST /job, POST /job/{path}, GET /job/{id}, GET /health/live, GET /health/ready, GET /metrics, \
+        "no such path; see POST /job, POST /job/{path}, GET /job/{id}, GET /health/live, GET /health/ready, GET /metrics, \
         GET /openapi.json",
     )
 }
 
 fn not_allowed(allow: &'static str) -> Status {
-    let message = format!("this path knows {allow}");
+    let message = format!("this path supports {allow}");
     Status { allow: Some(allow), ..Status::new(Reason::MethodNotAllowed, message) }
 }
 

@@ -1,17 +1,17 @@
-//! The HTTP server: accepts, lets the crew serve, and stops in good order.
+//! The HTTP server: accepts connections, lets the workers serve them, and shuts down in order.
 //!
 //! ```text
-//! accept -> lobby (waits for its client, holds no thread) -> crew: parse, route, serve -> reply -> lobby
+//! accept -> connections (waits for its client, holds no thread) -> worker: parse, route, serve -> reply -> connections
 //! ```
 
+mod admission;
 mod chunked;
 mod connection;
-mod crew;
-mod lobby;
+mod connections;
 mod parse;
 mod reply;
 mod serve;
-mod tasks;
+mod workers;
 
 use serve::request_id;
 
@@ -19,8 +19,8 @@ use crate::config::{Config, Listen};
 use crate::dispatch::random;
 use crate::metrics::METRICS;
 use crate::status::{Reason, Status};
-use crew::Crew;
-use lobby::Lobby;
+use admission::MAX_IN_FLIGHT;
+use connections::Connections;
 use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -33,31 +33,31 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
-use tasks::MAX_IN_HAND;
+use workers::Workers;
 
 /// Connections that the kernel holds while we are busy; it takes the smaller of this and its own limit.
 const BACKLOG: i32 = 4096;
-/// Descriptors for what is no connection of a client: calls, files, sockets of our own.
-const OTHER_DESCRIPTORS: u64 = MAX_IN_HAND as u64 + 64;
-/// How long requests in hand may take after SIGTERM: less than the 30 s that a pod has by default.
+/// File descriptors that are not client connections: API connections, files, sockets of our own.
+const OTHER_DESCRIPTORS: u64 = MAX_IN_FLIGHT as u64 + 64;
+/// How long requests in flight may take after SIGTERM: less than a pod's default grace period of 30 s.
 const DRAIN: Duration = Duration::from_secs(25);
-/// How long, of that, requests that are not whole yet have to become so.
+/// How long, within that time, partly received requests have to arrive completely.
 const UNFINISHED: Duration = Duration::from_secs(5);
-const SWEEP: Duration = Duration::from_millis(500);
-const DRAIN_SWEEP: Duration = Duration::from_millis(10);
-/// After an accept that failed for want of something.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
+const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
+/// Pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Accepted in a row before a signal is looked for.
+/// Connections accepted in a row before signals are checked.
 const MAX_ACCEPTS: u32 = 64;
 
 /// Serves until SIGTERM or SIGINT. A second signal ends the process at once.
 ///
-/// Errors: what could not be done, named.
+/// Errors: what failed and why, as one line.
 pub(crate) fn run(mut config: Config) -> Result<(), String> {
     let mut signals = signals().map_err(|error| format!("cannot handle signals: {error}"))?;
     let listener = listen(config.listen, config.port)?;
     let address = listener.local_addr().map_err(|error| format!("cannot tell the address: {error}"))?;
-    info!("listening on {address}"); // the first line: whoever asked for port 0 reads the port from it
+    info!("listening on {address}"); // the first line: a caller that asked for port 0 reads the port from it
     for warning in std::mem::take(&mut config.warnings) {
         warn!("{warning}");
     }
@@ -67,30 +67,30 @@ pub(crate) fn run(mut config: Config) -> Result<(), String> {
     }
     let connections = max_connections(config.max_connections);
     let shutdown_delay = config.shutdown_delay;
-    let lobby = Lobby::new(connections).map_err(|error| format!("cannot make an epoll set: {error}"))?;
-    let crew = Crew::new(Server::new(config), lobby);
-    crew.start().map_err(|error| format!("cannot start threads: {error}"))?;
-    let sweeper = crew.clone();
-    let sweep = move || {
+    let connections = Connections::new(connections).map_err(|error| format!("cannot make an epoll set: {error}"))?;
+    let workers = Workers::new(Server::new(config), connections);
+    workers.start().map_err(|error| format!("cannot start threads: {error}"))?;
+    let expirer = workers.clone();
+    let expire = move || {
         loop {
-            thread::sleep(SWEEP);
-            sweeper.sweep()
+            thread::sleep(EXPIRY_INTERVAL);
+            expirer.expire_overdue()
         }
     };
     thread::Builder::new()
-        .name("sweeper".into())
-        .spawn(sweep)
+        .name("expirer".into())
+        .spawn(expire)
         .map_err(|error| format!("cannot start threads: {error}"))?;
 
-    accept_until(&listener, &crew, &mut signals, None);
-    crew.server.is_stopping.store(true, Relaxed);
+    accept_until(&listener, &workers, &mut signals, None);
+    workers.server.is_stopping.store(true, Relaxed);
     info!("stopping; still accepting for {shutdown_delay:?}");
-    accept_until(&listener, &crew, &mut signals, Some(Instant::now() + shutdown_delay));
-    drain(listener, &crew);
+    accept_until(&listener, &workers, &mut signals, Some(Instant::now() + shutdown_delay));
+    drain(listener, &workers);
     Ok(())
 }
 
-/// A socket on which a byte comes for each signal.
+/// A socket that receives one byte for each signal.
 fn signals() -> std::io::Result<UnixStream> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let (read, write) = UnixStream::pair()?;
@@ -123,14 +123,14 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
         socket.set_only_v6(false)?; // one listener for IPv6 and IPv4
     }
     socket.set_reuse_address(true)?; // a restart need not wait for old connections to be forgotten
-    socket.set_tcp_nodelay(true)?; // connections inherit it: a reply is one write, not to be held back
+    socket.set_tcp_nodelay(true)?; // connections inherit it: a reply is one write, not to be reserved_bytes back
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 
-/// Raises the descriptor limit as far as it goes, and fits the connections below it.
+/// Raises the limit of file descriptors to the hard limit, and returns how many connections fit below it.
 fn max_connections(wanted: usize) -> usize {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
@@ -143,7 +143,7 @@ fn max_connections(wanted: usize) -> usize {
 }
 
 /// Accepts until a signal comes, or, when `end` is given, until then.
-fn accept_until(listener: &TcpListener, crew: &Crew, signals: &mut UnixStream, end: Option<Instant>) {
+fn accept_until(listener: &TcpListener, workers: &Workers, signals: &mut UnixStream, end: Option<Instant>) {
     loop {
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
@@ -158,19 +158,19 @@ fn accept_until(listener: &TcpListener, crew: &Crew, signals: &mut UnixStream, e
             return;
         }
         for _ in 0..MAX_ACCEPTS {
-            if !accept(listener, crew) {
+            if !accept(listener, workers) {
                 break;
             }
         }
     }
 }
 
-/// False: nobody waits at the door.
-fn accept(listener: &TcpListener, crew: &Crew) -> bool {
+/// Returns false if there is no pending connection.
+fn accept(listener: &TcpListener, workers: &Workers) -> bool {
     match listener.accept() {
         Ok((stream, _)) => {
-            if let Err(stream) = crew.lobby.enter(stream, random()) {
-                turn_away(&stream)
+            if let Err(stream) = workers.connections.insert(stream, random()) {
+                reject(&stream)
             }
             true
         }
@@ -178,9 +178,9 @@ fn accept(listener: &TcpListener, crew: &Crew) -> bool {
             ErrorKind::WouldBlock => false,
             ErrorKind::Interrupted | ErrorKind::ConnectionAborted => true,
             _ => {
-                // most likely no descriptor is left; the newcomer waits in the kernel while somebody gives way
-                match crew.lobby.give_way(random()) {
-                    Some(slot) => crew.lobby.free(slot),
+                // most likely no descriptor is left: the new connection waits in the kernel while another is evicted
+                match workers.connections.evict_one(random()) {
+                    Some(slot) => workers.connections.free(slot),
                     None => {
                         error!("cannot accept: {error}");
                         thread::sleep(PAUSE)
@@ -192,33 +192,33 @@ fn accept(listener: &TcpListener, crew: &Crew) -> bool {
     }
 }
 
-/// All connections are being worked on. What can be said without waiting is said.
-fn turn_away(stream: &TcpStream) {
+/// Answers 503 without blocking: every connection is being served, so none can be evicted.
+fn reject(stream: &TcpStream) {
     let frame = reply::Frame { id: request_id(None), is_head: false, is_http_10: false, close: true };
     let status = Status::new(Reason::Overloaded, "too many connections");
-    METRICS.connection_refused();
-    info!("{} turned away {} {:?}", frame.id, status.code(), status.message);
+    METRICS.connection_rejected();
+    info!("{} rejected {} {:?}", frame.id, status.code(), status.message);
     let mut bytes = Vec::new();
     reply::print(&mut bytes, &status.into(), &frame);
     let _ = rustix::net::send(stream, &bytes, rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL);
     let _ = stream.shutdown(std::net::Shutdown::Write);
 }
 
-/// Takes in who is still at the door, then lets requests in hand finish; connections without one are closed.
-fn drain(listener: TcpListener, crew: &Crew) {
-    while accept(&listener, crew) {}
+/// Accepts what is pending, then lets requests in flight finish; connections without one are closed.
+fn drain(listener: TcpListener, workers: &Workers) {
+    while accept(&listener, workers) {}
     drop(listener);
-    crew.is_draining.store(true, Relaxed);
+    workers.is_draining.store(true, Relaxed);
     let begin = Instant::now();
-    while crew.lobby.len() > 0 && begin.elapsed() < DRAIN {
-        crew.sweep();
+    while workers.connections.len() > 0 && begin.elapsed() < DRAIN {
+        workers.expire_overdue();
         if begin.elapsed() > UNFINISHED {
-            crew.turn_unfinished_away();
+            workers.reject_unfinished();
         }
-        thread::sleep(DRAIN_SWEEP)
+        thread::sleep(DRAIN_INTERVAL)
     }
-    crew.turn_queued_away();
-    match crew.lobby.len() {
+    workers.reject_queued();
+    match workers.connections.len() {
         0 => info!("stopped"),
         left => warn!("stopped with {left} connections open"),
     }

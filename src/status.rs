@@ -1,9 +1,9 @@
-//! What went wrong, as callers are told: one table of reasons and codes, and the error body of `contract.md` 2.
+//! Errors as callers see them: one table of reasons and codes, and the JSON error body.
 
 use crate::http::Reply;
 use serde_json::{Value, json};
 
-/// Machine word for what went wrong; those that Kubernetes has are Kubernetes' own.
+/// Machine-readable reason of an error; Kubernetes' own words where it has them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Reason {
     BadRequest,
@@ -66,7 +66,7 @@ impl Reason {
     }
 }
 
-/// One field that is wrong.
+/// One invalid field.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Cause {
     /// Path of the field, as `spec.template.spec.containers[0].image`.
@@ -75,16 +75,16 @@ pub(crate) struct Cause {
     pub(crate) reason: Option<String>,
 }
 
-/// An error as the caller gets it. Named after Kubernetes' object of the same purpose.
+/// An error as the caller sees it. Named after Kubernetes' object with the same purpose.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Status {
     pub(crate) reason: Reason,
     pub(crate) message: String,
     pub(crate) causes: Vec<Cause>,
     pub(crate) details: Option<Value>,
-    /// Seconds after which the same request may fare better.
+    /// Seconds after which a retry may succeed.
     pub(crate) retry_after: Option<u32>,
-    /// The methods that the path knows, for 405.
+    /// The methods that the path supports, for 405.
     pub(crate) allow: Option<&'static str>,
     /// For the log only: it may quote a manifest, and a manifest may hold secrets.
     pub(crate) note: Option<String>,
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_and_details_appear_only_where_there_are_some() {
+    fn causes_and_details_are_optional() {
         let reply = Reply::from(Status::new(Reason::NotFound, "no such path"));
         let body = br#"{"error":{"code":404,"reason":"NotFound","message":"no such path"}}"#;
         assert_eq!(reply, Reply::json(404, body.to_vec()));
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_no_part_of_the_body() {
+    fn a_note_is_not_in_the_body() {
         let reply = Reply::from(Status::new(Reason::BadGateway, "m").with_note("secret").with_retry_after(3));
         assert_eq!(reply.note.as_deref(), Some("secret"));
         assert_eq!(reply.headers, [("Retry-After", "3".to_owned())]);

@@ -1,6 +1,6 @@
-# For the scripts beside this file: installs what a machine lacks. To be sourced.
+# Sourced by the scripts in this folder: installs missing packages.
 
-# install PACKAGE=PROGRAM...: each of Debian's packages whose program is not there
+# install PACKAGE=PROGRAM...: installs each Debian package whose program is missing
 install() {
   local missing=() pair
   for pair in "$@"; do
@@ -8,7 +8,7 @@ install() {
   done
   if [ ${#missing[@]} -gt 0 ]; then
     if [ "$(id -u)" != 0 ] || ! type -p apt-get >/dev/null; then
-      echo "these packages are missing, and only root on Debian can be helped: ${missing[*]}" >&2
+      echo "these packages are missing, and only root on Debian can install them here: ${missing[*]}" >&2
       exit 1
     fi
     apt-get update -q >&2
@@ -16,7 +16,7 @@ install() {
   fi
 }
 
-# where what is built or fetched once per machine is kept
+# the cache for what is built or fetched once per machine
 cache() { echo "${XDG_CACHE_HOME:-$HOME/.cache}/k8s-job-dispatcher"; }
 
 # static_build: compiles the static binary for this machine, and sets `binary` and `target`

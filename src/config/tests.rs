@@ -65,7 +65,7 @@ fn the_command_line_wins_and_empty_counts_as_unset() {
 }
 
 #[test]
-fn bad_values_are_named_all_at_once() {
+fn all_bad_values_are_reported_together() {
     let problems = usage(
         &[".", "--port=x", "--dry-run=maybe", "--server=ftp://x", "-n", "A", "--request-timeout=0s"],
         &[("LOG_LEVEL", "loud"), ("LISTEN_ADDRESS", "here"), ("MAX_BODY_BYTES", "26214401"), ("MAX_CONNECTIONS", "0")],
@@ -85,7 +85,7 @@ fn bad_values_are_named_all_at_once() {
 }
 
 #[test]
-fn usage_and_failures_are_told_together() {
+fn usage_errors_and_failures_are_reported_together() {
     let problems = loaded(&["nope", "--port=x", "--token-file=/missing"], &[]).unwrap_err();
     assert_eq!(problems.usage.len(), 1);
     let want = [
@@ -113,7 +113,7 @@ fn where_the_filter_comes_from() {
 }
 
 #[test]
-fn a_token_is_not_sent_in_the_clear_without_a_warning() {
+fn a_token_sent_without_encryption_gives_a_warning() {
     let token = std::env::temp_dir().join(format!("token-{}", std::process::id()));
     std::fs::write(&token, "t").unwrap();
     let argument = format!("--token-file={}", token.display());

@@ -61,8 +61,8 @@ fn outcome(folder: &Path) -> Result<Value, Value> {
     let json = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap();
     match route(&request).and_then(|route| plan(&config, &route, &request, until)) {
         Ok(Dispatch::Create { mut manifest, .. }) => {
-            let name = manifest.name.draw(0);
-            Ok(json(&manifest.seal(&name, None)))
+            let name = manifest.name.choose_name(0);
+            Ok(json(&manifest.to_json_with_name(&name, None)))
         }
         Ok(Dispatch::Lookup(name)) => panic!("{}: a POST became a lookup of {name}", folder.display()),
         Err(status) => Err(json(&Reply::from(status).body)),

@@ -1,7 +1,7 @@
-//! How jaq reaches into values: index, slice and iterate them, and build new ones along paths. Null takes any path, as in jq.
+//! Access to values for jaq: index, slice, iterate, and update along paths. Null accepts any path, as in jq.
 
-use super::meter::{charge_odd_step, tick};
-use super::value::{Error, List, Map, Value, chars, float, hop};
+use super::meter::{charge_container_index, step};
+use super::value::{Error, List, Map, Value, chars, float, null_behind};
 use jaq_core::box_iter::{BoxIter, box_once};
 use jaq_core::path::Opt;
 use jaq_core::val::Range as Slice;
@@ -48,11 +48,11 @@ impl jaq_core::ValT for Value {
     fn key_values(self) -> BoxIter<'static, Result<(Self, Self), Error>> {
         match self {
             Value::Array(list) => Box::new((0..list.len()).map(move |at| {
-                tick(0);
+                step(0);
                 Ok((at.into(), list[at].clone()))
             })),
             Value::Object(map) => Box::new((0..map.len()).filter_map(move |at| {
-                tick(0);
+                step(0);
                 map.at(at).map(|(key, value)| Ok((Value::String(key.clone()), value.clone())))
             })),
             other => box_once(Err(Error::typ(other, ITERABLE))),
@@ -64,19 +64,21 @@ impl jaq_core::ValT for Value {
     }
 
     fn index(self, index: &Self) -> ValR<Self> {
-        tick(0);
+        step(0);
         Ok(match (&self, index) {
-            (Value::Null(hops), Value::Null(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => hop(*hops),
+            (Value::Null(depth), Value::Null(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => {
+                null_behind(*depth)
+            }
             (Value::Object(map), Value::String(key)) => map.get(key).cloned().unwrap_or_default(),
             (Value::Array(list), Value::Number(_)) => {
                 index.place(list.len()).and_then(|at| list.get(at)).cloned().unwrap_or_default()
             }
             (Value::Array(_) | Value::String(_), Value::Object(slice)) => {
-                charge_odd_step();
+                charge_container_index();
                 return self.range(slice.get("start")..slice.get("end"));
             }
             (Value::Array(_), Value::Array(_)) => {
-                charge_odd_step();
+                charge_container_index();
                 return self.indices(index);
             }
             _ => return Err(Error::index(self, index.clone())),
@@ -85,7 +87,7 @@ impl jaq_core::ValT for Value {
 
     fn range(self, slice: Slice<&Self>) -> ValR<Self> {
         Ok(match &self {
-            Value::Null(hops) => hop(*hops),
+            Value::Null(depth) => null_behind(*depth),
             Value::Array(list) => List::of(list[bounds(&slice, list.len())?].iter()),
             Value::String(text) => substring(text, bounds(&slice, chars(text))?),
             _ => return Err(Error::typ(self, "array or string")),
@@ -93,7 +95,7 @@ impl jaq_core::ValT for Value {
     }
 
     fn map_values<'a, I: Iterator<Item = ValX<'a, Self>>>(self, opt: Opt, f: impl Fn(Self) -> I) -> ValX<'a, Self> {
-        tick(0);
+        step(0);
         match self {
             Value::Array(list) => {
                 let (_held, values) = Arc::unwrap_or_clone(list).into_parts();
@@ -119,7 +121,7 @@ impl jaq_core::ValT for Value {
         opt: Opt,
         f: impl Fn(Self) -> I,
     ) -> ValX<'a, Self> {
-        tick(0);
+        step(0);
         let null = matches!(self, Value::Null(_)).then(|| self.clone());
         match (self, index) {
             (value @ (Value::Array(_) | Value::Null(_)), Value::Object(slice)) => {
@@ -130,8 +132,8 @@ impl jaq_core::ValT for Value {
                 let map = Arc::make_mut(&mut object);
                 let before = map.take(key);
                 let was_there = before.is_some();
-                match f(before.unwrap_or_else(Value::absent)).next().transpose()? {
-                    Some(after) if was_there || !after.is_absent() => map.put(key.clone(), after),
+                match f(before.unwrap_or_else(Value::missing)).next().transpose()? {
+                    Some(after) if was_there || !after.is_missing() => map.put(key.clone(), after),
                     None if was_there => map.remove(key),
                     Some(_) | None => return Ok(null.unwrap_or(Value::Object(object))),
                 }
@@ -146,8 +148,8 @@ impl jaq_core::ValT for Value {
                 let list = Arc::make_mut(&mut array);
                 let before = list.take(at);
                 let was_there = before.is_some();
-                match f(before.unwrap_or_else(Value::absent)).next().transpose()? {
-                    Some(after) if was_there || !after.is_absent() => list.put(at, after),
+                match f(before.unwrap_or_else(Value::missing)).next().transpose()? {
+                    Some(after) if was_there || !after.is_missing() => list.put(at, after),
                     None if was_there => list.remove(at),
                     Some(_) | None => return Ok(null.unwrap_or(Value::Array(array))),
                 }
@@ -163,7 +165,7 @@ impl jaq_core::ValT for Value {
         opt: Opt,
         f: impl Fn(Self) -> I,
     ) -> ValX<'a, Self> {
-        tick(0);
+        step(0);
         let null = matches!(self, Value::Null(_)).then(|| self.clone());
         let list = match self {
             Value::Array(list) => list,
@@ -198,7 +200,7 @@ impl jaq_std::ValT for Value {
     fn into_seq<S: FromIterator<Self>>(self) -> Result<S, Self> {
         match self {
             Value::Array(list) => {
-                tick(list.len() >> 2);
+                step(list.len() >> 2);
                 let (_held, values) = Arc::unwrap_or_clone(list).into_parts();
                 Ok(values.into_iter().collect())
             }
@@ -219,7 +221,7 @@ impl jaq_std::ValT for Value {
     }
     fn as_bytes(&self) -> Option<&[u8]> {
         let Value::String(text) = self else { return None };
-        tick(text.len() >> 5);
+        step(text.len() >> 5);
         Some(text.as_bytes())
     }
     fn as_sub_str(&self, part: &[u8]) -> Self {

@@ -1,6 +1,6 @@
 //! `+ - * / %` on values, with jq's rules for each pair of types.
 
-use super::meter::{Stop, max_string, stop, tick};
+use super::meter::{Exceeded, exceed, max_string, step};
 use super::value::{Error, List, Value, float, number};
 use jaq_core::ValR;
 use jaq_core::ops::Math;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 fn math(op: Math, left: Value, right: Value) -> ValR<Value> {
-    tick(0);
+    step(0);
     Ok(match (op, left, right) {
         (Math::Add, Value::Null(_), other) | (Math::Add, other, Value::Null(_)) => other,
         (Math::Add, Value::Number(a), Value::Number(b)) => number(a + b),
@@ -30,7 +30,7 @@ fn math(op: Math, left: Value, right: Value) -> ValR<Value> {
             Value::Array(a)
         }
         (Math::Add, Value::Object(mut a), Value::Object(b)) => {
-            tick(b.len() >> 1);
+            step(b.len() >> 1);
             let map = Arc::make_mut(&mut a);
             b.iter().for_each(|(key, value)| map.put(key.clone(), value.clone()));
             Value::Object(a)
@@ -57,7 +57,7 @@ fn quotient(a: &Num, b: &Num) -> Value {
 fn repeated(text: &str, times: &Value) -> Value {
     match times.place(0) {
         None | Some(0) => Value::default(),
-        Some(times) if text.len().saturating_mul(times) > max_string() => stop(Stop::Memory),
+        Some(times) if text.len().saturating_mul(times) > max_string() => exceed(Exceeded::Memory),
         Some(times) => Value::string(text.repeat(times)),
     }
 }
@@ -66,7 +66,7 @@ fn repeated(text: &str, times: &Value) -> Value {
 fn merged(left: Value, right: Value) -> Value {
     match (left, right) {
         (Value::Object(left), Value::Object(right)) => {
-            tick(right.len());
+            step(right.len());
             let mut map = Arc::unwrap_or_clone(left);
             for (key, value) in right.iter() {
                 let before = map.take(key).unwrap_or_default();
@@ -79,7 +79,7 @@ fn merged(left: Value, right: Value) -> Value {
 }
 
 fn split(text: &str, separator: &str) -> Value {
-    tick(text.len() >> 6);
+    step(text.len() >> 6);
     if text.is_empty() {
         List::default().into()
     } else if separator.is_empty() {

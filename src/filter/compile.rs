@@ -1,4 +1,4 @@
-//! Compiles filter source: reads its modules, and tells every error with file, line, column, source line and a caret.
+//! Compiles filter source: reads its modules, and reports every error with file, line, column, source line and a caret.
 
 use super::meter::Data;
 use super::natives;
@@ -7,15 +7,15 @@ use jaq_core::Compiler;
 use jaq_core::load::{self, Arena, File, Import, Loader};
 use std::path::{Path, PathBuf};
 
-/// Bytes of one source: jaq reads nested text by recursion, and the stack below is made for this much.
+/// Bytes of one source: jaq parses recursively, and the stack below is sized for this.
 pub(super) const MAX_SOURCE: usize = 1 << 16;
 /// Sources of one program.
 const MAX_MODULES: usize = 64;
-/// Errors that are told: nobody reads more, and a source of nothing but parentheses has one for each.
+/// Errors that are reported: a source of nothing but parentheses has one for each.
 const MAX_ERRORS: usize = 100;
 /// Characters of the source line that an error shows.
 const MAX_EXCERPT: usize = 160;
-/// Stack for reading source. It is virtual: only what is used becomes real, and it is given back before the first request.
+/// Stack for compiling. Only touched pages become resident, and it is freed before the first request.
 const STACK: usize = 256 << 20;
 
 /// What a filter sees beside its input.
@@ -25,9 +25,9 @@ pub(super) const VARIABLES: [&str; 3] = ["$ENV", "$PATH", "$REQUEST"];
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source<'a> {
     pub(crate) code: &'a str,
-    /// How errors call it: a path, `<argument>` or `<default>`.
+    /// Its name in errors: a path, `<argument>` or `<default>`.
     pub(crate) name: &'a str,
-    /// The only folder that modules come from; without it there are none.
+    /// The only folder for modules; None forbids modules.
     pub(crate) folder: Option<&'a Path>,
 }
 
@@ -109,13 +109,13 @@ fn load_and_compile(
     load::import(&modules, |_| Err("data cannot be imported".into())).map_err(load_errors)?;
     let compiler = Compiler::default().with_funs(natives::all()).with_global_vars(VARIABLES);
     compiler.compile(modules).map_err(|errors| {
-        let mut told = Told::default();
+        let mut diagnostics = Diagnostics::default();
         for (file, errors) in &errors {
             for (name, what) in errors {
-                told.add(file, name, || format!("undefined {} {name}", what.as_str()))
+                diagnostics.add(file, name, || format!("undefined {} {name}", what.as_str()))
             }
         }
-        told.into_text()
+        diagnostics.into_text()
     })
 }
 
@@ -148,37 +148,37 @@ fn read_module(path: &Path) -> Result<String, String> {
 }
 
 fn load_errors(errors: load::Errors<&str, PathBuf>) -> String {
-    let mut told = Told::default();
+    let mut diagnostics = Diagnostics::default();
     for (file, error) in &errors {
         match error {
             load::Error::Io(errors) => {
                 for (path, why) in errors {
-                    told.add(file, path, || format!("cannot load {path}: {why}"))
+                    diagnostics.add(file, path, || format!("cannot load {path}: {why}"))
                 }
             }
             load::Error::Lex(errors) => {
                 for (wanted, rest) in errors {
-                    told.add(file, rest, || expected(wanted.as_str(), rest))
+                    diagnostics.add(file, rest, || expected(wanted.as_str(), rest))
                 }
             }
             load::Error::Parse(errors) => {
                 for (wanted, rest) in errors {
-                    told.add(file, rest, || expected(wanted.as_str(), rest))
+                    diagnostics.add(file, rest, || expected(wanted.as_str(), rest))
                 }
             }
         }
     }
-    told.into_text()
+    diagnostics.into_text()
 }
 
-/// The text of the errors so far.
+/// The errors so far, as text.
 #[derive(Default)]
-struct Told {
+struct Diagnostics {
     text: String,
     errors: usize,
 }
 
-impl Told {
+impl Diagnostics {
     fn add(&mut self, file: &File<&str, PathBuf>, part: &str, what: impl FnOnce() -> String) {
         self.errors += 1;
         if self.errors <= MAX_ERRORS {

@@ -1,6 +1,6 @@
-//! Values from JSON and to JSON. Reading is strict (serde_json: UTF-8, no NaN, no comments) and metered while it goes on.
+//! Parses and prints values as JSON. Parsing is strict (serde_json: UTF-8, no NaN, no comments) and metered.
 
-use super::meter::{Stop, max_string, stop, tick};
+use super::meter::{Exceeded, exceed, max_string, step};
 use super::order::sorted;
 use super::value::{List, Map, Text, Value, number};
 use jaq_json::Num;
@@ -13,7 +13,7 @@ const MAX_NESTING: u32 = 128;
 /// Floats without a fraction below this are written as integers: the API server refuses `300.0` for an integer.
 const MAX_INTEGRAL: f64 = 1e17;
 
-/// Why a value has no JSON text.
+/// Why a value cannot be written as JSON.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Unwritable {
     TooLong,
@@ -31,7 +31,7 @@ impl fmt::Display for Unwritable {
 
 #[derive(Clone, Copy)]
 struct Form {
-    /// Bytes after which writing is given up.
+    /// Maximum length in bytes.
     max: usize,
     /// NaN and infinities are an error, else null as in jq.
     strict: bool,
@@ -58,7 +58,7 @@ impl Value {
     pub(super) fn to_json(&self) -> Value {
         let mut out = Vec::new();
         if self.write(&mut out, Form { max: max_string(), strict: false, sorted: false }).is_err() {
-            stop(Stop::Memory)
+            exceed(Exceeded::Memory)
         }
         Value::string(String::from_utf8(out).unwrap_or_default())
     }
@@ -84,7 +84,7 @@ impl Value {
     }
 
     fn write(&self, out: &mut Vec<u8>, form: Form) -> Result<(), Unwritable> {
-        tick(0);
+        step(0);
         match self {
             Value::Null(_) => out.extend(b"null"),
             Value::Bool(false) => out.extend(b"false"),
@@ -135,7 +135,7 @@ fn print(out: &mut Vec<u8>, what: fmt::Arguments<'_>) {
 
 /// Writes a JSON string, but not much more than fits into `max` bytes.
 fn quote(text: &str, out: &mut Vec<u8>, max: usize) {
-    tick(text.len() >> 6);
+    step(text.len() >> 6);
     let room = max.saturating_sub(out.len()).saturating_add(4).min(text.len());
     serde_json::to_writer(out, &text[..text.floor_char_boundary(room)]).expect("writing to memory does not fail")
 }
@@ -169,7 +169,7 @@ impl Build {
 impl<'de> DeserializeSeed<'de> for Build {
     type Value = Value;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        tick(0);
+        step(0);
         deserializer.deserialize_any(self)
     }
 }

@@ -1,8 +1,8 @@
-//! What one filter run may use: steps, time, stack and memory, counted for the thread that it goes on in.
+//! Limits of one filter run: steps, time, stack and memory, counted per thread.
 //!
-//! The filter is the operator's and well meant, the body is anybody's; neither may hang or bloat the process. jaq asks its run-time
-//! data for the look-up table once for every term that it evaluates, and all values are of our own type: both tell the meter.
-//! A run that wants more than its share leaves by unwinding, where jq's `try` cannot catch it.
+//! The filter is trusted, the body is not; neither may hang or bloat the process. jaq asks its run-time data for the look-up table once
+//! for every term that it evaluates, and all values are of our own type: both count here. A run that exceeds a limit ends by
+//! unwinding, which jq's `try` cannot catch.
 
 use super::value::Value;
 use jaq_core::{DataT, Lut, data::HasLut};
@@ -16,23 +16,23 @@ use std::time::{Duration, Instant};
 pub(super) const NODE: usize = 48;
 /// Nesting of values. Dropping, comparing and printing a value recurse, so this also bounds their stack.
 pub(super) const MAX_DEPTH: u32 = 512;
-/// Steps of a path over null (`.a.b.c`), and slices in paths: jaq drops a path by recursion.
-pub(super) const MAX_HOPS: u32 = 1024;
-/// Steps of a path by arrays and objects (`.[[1]]`, `.[{}]`), for the same reason: what they find may be no deeper than where they began.
-const MAX_ODD_STEPS: usize = 1 << 14;
-/// jaq's string natives make up to 6 bytes of 1 before we see the result, so no string may take more than this share of the memory.
+/// Steps of a path over null (`.a.b.c`), and slices in paths: jaq drops a path recursively.
+pub(super) const MAX_NULL_DEPTH: u32 = 1024;
+/// Path steps with an array or object as index (`.[[1]]`, `.[{}]`), for the same reason: they need not get deeper into the value.
+const MAX_CONTAINER_INDEXES: usize = 1 << 14;
+/// jaq's string natives make up to 6 bytes of 1 before we see the result, so a string is limited to this fraction of the memory.
 const STRING_SHARE: usize = 7;
-/// A step is a few dozen nanoseconds, a look at the clock as much: one look for so many steps.
-const STEPS_PER_LOOK: u64 = 1 << 10;
-/// Reading the process's size takes microseconds: once for so many steps.
-const STEPS_PER_WEIGHING: u64 = 1 << 16;
+/// Steps between two reads of the clock; one read costs about as much as one step, a few dozen nanoseconds.
+const STEPS_PER_CLOCK_CHECK: u64 = 1 << 10;
+/// Steps between two reads of the process's size, which take microseconds.
+const STEPS_PER_SIZE_CHECK: u64 = 1 << 16;
 /// Linux says its size in pages. Where pages are larger than this, the net under the accounts hangs lower.
 const PAGE: usize = 4096;
 
 /// What one run may use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Steps; one is about what jaq needs to evaluate a term.
+    /// Steps; one is about the evaluation of one term.
     pub(crate) steps: u64,
     /// Bytes held at once: [`NODE`] for a value, and the bytes of strings.
     pub(crate) memory: usize,
@@ -44,9 +44,9 @@ pub(crate) struct Limits {
     pub(crate) output: usize,
 }
 
-/// Which limit ended a run.
+/// The limit that a run exceeded.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Stop {
+pub(crate) enum Exceeded {
     Steps,
     Time,
     Stack,
@@ -54,14 +54,14 @@ pub(crate) enum Stop {
     Depth,
 }
 
-impl fmt::Display for Stop {
+impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Stop::Steps => "steps",
-            Stop::Time => "time",
-            Stop::Stack => "recursion",
-            Stop::Memory => "memory",
-            Stop::Depth => "nesting of values",
+            Exceeded::Steps => "steps",
+            Exceeded::Time => "time",
+            Exceeded::Stack => "recursion",
+            Exceeded::Memory => "memory",
+            Exceeded::Depth => "nesting of values",
         })
     }
 }
@@ -72,7 +72,7 @@ struct Meter {
     max_held: Cell<usize>,
     stack_floor: Cell<usize>,
     /// Size of the process when this run was first weighed; 0 before.
-    first_weight: Cell<usize>,
+    first_resident_bytes: Cell<usize>,
     end: Cell<Option<Instant>>,
 }
 
@@ -83,29 +83,29 @@ thread_local! {
             held: Cell::new(0),
             max_held: Cell::new(usize::MAX),
             stack_floor: Cell::new(0),
-            first_weight: Cell::new(0),
+            first_resident_bytes: Cell::new(0),
             end: Cell::new(None),
         }
     };
 }
 
 /// Size of the process before the first run.
-static START_WEIGHT: LazyLock<usize> = LazyLock::new(weight);
+static START_RESIDENT_BYTES: LazyLock<usize> = LazyLock::new(resident_bytes);
 
-/// Metering of this thread: on until this is dropped, also by unwinding.
+/// Meters this thread until dropped, also by unwinding.
 #[derive(Debug)]
 pub(super) struct Metered(());
 
 impl Metered {
     pub(super) fn start(limits: &Limits) -> Self {
-        LazyLock::force(&START_WEIGHT);
+        LazyLock::force(&START_RESIDENT_BYTES);
         let here = 0u8;
         METER.with(|meter| {
             meter.steps.set(limits.steps);
             meter.held.set(0);
             meter.max_held.set(limits.memory);
             meter.stack_floor.set(std::ptr::from_ref(&here).addr().saturating_sub(limits.stack));
-            meter.first_weight.set(0);
+            meter.first_resident_bytes.set(0);
             meter.end.set(Some(Instant::now() + limits.time));
         });
         Metered(())
@@ -124,54 +124,54 @@ impl Drop for Metered {
 }
 
 #[cold]
-pub(super) fn stop(why: Stop) -> ! {
-    resume_unwind(Box::new(why))
+pub(super) fn exceed(limit: Exceeded) -> ! {
+    resume_unwind(Box::new(limit))
 }
 
-/// Takes `extra + 1` steps.
+/// Counts `extra + 1` steps.
 #[inline]
-pub(super) fn tick(extra: usize) {
+pub(super) fn step(extra: usize) {
     METER.with(|meter| {
         let before = meter.steps.get();
-        let Some(left) = before.checked_sub(extra as u64 + 1) else { stop(Stop::Steps) };
+        let Some(left) = before.checked_sub(extra as u64 + 1) else { exceed(Exceeded::Steps) };
         meter.steps.set(left);
         if std::ptr::from_ref(&extra).addr() < meter.stack_floor.get() {
-            stop(Stop::Stack)
+            exceed(Exceeded::Stack)
         }
-        if before / STEPS_PER_LOOK != left / STEPS_PER_LOOK {
-            look(meter, before / STEPS_PER_WEIGHING != left / STEPS_PER_WEIGHING)
+        if before / STEPS_PER_CLOCK_CHECK != left / STEPS_PER_CLOCK_CHECK {
+            check_clock(meter, before / STEPS_PER_SIZE_CHECK != left / STEPS_PER_SIZE_CHECK)
         }
     })
 }
 
-/// Looks at the clock now, after something that took long and evaluated no term.
-pub(super) fn look_at_clock() {
-    METER.with(|meter| look(meter, false))
+/// Reads the clock now, after something slow that evaluated no term.
+pub(super) fn check_clock_now() {
+    METER.with(|meter| check_clock(meter, false))
 }
 
 #[cold]
-fn look(meter: &Meter, weigh: bool) {
+fn check_clock(meter: &Meter, weigh: bool) {
     let Some(end) = meter.end.get() else { return };
     if Instant::now() > end {
-        stop(Stop::Time)
+        exceed(Exceeded::Time)
     }
     // A net under the accounts: what jaq holds besides values is only estimated, so a long run is weighed now and then. It may add
     // its share to whatever is there, or fill what all runs together may take.
     if weigh {
-        let now = weight();
-        if meter.first_weight.get() == 0 {
-            meter.first_weight.set(now);
+        let now = resident_bytes();
+        if meter.first_resident_bytes.get() == 0 {
+            meter.first_resident_bytes.set(now);
         }
         let max = meter.max_held.get();
         let all = max.saturating_mul(5 * super::most_runs()) / 2;
-        if now > meter.first_weight.get().saturating_add(max).max(START_WEIGHT.saturating_add(all)) {
-            stop(Stop::Memory)
+        if now > meter.first_resident_bytes.get().saturating_add(max).max(START_RESIDENT_BYTES.saturating_add(all)) {
+            exceed(Exceeded::Memory)
         }
     }
 }
 
 /// Resident bytes of the process; 0 where there is no `/proc`.
-fn weight() -> usize {
+fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).map_or(0, |pages| pages * PAGE)
 }
@@ -181,7 +181,7 @@ fn recount(now: usize, before: usize) {
     METER.with(|meter| {
         let held = meter.held.get().wrapping_sub(before).saturating_add(now);
         if now > before && held > meter.max_held.get() {
-            stop(Stop::Memory)
+            exceed(Exceeded::Memory)
         }
         meter.held.set(held)
     })
@@ -193,8 +193,8 @@ pub(super) fn charge(bytes: usize) {
 }
 
 /// Charges a step that a path may take without getting deeper.
-pub(super) fn charge_odd_step() {
-    charge(METER.with(|meter| meter.max_held.get() / MAX_ODD_STEPS))
+pub(super) fn charge_container_index() {
+    charge(METER.with(|meter| meter.max_held.get() / MAX_CONTAINER_INDEXES))
 }
 
 /// The longest string of this run, in bytes.
@@ -204,17 +204,17 @@ pub(super) fn max_string() -> usize {
 
 /// Bytes that count as held until this is dropped.
 #[derive(Debug, Default)]
-pub(super) struct Held(usize);
+pub(super) struct Charge(usize);
 
-impl Held {
+impl Charge {
     pub(super) fn new(bytes: usize) -> Self {
-        let mut held = Held(0);
+        let mut held = Charge(0);
         held.set(bytes);
         held
     }
     pub(super) fn set(&mut self, bytes: usize) {
         if bytes > self.0 {
-            tick((bytes - self.0) >> 8) // memory that is written takes time
+            step((bytes - self.0) >> 8) // memory that is written takes time
         }
         recount(bytes, self.0);
         self.0 = bytes
@@ -227,13 +227,13 @@ impl Held {
     }
 }
 
-impl Clone for Held {
+impl Clone for Charge {
     fn clone(&self) -> Self {
-        Held::new(self.0)
+        Charge::new(self.0)
     }
 }
 
-impl Drop for Held {
+impl Drop for Charge {
     fn drop(&mut self) {
         recount(0, self.0)
     }
@@ -246,7 +246,7 @@ pub(crate) struct Run<'a> {
     pub(super) per_context: usize,
 }
 
-/// Tells jaq which values and which run-time data it works with.
+/// Names the value type and run-time data for jaq.
 #[derive(Debug)]
 pub(crate) struct Data;
 
@@ -257,7 +257,7 @@ impl DataT for Data {
 
 impl<'a> HasLut<'a, Data> for Run<'a> {
     fn lut(&self) -> &'a Lut<Data> {
-        tick(0);
+        step(0);
         self.lut
     }
 }

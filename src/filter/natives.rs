@@ -1,7 +1,7 @@
-//! Natives in front of jaq's: those that work on our values, those that jaq leaves unbounded, and ours beyond jq (`cuid2`, `@sha1`, ...).
+//! Natives that precede jaq's: for our value type, bounded versions of jaq's, and additions to jq (`cuid2`, `@sha1`, ...).
 
 use super::json;
-use super::meter::{Data, tick};
+use super::meter::{Data, step};
 use super::regex;
 use super::value::{Error, List, Map, Text, Value, chars, float};
 use jaq_core::box_iter::box_once;
@@ -57,7 +57,7 @@ fn ours() -> [Native<RunPtr<Data>>; 24] {
         ("debug_empty", v(0), |cv| logged(log::Level::Debug, &cv.1)),
         ("stderr_empty", v(0), |cv| logged(log::Level::Error, &cv.1)),
         ("cuid2", v(0), |_| {
-            tick(CUID2_STEPS);
+            step(CUID2_STEPS);
             bome(Ok(Value::string(cuid2::create_id())))
         }),
         ("@md5", v(0), |cv| bome(digest::<md5::Md5>(cv.1))),
@@ -93,7 +93,7 @@ fn bsearch(value: Value, wanted: Value) -> ValR<Value> {
 
 fn fromjson(value: &Value) -> ValR<Value> {
     let Value::String(text) = value else { return Err(Error::typ(value.clone(), "string")) };
-    tick(text.len() >> 6);
+    step(text.len() >> 6);
     json::read(text.as_bytes()).map_err(|error| Error::str(format_args!("{value} is not JSON: {error}")))
 }
 
@@ -104,7 +104,7 @@ fn tonumber(value: Value) -> ValR<Value> {
         Value::String(text) => text,
         _ => return Err(Error::str(format_args!("{value} cannot be parsed as a number"))),
     };
-    tick(text.len());
+    step(text.len());
     let is_plain = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
     let integer = || text.parse::<isize>().ok().map(Value::from);
     let float = || text.parse::<f64>().ok().filter(|float| float.is_finite()).map(Value::from);
@@ -133,9 +133,9 @@ fn one<'a>(pair: Result<Option<(Value, Value)>, Exn<'a, Value>>) -> ValXs<'a, Va
     Box::new(pair.transpose().map(|pair| pair.map(|(_, value)| value)).into_iter())
 }
 
-/// The one way by which a body can reach the log, and only because an operator wrote it. `{:?}` escapes.
+/// The only way for a body to reach the log, and only if the filter asks for it. `{:?}` escapes.
 fn logged<'a>(level: log::Level, value: &Value) -> ValXs<'a, Value> {
-    tick(LOG_STEPS);
+    step(LOG_STEPS);
     let line = format!("{:?}", value.cut(MAX_LOGGED));
     log::log!(level, "filter says {}", &line[..line.floor_char_boundary(MAX_LOGGED)]);
     Box::new(std::iter::empty())
@@ -144,7 +144,7 @@ fn logged<'a>(level: log::Level, value: &Value) -> ValXs<'a, Value> {
 /// Hexadecimal digest of the input as text.
 fn digest<H: Digest>(value: Value) -> ValR<Value> {
     let Value::String(text) = value.into_string() else { return Ok(Value::default()) };
-    tick(text.len() >> 4);
+    step(text.len() >> 4);
     Ok(Value::string(hex(&H::digest(text.as_bytes()))))
 }
 

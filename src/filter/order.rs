@@ -1,6 +1,6 @@
 //! How values compare and contain each other: jq's order of types, numbers by size, text by code point, objects by their sorted keys first.
 
-use super::meter::tick;
+use super::meter::step;
 use super::value::{Error, List, Map, Text, Value, chars};
 use jaq_core::ValR;
 use std::cmp::Ordering;
@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 impl Ord for Value {
     fn cmp(&self, other: &Self) -> Ordering {
-        tick(0);
+        step(0);
         match (self, other) {
             (Value::Number(a), Value::Number(b)) => a.cmp(b),
             (Value::String(a), Value::String(b)) => {
-                tick(a.len().min(b.len()) >> 8);
+                step(a.len().min(b.len()) >> 8);
                 a[..].cmp(&b[..])
             }
             (Value::Array(a), Value::Array(b)) => a[..].cmp(&b[..]),
@@ -42,7 +42,7 @@ impl Eq for Value {}
 
 /// The pairs of an object, by key.
 pub(super) fn sorted(map: &Map) -> Vec<(&Arc<Text>, &Value)> {
-    tick(map.len());
+    step(map.len());
     let mut pairs: Vec<_> = map.iter().collect();
     pairs.sort_unstable_by(|a, b| a.0[..].cmp(&b.0[..]));
     pairs
@@ -51,10 +51,10 @@ pub(super) fn sorted(map: &Map) -> Vec<(&Arc<Text>, &Value)> {
 impl Value {
     /// jq's `contains`.
     pub(super) fn contains(&self, other: &Value) -> bool {
-        tick(0);
+        step(0);
         match (self, other) {
             (Value::String(a), Value::String(b)) => {
-                tick(a.len() >> 6);
+                step(a.len() >> 6);
                 a.contains(&b[..])
             }
             (Value::Array(a), Value::Array(b)) => b.iter().all(|b| a.iter().any(|a| a.contains(b))),
@@ -70,7 +70,7 @@ impl Value {
             (Value::String(text), Value::String(part)) => {
                 let (mut at, mut characters) = (0, 0);
                 while let Some(skipped) = text[at..].find(&part[..]).filter(|_| !part.is_empty()) {
-                    tick((skipped + part.len()) >> 5);
+                    step((skipped + part.len()) >> 5);
                     characters += chars(&text[at..at + skipped]);
                     found.push(characters.into());
                     at = text.ceil_char_boundary(at + skipped + 1);
@@ -80,7 +80,7 @@ impl Value {
             (Value::Array(_), Value::Array(part)) if part.is_empty() => (),
             (Value::Array(list), Value::Array(part)) => {
                 for (at, window) in list.windows(part.len()).enumerate() {
-                    tick(0);
+                    step(0);
                     if *window == part[..] {
                         found.push(at.into())
                     }

@@ -1,6 +1,6 @@
-//! OWNS the regex engine: compiled regexes are kept for all runs, and no search starts that could take more than a fraction of a second.
+//! OWNS the regex engine: caches compiled regexes for all runs, and bounds the cost of each search to a fraction of a second.
 
-use super::meter::{Data, Held, Stop, look_at_clock, stop, tick};
+use super::meter::{Charge, Data, Exceeded, check_clock_now, exceed, step};
 use super::value::{Error, List, Map, Text, Value, chars};
 use jaq_core::native::bome;
 use jaq_core::{Cv, Exn, ValR, ValT, ValXs};
@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 /// Bytes of a regex's source.
 const MAX_SOURCE: usize = 4096;
-/// Compiled regexes that are kept; real filters have a dozen, only one that builds regexes from bodies gets beyond.
+/// Regexes in the cache; ordinary filters have a dozen, only filters that build regexes from bodies have more.
 const MAX_KEPT: usize = 64;
 /// Bytes of a compiled regex with the tables of its search, kept and at all: 64 of them are 4 MiB.
 const MAX_KEPT_WEIGHT: usize = 1 << 16;
@@ -29,7 +29,7 @@ struct Compiled {
     /// State visits per byte of the text, at most.
     cost: usize,
     /// What is not kept is charged to the run.
-    _held: Held,
+    _held: Charge,
 }
 
 static KEPT: LazyLock<Mutex<HashMap<String, Arc<Compiled>>>> = LazyLock::new(Mutex::default);
@@ -38,7 +38,7 @@ fn kept() -> std::sync::MutexGuard<'static, HashMap<String, Arc<Compiled>>> {
     KEPT.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Compiles `source`, or takes it from the kept ones.
+/// Compiles `source`, or takes it from the cache.
 fn compile(source: &str, flags: &str) -> Result<Arc<Compiled>, String> {
     if let Some(unknown) = flags.chars().find(|flag| !"gnimslxp".contains(*flag)) {
         return Err(format!("{unknown:?} is not a regex flag"));
@@ -50,7 +50,7 @@ fn compile(source: &str, flags: &str) -> Result<Arc<Compiled>, String> {
     if let Some(compiled) = kept().get(&key) {
         return Ok(compiled.clone());
     }
-    tick(16 * source.len());
+    step(16 * source.len());
     let groups = 1 + source.matches('(').count();
     for size in SIZE_BITS.map(|bits| 1usize << bits) {
         let states = size / BYTES_PER_STATE;
@@ -62,7 +62,7 @@ fn compile(source: &str, flags: &str) -> Result<Arc<Compiled>, String> {
         match build(source, flags, size) {
             Ok(regex) => {
                 let keep = weight <= MAX_KEPT_WEIGHT;
-                let _held = Held::new(if keep { 0 } else { weight });
+                let _held = Charge::new(if keep { 0 } else { weight });
                 let compiled = Arc::new(Compiled { regex, cost: states * (2 + groups), _held });
                 if keep {
                     let mut kept = kept();
@@ -73,7 +73,7 @@ fn compile(source: &str, flags: &str) -> Result<Arc<Compiled>, String> {
                 }
                 return Ok(compiled);
             }
-            Err(error) if error.to_string().contains("size limit") => tick(states),
+            Err(error) if error.to_string().contains("size limit") => step(states),
             Err(_) => return Err("invalid regex".into()),
         }
     }
@@ -97,12 +97,12 @@ impl Compiled {
         let steps = |bytes: usize| bytes.saturating_mul(self.cost) >> VISITS_PER_STEP_LOG;
         let most = steps((text.len() + 1).checked_sub(at)?);
         if most > MAX_SEARCH {
-            stop(Stop::Steps)
+            exceed(Exceeded::Steps)
         }
         let found = self.regex.captures_at(text.as_bytes(), at);
         let read = found.as_ref().and_then(|captures| captures.get(0)).map(|whole| whole.end() - at);
-        tick(read.map_or(most, steps));
-        look_at_clock();
+        step(read.map_or(most, steps));
+        check_clock_now();
         found
     }
 }

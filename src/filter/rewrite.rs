@@ -1,4 +1,4 @@
-//! Rewrites filter source where jaq would recurse or hold memory without evaluating a term, so without telling the meter.
+//! Rewrites filter source where jaq would recurse or hold memory without evaluating a term, and so escape the meter.
 //!
 //! jaq makes tail calls in constant stack, but one that passes a filter lengthens a chain of closures, which jaq drops by recursion.
 //! So calls that pass something to definitions that take filters, `f(g)`, become `(f(g)|.)`: no tail calls, they meet the stack's
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_bounded() {
+    fn a_path_has_a_maximum_length() {
         assert_eq!(rewritten(&".a".repeat(200)), ".a".repeat(200));
         assert!(rewrite(&".a".repeat(300), &Names::new()).is_err());
     }

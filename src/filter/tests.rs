@@ -36,7 +36,7 @@ fn give(code: &str, body: &str, want: &str) {
 }
 
 #[test]
-fn ordinary_filters_give_what_jq_gives() {
+fn ordinary_filters_behave_as_in_jq() {
     for (code, body, want) in [
         (".", r#"{"b":1,"a":[1,2.5,"x",null,true]}"#, r#"{"b":1,"a":[1,2.5,"x",null,true]}"#),
         (". + 1", "299.0", "300"),
@@ -187,35 +187,35 @@ fn equal_bodies_are_equal_in_canonical_form() {
 #[test]
 fn hostile_filters_and_bodies_end() {
     let small = Limits { steps: 300_000, ..limits() };
-    for (code, stop) in [
-        ("def f: f; f", Stop::Steps),
-        ("last(range(1e18))", Stop::Steps),
-        ("repeat(empty)", Stop::Steps),
-        ("until(false; .)", Stop::Steps),
-        ("[recurse(.)]", Stop::Memory),
-        ("[repeat(1)]", Stop::Memory),
-        ("[range(1e9)]", Stop::Memory),
-        ("def f: 1 + f; f", Stop::Stack),
-        ("def f: [f]; f", Stop::Stack),
-        ("def f: f | f; f", Stop::Stack),
-        ("def f: try f catch f; f", Stop::Stack),
-        ("def f(g): f(g | g); f(.)", Stop::Stack),
-        ("[] | path(def f: .[{}] | f; f)", Stop::Memory),
-        ("\"a\" | path(reduce range(160000) as $i (.; .[{}])) | length", Stop::Memory),
-        ("[range(40000)] | . as $x | def f: .[] |= ($x | f); f", Stop::Memory),
-        ("def f(g): f(g + 1); f(.)", Stop::Stack),
-        ("reduce range(1e6) as $i (null; [.])", Stop::Depth),
-        ("\"x\" * 9223372036854775807", Stop::Memory),
-        ("reduce range(60) as $i (\"x\"; . + .)", Stop::Memory),
-        ("reduce range(30) as $i (1; [., .]) | tojson", Stop::Memory),
-        ("(\"ab\" * 20000) | [range(1000)] | map(\"\\(.)\" * 100000)", Stop::Memory),
-        ("try (def f: f; f) catch 1", Stop::Steps),
+    for (code, limit) in [
+        ("def f: f; f", Exceeded::Steps),
+        ("last(range(1e18))", Exceeded::Steps),
+        ("repeat(empty)", Exceeded::Steps),
+        ("until(false; .)", Exceeded::Steps),
+        ("[recurse(.)]", Exceeded::Memory),
+        ("[repeat(1)]", Exceeded::Memory),
+        ("[range(1e9)]", Exceeded::Memory),
+        ("def f: 1 + f; f", Exceeded::Stack),
+        ("def f: [f]; f", Exceeded::Stack),
+        ("def f: f | f; f", Exceeded::Stack),
+        ("def f: try f catch f; f", Exceeded::Stack),
+        ("def f(g): f(g | g); f(.)", Exceeded::Stack),
+        ("[] | path(def f: .[{}] | f; f)", Exceeded::Memory),
+        ("\"a\" | path(reduce range(160000) as $i (.; .[{}])) | length", Exceeded::Memory),
+        ("[range(40000)] | . as $x | def f: .[] |= ($x | f); f", Exceeded::Memory),
+        ("def f(g): f(g + 1); f(.)", Exceeded::Stack),
+        ("reduce range(1e6) as $i (null; [.])", Exceeded::Depth),
+        ("\"x\" * 9223372036854775807", Exceeded::Memory),
+        ("reduce range(60) as $i (\"x\"; . + .)", Exceeded::Memory),
+        ("reduce range(30) as $i (1; [., .]) | tojson", Exceeded::Memory),
+        ("(\"ab\" * 20000) | [range(1000)] | map(\"\\(.)\" * 100000)", Exceeded::Memory),
+        ("try (def f: f; f) catch 1", Exceeded::Steps),
     ] {
         let source = Source { code, name: "<argument>", folder: None };
         let got = run(&Filter::compile(source, small).unwrap(), b"null");
-        let is_either =
-            matches!(got, Outcome::Limit(Stop::Steps | Stop::Memory)) && matches!(stop, Stop::Steps | Stop::Memory);
-        assert!(got == Outcome::Limit(stop) || is_either, "{code} gave {got:?}");
+        let is_either = matches!(got, Outcome::Limit(Exceeded::Steps | Exceeded::Memory))
+            && matches!(limit, Exceeded::Steps | Exceeded::Memory);
+        assert!(got == Outcome::Limit(limit) || is_either, "{code} gave {got:?}");
     }
     assert!(matches!(outcome("(\"[\" * 100000) | fromjson", "null"), Outcome::Error { .. }));
     assert!(matches!(outcome("1 | jn(2000000000; 1)", "null"), Outcome::Error { .. }));
@@ -224,7 +224,7 @@ fn hostile_filters_and_bodies_end() {
     assert_eq!(outcome("1", &many_small), Outcome::BodyTooLarge);
     let path = format!("[\"e\"{}]", ",[]".repeat(140_000));
     let got = outcome("path(getpath(.p)) | length", &format!("{{\"e\": [], \"p\": {path}}}"));
-    assert_eq!(got, Outcome::Limit(Stop::Memory));
+    assert_eq!(got, Outcome::Limit(Exceeded::Memory));
     give("1", "2", "1"); // the thread lives on
 }
 
@@ -232,21 +232,21 @@ fn hostile_filters_and_bodies_end() {
 fn time_is_a_limit() {
     let short = Limits { time: Duration::from_millis(20), ..limits() };
     let source = Source { code: "def f: f; f", name: "<argument>", folder: None };
-    assert_eq!(run(&Filter::compile(source, short).unwrap(), b"null"), Outcome::Limit(Stop::Time));
+    assert_eq!(run(&Filter::compile(source, short).unwrap(), b"null"), Outcome::Limit(Exceeded::Time));
 }
 
 #[test]
-fn no_more_runs_than_seats() {
+fn runs_need_a_permit() {
     let filter = compile(".");
-    let seats: Vec<_> = (0..most_runs()).map(|_| filter.seats.take(Instant::now()).unwrap()).collect();
+    let permits: Vec<_> = (0..most_runs()).map(|_| filter.permits.take(Instant::now()).unwrap()).collect();
     let input = Input { body: b"1", path: "/job", request: &|| Json::Null, start_by: Instant::now() };
-    assert_eq!(filter.run(&input), Outcome::NoSeat);
-    drop(seats);
+    assert_eq!(filter.run(&input), Outcome::NoPermit);
+    drop(permits);
     assert!(matches!(filter.run(&input), Outcome::Output { .. }));
 }
 
 #[test]
-fn all_errors_of_a_source_are_told_at_once() {
+fn all_errors_of_a_source_are_reported_together() {
     let errors = |code: &str| Filter::compile(Source { code, name: "x.jq", folder: None }, limits()).unwrap_err();
     assert_eq!(
         errors("nope |\n  $what"),
@@ -277,7 +277,7 @@ fn modules_come_from_the_filters_folder_only() {
     let filter = compile("include \"a\"; a").unwrap();
     assert!(matches!(run(&filter, b"1"), Outcome::Output { json, .. } if json == b"2"));
     let filter = compile("import \"a\" as m; m::loop(.)").unwrap();
-    assert_eq!(run(&filter, b"1"), Outcome::Limit(Stop::Stack));
+    assert_eq!(run(&filter, b"1"), Outcome::Limit(Exceeded::Stack));
     for (code, says) in [
         ("include \"../outside\"; x", "outside of the filter's folder"),
         ("include \"link\"; x", "outside of the filter's folder"),

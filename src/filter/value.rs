@@ -1,6 +1,6 @@
-//! The value that filters work on: JSON, where every text is UTF-8, every key is text, and size and depth are known to the meter.
+//! The value type of filters: JSON with UTF-8 strings and string keys, whose size and depth are limited.
 
-use super::meter::{Held, MAX_DEPTH, MAX_HOPS, NODE, Stop, max_string, stop, tick};
+use super::meter::{Charge, Exceeded, MAX_DEPTH, MAX_NULL_DEPTH, NODE, exceed, max_string, step};
 use jaq_json::Num;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -11,7 +11,7 @@ pub(super) type Error = jaq_core::Error<Value>;
 /// A JSON value. Clones share what they hold; the meter is charged when something is made and refunded when it is dropped.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
-    /// With the number of steps of the path that led here from a value that is there.
+    /// With the number of path steps since the last existing value, or [`MISSING`].
     Null(u32),
     Bool(bool),
     Number(Num),
@@ -22,13 +22,13 @@ pub(crate) enum Value {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Text {
-    held: Held,
+    held: Charge,
     text: String,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct List {
-    held: Held,
+    held: Charge,
     depth: u32,
     values: Vec<Value>,
 }
@@ -37,7 +37,7 @@ type Index = indexmap::IndexMap<Arc<Text>, Value, foldhash::fast::RandomState>;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Map {
-    held: Held,
+    held: Charge,
     depth: u32,
     index: Index,
 }
@@ -46,13 +46,13 @@ impl Text {
     pub(super) fn new(text: impl Into<String>) -> Arc<Self> {
         let text = text.into();
         if text.len() > max_string() {
-            stop(Stop::Memory)
+            exceed(Exceeded::Memory)
         }
-        Arc::new(Text { held: Held::new(NODE + text.len()), text })
+        Arc::new(Text { held: Charge::new(NODE + text.len()), text })
     }
     pub(super) fn push_str(&mut self, more: &str) {
         if self.text.len() + more.len() > max_string() {
-            stop(Stop::Memory)
+            exceed(Exceeded::Memory)
         }
         self.held.grow(more.len());
         self.text.push_str(more)
@@ -80,7 +80,7 @@ impl PartialEq for Text {
 
 impl Eq for Text {}
 
-/// Looks a key up without making a [`Text`] of it.
+/// Looks up a key without allocating a [`Text`].
 struct Key<'a>(&'a str);
 
 impl Hash for Key<'_> {
@@ -97,7 +97,7 @@ impl indexmap::Equivalent<Arc<Text>> for Key<'_> {
 
 impl Default for List {
     fn default() -> Self {
-        List { held: Held::new(NODE), depth: 1, values: Vec::new() }
+        List { held: Charge::new(NODE), depth: 1, values: Vec::new() }
     }
 }
 
@@ -112,7 +112,7 @@ impl List {
     pub(super) fn push(&mut self, value: Value) {
         self.held.grow(NODE);
         self.depth = deeper(self.depth, &value);
-        self.values.push(fresh(value))
+        self.values.push(stored(value))
     }
     /// Takes what stands at `at`, to put something else there.
     pub(super) fn take(&mut self, at: usize) -> Option<Value> {
@@ -124,29 +124,29 @@ impl List {
             self.push(Value::default())
         }
         self.depth = deeper(self.depth, &value);
-        self.values[at] = fresh(value)
+        self.values[at] = stored(value)
     }
     pub(super) fn remove(&mut self, at: usize) {
-        tick(self.values.len() >> 6);
+        step(self.values.len() >> 6);
         self.values.remove(at);
         self.held.shrink(NODE)
     }
     /// The elements, and what stays charged for them until it is dropped.
-    pub(super) fn into_parts(self) -> (Held, Vec<Value>) {
+    pub(super) fn into_parts(self) -> (Charge, Vec<Value>) {
         (self.held, self.values)
     }
     /// Elements that exist already, at less than one step each.
     pub(super) fn of<'a>(values: impl Iterator<Item = &'a Value>) -> Value {
         let values: Vec<Value> = values.cloned().collect();
-        tick(values.len() >> 3);
+        step(values.len() >> 3);
         let depth = values.iter().fold(1, deeper);
-        List { held: Held::new(NODE * (1 + values.len())), depth, values }.into()
+        List { held: Charge::new(NODE * (1 + values.len())), depth, values }.into()
     }
 }
 
 impl Default for Map {
     fn default() -> Self {
-        Map { held: Held::new(2 * NODE), depth: 1, index: Index::default() }
+        Map { held: Charge::new(2 * NODE), depth: 1, index: Index::default() }
     }
 }
 
@@ -165,7 +165,7 @@ impl Map {
     }
     pub(super) fn put(&mut self, key: Arc<Text>, value: Value) {
         self.depth = deeper(self.depth, &value);
-        if self.index.insert(key, fresh(value)).is_none() {
+        if self.index.insert(key, stored(value)).is_none() {
             self.held.grow(2 * NODE)
         }
     }
@@ -174,13 +174,13 @@ impl Map {
         self.index.get_mut(&Key(key)).map(std::mem::take)
     }
     pub(super) fn remove(&mut self, key: &str) {
-        tick(self.index.len() >> 4);
+        step(self.index.len() >> 4);
         if self.index.shift_remove(&Key(key)).is_some() {
             self.held.shrink(2 * NODE)
         }
     }
     /// The pairs, and what stays charged for them until it is dropped.
-    pub(super) fn into_parts(self) -> (Held, impl Iterator<Item = (Arc<Text>, Value)>) {
+    pub(super) fn into_parts(self) -> (Charge, impl Iterator<Item = (Arc<Text>, Value)>) {
         (self.held, self.index.into_iter())
     }
     /// Charges more for it, where jaq holds something beside it.
@@ -196,27 +196,26 @@ fn deeper(depth: u32, child: &Value) -> u32 {
         Value::Object(map) => map.depth,
         _ => 0,
     };
-    if child < MAX_DEPTH { depth.max(child + 1) } else { stop(Stop::Depth) }
+    if child < MAX_DEPTH { depth.max(child + 1) } else { exceed(Exceeded::Depth) }
 }
 
-/// No path goes through what is put into something new.
-fn fresh(value: Value) -> Value {
+/// The value as a container stores it: without a null's depth.
+fn stored(value: Value) -> Value {
     if let Value::Null(_) = value { Value::default() } else { value }
 }
 
-/// Mark of the null that an update is shown where there is nothing. If it comes back, nothing was put there, and nothing is:
-/// `{} | del(.a.b)` is `{}`.
-const ABSENT: u32 = u32::MAX;
+/// Marks the null that stands for a missing value during an update. If the update returns it, nothing is stored: `{} | del(.a.b)` is `{}`.
+const MISSING: u32 = u32::MAX;
 
-/// The null that a path finds one step behind another null.
-pub(super) fn hop(hops: u32) -> Value {
-    let hops = if hops == ABSENT { 0 } else { hops };
-    if hops < MAX_HOPS { Value::Null(hops + 1) } else { stop(Stop::Depth) }
+/// The null that a path finds one step below another null.
+pub(super) fn null_behind(depth: u32) -> Value {
+    let depth = if depth == MISSING { 0 } else { depth };
+    if depth < MAX_NULL_DEPTH { Value::Null(depth + 1) } else { exceed(Exceeded::Depth) }
 }
 
-/// Characters of a text; counting takes time.
+/// Number of characters; counting costs steps.
 pub(super) fn chars(text: &str) -> usize {
-    tick(text.len() >> 5);
+    step(text.len() >> 5);
     text.chars().count()
 }
 
@@ -237,18 +236,18 @@ pub(super) fn float(number: &Num) -> f64 {
 }
 
 impl Value {
-    pub(super) fn absent() -> Value {
-        Value::Null(ABSENT)
+    pub(super) fn missing() -> Value {
+        Value::Null(MISSING)
     }
-    pub(super) fn is_absent(&self) -> bool {
-        matches!(self, Value::Null(ABSENT))
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Value::Null(MISSING))
     }
     pub(super) fn string(text: impl Into<String>) -> Value {
         Value::String(Text::new(text))
     }
     /// Text from bytes of jaq's: what is no UTF-8 becomes U+FFFD.
     pub(super) fn utf8(bytes: &[u8]) -> Value {
-        tick(bytes.len() >> 6);
+        step(bytes.len() >> 6);
         Value::string(String::from_utf8_lossy(bytes))
     }
     /// jq's order of types, and the name of this one.
@@ -332,7 +331,7 @@ impl From<jaq_core::val::Range<Value>> for Value {
                 map.put(Text::new(key), bound)
             }
         }
-        map.weigh_down(7 * max_string() / MAX_HOPS as usize);
+        map.weigh_down(7 * max_string() / MAX_NULL_DEPTH as usize);
         map.into()
     }
 }

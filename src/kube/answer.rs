@@ -1,4 +1,4 @@
-//! What the API server's answers mean. Pure: code, headers and body in, [`Outcome`] out.
+//! Interprets the API server's responses. Pure: code, headers and body in, [`Outcome`] out.
 
 use crate::manifest::{FINGERPRINT, MANAGED_BY, MANAGER, NONCE};
 use crate::status::Cause;
@@ -12,15 +12,15 @@ pub(crate) enum Outcome {
     Created,
     Found(Box<Job>),
     Refused(Refusal),
-    /// The API server could not be reached, or the line was cut before the whole answer had come.
-    Cut(String),
-    /// No answer in time.
+    /// The API server could not be reached, or the connection broke before the whole response was received.
+    Disconnected(String),
+    /// No response in time.
     TimedOut(String),
-    /// An answer that does not fit the question.
-    Unreadable(String),
+    /// A response that does not fit the request.
+    InvalidResponse(String),
 }
 
-/// What we need of a Job.
+/// The parts of a Job that we need.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Job {
     pub(crate) is_ours: bool,
@@ -31,10 +31,10 @@ pub(crate) struct Job {
     pub(crate) status: Value,
 }
 
-/// The API server said no.
+/// The API server refused a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Refusal {
-    pub(crate) why: Why,
+    pub(crate) kind: RefusalKind,
     pub(crate) causes: Vec<Cause>,
     /// Seconds, as the server says.
     pub(crate) retry_after: Option<u32>,
@@ -43,9 +43,9 @@ pub(crate) struct Refusal {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Why {
+pub(crate) enum RefusalKind {
     NameTaken,
-    /// Another writer was faster, as with a quota that is being updated; not "exists" (kubernetes/kubernetes#67761).
+    /// A write conflict, as with a quota that is being updated; not "exists" (kubernetes/kubernetes#67761).
     Conflict,
     NoSuchJob,
     NoSuchNamespace,
@@ -118,19 +118,19 @@ struct Metadata {
     deletion_timestamp: Option<String>,
 }
 
-/// The answer to a POST of the Job `name`.
+/// The outcome of a POST of the Job `name`.
 pub(super) fn to_create(name: &str, code: u16, retry_after: Option<u32>, body: &[u8]) -> Outcome {
     if code != 201 {
         return refusal(code, retry_after, body);
     }
     match serde_json::from_slice::<CreatedObject>(body) {
         Ok(job) if job.kind == "Job" && job.metadata.name == name => Outcome::Created,
-        Ok(other) => Outcome::Unreadable(format!("201 with {:?} {:?}", other.kind, other.metadata.name)),
-        Err(error) => Outcome::Unreadable(format!("201 without a Job: {error}")),
+        Ok(other) => Outcome::InvalidResponse(format!("201 with {:?} {:?}", other.kind, other.metadata.name)),
+        Err(error) => Outcome::InvalidResponse(format!("201 without a Job: {error}")),
     }
 }
 
-/// The answer to a GET of the Job `name`.
+/// The outcome of a GET of the Job `name`.
 pub(super) fn to_get(name: &str, code: u16, retry_after: Option<u32>, body: &[u8]) -> Outcome {
     if code != 200 {
         return refusal(code, retry_after, body);
@@ -146,12 +146,12 @@ pub(super) fn to_get(name: &str, code: u16, retry_after: Option<u32>, body: &[u8
                 status: if job.status.is_null() { Value::Object(serde_json::Map::new()) } else { job.status },
             }))
         }
-        Ok(other) => Outcome::Unreadable(format!("200 with {:?} {:?}", other.kind, other.metadata.name)),
-        Err(error) => Outcome::Unreadable(format!("200 without a Job: {error}")),
+        Ok(other) => Outcome::InvalidResponse(format!("200 with {:?} {:?}", other.kind, other.metadata.name)),
+        Err(error) => Outcome::InvalidResponse(format!("200 without a Job: {error}")),
     }
 }
 
-/// Bodies are not always a Status: a 429 of priority and fairness is plain text, and so is what stands before an API server.
+/// The body is not always a Status: a 429 of API priority and fairness is plain text, and so are the answers of proxies.
 fn refusal(code: u16, retry_after: Option<u32>, body: &[u8]) -> Outcome {
     const SHOWN: usize = 2048; // a message can quote a manifest whole
     let status = serde_json::from_slice::<StatusObject>(body).ok();
@@ -169,45 +169,45 @@ fn refusal(code: u16, retry_after: Option<u32>, body: &[u8]) -> Outcome {
         causes.push(Cause { field: cause.field, reason: cause.reason })
     }
     let has_cause = |wanted: &str| causes.iter().any(|cause| cause.reason.as_deref() == Some(wanted));
-    let kind = details.kind.as_deref().unwrap_or_default();
-    let why = match code {
-        400 | 422 => Why::Invalid,
-        401 => Why::NotAuthenticated,
-        403 if has_cause("NamespaceTerminating") => Why::NamespaceTerminating,
+    let resource = details.kind.as_deref().unwrap_or_default();
+    let kind = match code {
+        400 | 422 => RefusalKind::Invalid,
+        401 => RefusalKind::NotAuthenticated,
+        403 if has_cause("NamespaceTerminating") => RefusalKind::NamespaceTerminating,
         403 => forbidden(&message),
-        404 if is_status && kind == "namespaces" => Why::NoSuchNamespace,
-        404 if is_status && reason == "NotFound" => Why::NoSuchJob,
-        409 if reason == "Conflict" || is_status && !matches!(kind, "jobs" | "") => Why::Conflict,
-        409 => Why::NameTaken,
-        413 => Why::TooLarge,
-        429 | 503 => Why::Busy,
-        500 => Why::Fault,
-        504 => Why::Slow,
-        _ => Why::Unexpected,
+        404 if is_status && resource == "namespaces" => RefusalKind::NoSuchNamespace,
+        404 if is_status && reason == "NotFound" => RefusalKind::NoSuchJob,
+        409 if reason == "Conflict" || is_status && !matches!(resource, "jobs" | "") => RefusalKind::Conflict,
+        409 => RefusalKind::NameTaken,
+        413 => RefusalKind::TooLarge,
+        429 | 503 => RefusalKind::Busy,
+        500 => RefusalKind::Fault,
+        504 => RefusalKind::Slow,
+        _ => RefusalKind::Unexpected,
     };
-    if why == Why::Invalid {
+    if kind == RefusalKind::Invalid {
         causes.extend(causes_in(&message));
     }
     causes.dedup(); // they differ in their messages, which nobody sees
     let retry_after = retry_after.or(details.retry_after_seconds);
     let mut said = format!("{reason}: {message}");
     said.truncate(said.floor_char_boundary(SHOWN));
-    Outcome::Refused(Refusal { why, causes, retry_after, said: format!("{code} {said:?}") })
+    Outcome::Refused(Refusal { kind, causes, retry_after, said: format!("{code} {said:?}") })
 }
 
 /// A 403 says only in words what it is about; the words are those of Kubernetes 1.20 to 1.37 (plugin/pkg/admission/resourcequota, apiserver/pkg/admission/plugin).
-fn forbidden(message: &str) -> Why {
+fn forbidden(message: &str) -> RefusalKind {
     if message.starts_with("admission webhook ") {
-        return Why::Policy; // what it says itself may be anything
+        return RefusalKind::Policy; // what it says itself may be anything
     }
     let said = message.split_once("forbidden: ").map_or(message, |(_, said)| said);
     let quota = ["exceeded quota:", "failed quota:", "insufficient quota to consume:", "status unknown for quota:"];
     if quota.iter().any(|words| said.starts_with(words)) {
-        Why::Quota
+        RefusalKind::Quota
     } else if said.starts_with("ValidatingAdmissionPolicy ") {
-        Why::Policy
+        RefusalKind::Policy
     } else {
-        Why::NotAllowed
+        RefusalKind::NotAllowed
     }
 }
 
@@ -247,14 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_told_apart_by_code_reason_and_words() {
+    fn refusals_are_classified_by_code_reason_and_message() {
         let jobs = json!({"name": "a", "group": "batch", "kind": "jobs"});
         for (code, body, why) in [
-            (409, status("AlreadyExists", "jobs.batch \"a\" already exists", jobs.clone()), Why::NameTaken),
+            (409, status("AlreadyExists", "jobs.batch \"a\" already exists", jobs.clone()), RefusalKind::NameTaken),
             (
                 409,
                 status("AlreadyExists", "object is being deleted: jobs.batch \"a\" already exists", jobs.clone()),
-                Why::NameTaken,
+                RefusalKind::NameTaken,
             ),
             (
                 409,
@@ -263,9 +263,9 @@ mod tests {
                     "Operation cannot be fulfilled on resourcequotas",
                     json!({"kind": "resourcequotas"}),
                 ),
-                Why::Conflict,
+                RefusalKind::Conflict,
             ),
-            (409, "conflict".to_owned(), Why::NameTaken),
+            (409, "conflict".to_owned(), RefusalKind::NameTaken),
             (
                 403,
                 status(
@@ -273,12 +273,12 @@ mod tests {
                     "jobs.batch \"q2\" is forbidden: exceeded quota: rq, requested: count/jobs.batch=1",
                     jobs.clone(),
                 ),
-                Why::Quota,
+                RefusalKind::Quota,
             ),
             (
                 403,
                 status("Forbidden", "jobs.batch \"q2\" is forbidden: status unknown for quota: rq", jobs.clone()),
-                Why::Quota,
+                RefusalKind::Quota,
             ),
             (
                 403,
@@ -287,12 +287,12 @@ mod tests {
                     "jobs.batch is forbidden: User \"system:serviceaccount:n:s\" cannot create resource \"jobs\" in API group \"batch\" in the namespace \"n\"",
                     jobs.clone(),
                 ),
-                Why::NotAllowed,
+                RefusalKind::NotAllowed,
             ),
             (
                 403,
                 status("Forbidden", "admission webhook \"w.example.com\" denied the request: no", json!(null)),
-                Why::Policy,
+                RefusalKind::Policy,
             ),
             (
                 403,
@@ -301,7 +301,7 @@ mod tests {
                     "admission webhook \"w\" denied the request: x is forbidden: exceeded quota: y",
                     json!(null),
                 ),
-                Why::Policy,
+                RefusalKind::Policy,
             ),
             (
                 403,
@@ -310,7 +310,7 @@ mod tests {
                     "jobs.batch \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
                     jobs.clone(),
                 ),
-                Why::Policy,
+                RefusalKind::Policy,
             ),
             (
                 403,
@@ -319,25 +319,25 @@ mod tests {
                     "jobs.batch \"a\" is forbidden: unable to create new content",
                     json!({"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]}),
                 ),
-                Why::NamespaceTerminating,
+                RefusalKind::NamespaceTerminating,
             ),
             (
                 404,
                 status("NotFound", "namespaces \"n\" not found", json!({"name": "n", "kind": "namespaces"})),
-                Why::NoSuchNamespace,
+                RefusalKind::NoSuchNamespace,
             ),
-            (404, status("NotFound", "jobs.batch \"a\" not found", jobs), Why::NoSuchJob),
-            (404, "404 page not found".to_owned(), Why::Unexpected),
-            (401, status("Unauthorized", "Unauthorized", json!(null)), Why::NotAuthenticated),
-            (413, status("RequestEntityTooLarge", "limit is 3145728", json!(null)), Why::TooLarge),
-            (429, "Too many requests, please try again later.".to_owned(), Why::Busy),
-            (500, status("InternalError", "x", json!({})), Why::Fault),
-            (504, status("Timeout", "x", json!({})), Why::Slow),
-            (200, "<html>".to_owned(), Why::Unexpected),
-            (502, String::new(), Why::Unexpected),
-            (302, String::new(), Why::Unexpected),
+            (404, status("NotFound", "jobs.batch \"a\" not found", jobs), RefusalKind::NoSuchJob),
+            (404, "404 page not found".to_owned(), RefusalKind::Unexpected),
+            (401, status("Unauthorized", "Unauthorized", json!(null)), RefusalKind::NotAuthenticated),
+            (413, status("RequestEntityTooLarge", "limit is 3145728", json!(null)), RefusalKind::TooLarge),
+            (429, "Too many requests, please try again later.".to_owned(), RefusalKind::Busy),
+            (500, status("InternalError", "x", json!({})), RefusalKind::Fault),
+            (504, status("Timeout", "x", json!({})), RefusalKind::Slow),
+            (200, "<html>".to_owned(), RefusalKind::Unexpected),
+            (502, String::new(), RefusalKind::Unexpected),
+            (302, String::new(), RefusalKind::Unexpected),
         ] {
-            assert_eq!(refused(code, &body).why, why, "{code} {body}");
+            assert_eq!(refused(code, &body).kind, why, "{code} {body}");
         }
     }
 
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_says_when_to_come_again() {
+    fn retry_after_comes_from_header_or_details() {
         let body = status("TooManyRequests", "x", json!({"retryAfterSeconds": 7}));
         assert_eq!(refused(429, &body).retry_after, Some(7));
         let Outcome::Refused(refusal) = to_create("a", 429, Some(3), body.as_bytes()) else { panic!("no refusal") };
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_job_that_was_meant_is_taken() {
+    fn only_the_requested_job_is_accepted() {
         let job = |kind: &str, name: &str| {
             json!({"kind": kind, "metadata": {"name": name, "labels": {MANAGED_BY: MANAGER}, "annotations": {NONCE: "n", FINGERPRINT: "f"}, "deletionTimestamp": "t"}, "status": {"active": 1}}).to_string()
         };
@@ -391,8 +391,8 @@ mod tests {
         assert_eq!(to_get("a", 200, None, bare), Outcome::Found(Box::new(Job { status: json!({}), ..Job::default() })));
         assert_eq!(to_create("a", 201, None, bare), Outcome::Created);
         for body in [job("JobList", "a"), job("Job", "b"), "<html>".to_owned(), String::new()] {
-            assert!(matches!(to_get("a", 200, None, body.as_bytes()), Outcome::Unreadable(_)), "{body}");
-            assert!(matches!(to_create("a", 201, None, body.as_bytes()), Outcome::Unreadable(_)), "{body}");
+            assert!(matches!(to_get("a", 200, None, body.as_bytes()), Outcome::InvalidResponse(_)), "{body}");
+            assert!(matches!(to_create("a", 201, None, body.as_bytes()), Outcome::InvalidResponse(_)), "{body}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! OWNS token and CA bundle: files that others rotate under us, read again in time. By path each time: the kubelet swaps symlinks.
+//! OWNS token and CA bundle: files that the kubelet rotates. They are read again periodically, by path each time: it swaps symlinks.
 
 use super::tls::SharedTls;
 use log::warn;
@@ -16,14 +16,14 @@ const READ_AGAIN: Duration = Duration::from_secs(60);
 /// A token is a kilobyte or two, a bundle a few hundred kilobytes at most.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Credentials as they are now.
+/// The current credentials.
 #[derive(Clone, Debug)]
 pub(super) struct Current {
     /// The value of the `Authorization` header.
     pub(super) token: Option<Token>,
     pub(super) roots: Arc<Vec<Certificate<'static>>>,
     pub(super) tls: SharedTls,
-    /// Another number when the bundle is another: whoever holds a connection's configuration makes it anew.
+    /// Changes with the CA bundle, so that clients rebuild their agents.
     pub(super) generation: u64,
 }
 
@@ -76,7 +76,7 @@ impl Credentials {
             }
             cached.read_at
         };
-        // one thread reads; the others go on with what there is
+        // one thread reads; the others use the cached credentials
         let is_ours = {
             let mut cached = self.cached.write().unwrap_or_else(PoisonError::into_inner);
             let is_ours = cached.read_at == is_old;
@@ -90,7 +90,7 @@ impl Credentials {
         }
     }
 
-    /// Reads the files now: the API server has refused what we have. What cannot be read stays as it was.
+    /// Reads the files now: the API server has rejected what we have. Keeps the old value of what cannot be read.
     pub(super) fn read_again(&self) -> Current {
         let token = self.token_file.as_deref().map(read_token).transpose();
         let bundle = self.ca_file.as_deref().map(read_bundle).transpose();
@@ -98,7 +98,7 @@ impl Credentials {
         cached.read_at = Instant::now();
         match token {
             Ok(token) => cached.current.token = token,
-            Err(error) => warn!("going on with the token as it was: {error}"),
+            Err(error) => warn!("keeping the previous token: {error}"),
         }
         match bundle {
             Ok(Some((bundle, roots))) if bundle != cached.bundle => {
@@ -108,7 +108,7 @@ impl Credentials {
                 cached.current.generation += 1;
             }
             Ok(_) => (),
-            Err(error) => warn!("going on with the CA bundle as it was: {error}"),
+            Err(error) => warn!("keeping the previous CA bundle: {error}"),
         }
         cached.current.clone()
     }
@@ -137,7 +137,7 @@ fn read_token(path: &Path) -> Result<Token, String> {
 
 type Bundle = (Vec<u8>, Vec<Certificate<'static>>);
 
-/// Only what rustls takes as a root counts: ureq leaves out what it cannot read without a word.
+/// Only certificates that rustls accepts as roots count: ureq ignores the others silently.
 fn read_bundle(path: &Path) -> Result<Bundle, String> {
     let bytes = read("CA file", path)?;
     let mut store = RootCertStore::empty();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotated_token_and_bundle_are_read_again_and_a_bad_one_is_not_taken() {
+    fn rotated_credentials_are_reloaded_and_bad_ones_ignored() {
         let folder = Folder::new("rotated");
         let token = folder.write("token", "first\n");
         let ca = folder.write("ca.crt", &authority());
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn each_file_that_cannot_be_used_is_named() {
+    fn each_unusable_file_is_named() {
         let folder = Folder::new("bad");
         let missing = folder.0.join("missing");
         let errors = Credentials::load(Some(missing.clone()), Some(missing.clone())).unwrap_err();

@@ -1,5 +1,5 @@
-//! Addresses that are numbers need no resolver; in a cluster the API server's is one. ureq's own starts a thread for every call that has
-//! a time-out; it is used for names only.
+//! Resolves IP addresses without a resolver; in a cluster the API server's host is one. ureq's own resolver starts a thread for every
+//! call with a time-out; it is used for names only.
 
 use std::net::{IpAddr, SocketAddr};
 use ureq::Error;

@@ -1,5 +1,5 @@
-//! One TLS configuration for the clients of all threads: one set of roots, one cache of sessions. Each ureq agent would have its own,
-//! which is a hundred kilobytes a thread, and with time-outs per request one for every connection.
+//! One TLS configuration for the clients of all threads: one set of roots, one session cache. Otherwise each ureq agent would have its
+//! own, a hundred kilobytes per thread, and with time-outs per request one for every connection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ impl<In: Transport> Connector<In> for SharedTls {
     type Out = <RustlsConnector as Connector<In>>::Out;
 
     fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
-        // our requests differ in their time-outs only; ureq keeps a TLS configuration that is said to be the agent's
+        // our requests differ only in their time-outs; ureq caches the TLS configuration only if it is the agent's
         let of_the_agent = ConnectionDetails {
             request_level: false,
             uri: details.uri,

@@ -1,9 +1,9 @@
-//! Chunked bodies (RFC 9112 7.1), decoded as they come. Pure.
+//! Chunked bodies (RFC 9112 7.1), decoded as they arrive. Pure.
 
 use super::parse::{bad_request, body_too_large};
 use crate::status::{Reason, Status};
 
-/// A chunk's size and its extensions, which nobody sends.
+/// A chunk's size and its extensions, which are rare.
 const MAX_CHUNK_LINE: usize = 256;
 const MAX_TRAILERS: usize = 4 << 10;
 const MAX_TRAILER_FIELDS: usize = 16;
@@ -27,10 +27,10 @@ pub(super) struct Chunks {
     data: usize,
 }
 
-/// How far a call came.
+/// Progress of one call.
 #[derive(Debug, PartialEq)]
 pub(super) struct Progress {
-    /// Bytes of the input that are done with.
+    /// Bytes of the input that were consumed.
     pub(super) consumed: usize,
     pub(super) is_whole: bool,
 }
@@ -38,7 +38,7 @@ pub(super) struct Progress {
 impl Chunks {
     /// Appends the data in `input` to `body`.
     ///
-    /// Errors: 400 for what is no chunk, 413 for more than `max` bytes of data, 431 for trailers.
+    /// Errors: 400 for invalid chunks, 413 for more than `max` bytes of data, 431 for too many trailers.
     pub(super) fn decode(&mut self, input: &[u8], body: &mut Vec<u8>, max: usize) -> Result<Progress, Status> {
         let mut at = 0;
         loop {
@@ -108,7 +108,7 @@ fn size(rest: &[u8]) -> Result<Option<(usize, usize)>, Status> {
     }
 }
 
-/// Length of the trailers, which nobody reads, and the empty line behind them.
+/// Length of the trailers, which are ignored, and the empty line after them.
 fn trailers(rest: &[u8]) -> Result<Option<usize>, Status> {
     if rest.starts_with(b"\r\n") {
         return Ok(Some(2));

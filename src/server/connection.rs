@@ -1,4 +1,4 @@
-//! One connection's life, without ever blocking on its client: bytes in, requests out; replies in, bytes out.
+//! The state machine of one connection; never blocks on its client: bytes in, requests out; replies in, bytes out.
 
 use super::chunked::Chunks;
 use super::parse::{self, Framing, Scan};
@@ -11,18 +11,18 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Longer than the 60 s of nginx and of cloud balancers, so that they close first: who closes first races with the other's next request.
+/// Longer than the 60 s of nginx and of cloud balancers, so that they close first: closing first races with the peer's next request.
 const IDLE: Duration = Duration::from_secs(75);
-/// Absolute, from the first byte of a request, so that a drip cannot stretch it; likewise those below.
+/// Absolute, from the first byte of a request, so that a slow client cannot extend it; likewise those below.
 const HEAD: Duration = Duration::from_secs(10);
 const BODY: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(30);
-/// After a refusal, what still comes is thrown away for so long and so much: the client then sees the answer and not a reset.
+/// After an error reply, further input is discarded for this long and up to this many bytes: the client then sees the reply instead of a reset.
 const LINGER: Duration = Duration::from_secs(2);
 const MAX_LINGER: usize = 1 << 20;
-/// Replies in a row to one pipelining client before others have their turn.
+/// Replies in a row to one pipelining client before other connections are served.
 const MAX_IN_A_ROW: u32 = 32;
-/// Requests of so few bytes find room always: a dozen slow uploads must not shut everybody out.
+/// Requests up to this size are always accepted: a dozen slow uploads must not block all other clients.
 pub(super) const SMALL: usize = 16 << 10;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -31,7 +31,7 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub(super) struct Bounds {
     pub(super) max_body: usize,
     /// Bytes that this connection may hold while it waits for the rest of a request.
-    pub(super) room: usize,
+    pub(super) available_bytes: usize,
 }
 
 /// What a connection waits for.
@@ -52,11 +52,11 @@ pub(super) enum Step {
 enum Phase {
     /// Between requests.
     Idle,
-    /// Part of a head has come.
+    /// Part of a head was received.
     Head,
-    /// The head was understood; part of the body is missing. What has come of the body is in the request.
+    /// The head was parsed; part of the body is missing. The request holds what was received of the body.
     Body(Request, Awaited),
-    /// Everything was answered, and the writing side is closed. So many bytes were thrown away since.
+    /// Everything was answered, and the writing side is closed; the number of bytes discarded since.
     Linger(usize),
 }
 
@@ -66,13 +66,13 @@ enum Awaited {
     Chunks(Chunks),
 }
 
-/// Errors: the refusal that a request gets before its body is read, so that `Expect: 100-continue` saves the client its upload.
+/// Errors: the error that a request gets before its body is read, so that `Expect: 100-continue` saves the client its upload.
 pub(super) type Admit<'a> = &'a dyn Fn(&Request) -> Result<(), Status>;
 
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
-    /// Bytes that were not understood yet.
+    /// Bytes that were not parsed yet.
     input: Vec<u8>,
     scan: Scan,
     phase: Phase,
@@ -80,9 +80,9 @@ pub(super) struct Connection {
     sent: usize,
     close_after_output: bool,
     in_a_row: u32,
-    /// Whether the empty line that may stand before the next request has come.
+    /// Whether the empty line that may precede the next request was skipped.
     has_skipped_line: bool,
-    /// When the present phase began.
+    /// When the current phase began.
     waits_since: Instant,
     deadline: Instant,
 }
@@ -117,25 +117,25 @@ impl Connection {
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Idle) && matches!(self.input[..], [] | [b'\r']) && self.output.is_empty()
     }
-    /// Whether part of a request has come.
+    /// Whether part of a request was received.
     pub(super) fn is_unfinished(&self) -> bool {
         matches!(self.phase, Phase::Head | Phase::Body(..))
     }
-    /// Whether it is its client that has to do something, not we.
-    pub(super) fn may_give_way(&self) -> bool {
+    /// Whether it waits for its client, not for us.
+    pub(super) fn is_evictable(&self) -> bool {
         (self.is_unfinished() || self.input.is_empty()) && !self.has_unread()
     }
-    /// Whether something has come that nobody has read.
+    /// Whether there is unread input.
     pub(super) fn has_unread(&self) -> bool {
         matches!(recv(&self.stream, &mut [0; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK), Ok((_, 1)))
     }
-    /// Bytes held for an unfinished request.
-    pub(super) fn held(&self) -> usize {
+    /// Bytes reserved_bytes for an unfinished request.
+    pub(super) fn reserved_bytes(&self) -> usize {
         let request = if let Phase::Body(request, _) = &self.phase { request.bytes.capacity() } else { 0 };
         self.input.capacity() + request
     }
 
-    /// Goes on until the client has to do something, or a whole request is there. `readable`: bytes may have come.
+    /// Makes progress until the client has to act, or a whole request was received. `readable`: there may be input.
     pub(super) fn advance(&mut self, scratch: &mut [u8], mut readable: bool, bounds: Bounds, admit: Admit<'_>) -> Step {
         loop {
             match self.flush() {
@@ -147,7 +147,7 @@ impl Connection {
                 if self.stream.shutdown(Shutdown::Write).is_err() {
                     return Step::Close;
                 }
-                self.enter(Phase::Linger(0), LINGER);
+                self.begin_phase(Phase::Linger(0), LINGER);
                 self.input = Vec::new();
                 readable = true;
             }
@@ -155,7 +155,7 @@ impl Connection {
                 self.in_a_row = 0;
                 return Step::Wait(Interest::Writable); // at once, but behind others
             }
-            match self.understand(bounds.max_body, admit) {
+            match self.parse_request(bounds.max_body, admit) {
                 Ok(Some(request)) => return Step::Serve(request),
                 Ok(None) if self.sent < self.output.len() => continue,
                 Ok(None) => (),
@@ -166,9 +166,9 @@ impl Connection {
             }
             if !readable {
                 if self.input.is_empty() {
-                    self.input = Vec::new(); // who waits keeps no buffer
+                    self.input = Vec::new(); // an idle connection keeps no buffer
                 }
-                if self.is_unfinished() && self.held() > bounds.room.max(SMALL) {
+                if self.is_unfinished() && self.reserved_bytes() > bounds.available_bytes.max(SMALL) {
                     self.refuse(Status::new(Reason::Overloaded, "too many bytes of unfinished requests"));
                     continue;
                 }
@@ -202,7 +202,7 @@ impl Connection {
         self.deadline = Instant::now() + ANSWER;
     }
 
-    /// The deadline is over. False: nothing can be said any more.
+    /// The deadline has passed. Returns false if no reply can be sent.
     pub(super) fn expire(&mut self) -> bool {
         let missing = match &self.phase {
             _ if !self.output.is_empty() => return false,
@@ -214,7 +214,7 @@ impl Connection {
         true
     }
 
-    /// Answers what is not a request we take, and closes.
+    /// Answers with an error, and closes.
     pub(super) fn refuse(&mut self, status: Status) {
         let (id, is_head) = match &self.phase {
             Phase::Body(request, _) => (request.header("x-request-id"), request.method() == "HEAD"),
@@ -229,8 +229,8 @@ impl Connection {
         self.reply(&status.into(), &frame);
     }
 
-    /// What follows has so long, whatever drips in meanwhile.
-    fn enter(&mut self, phase: Phase, time: Duration) {
+    /// Begins a phase with an absolute deadline, however slowly input arrives.
+    fn begin_phase(&mut self, phase: Phase, time: Duration) {
         self.phase = phase;
         self.waits_since = Instant::now();
         self.deadline = self.waits_since + time;
@@ -241,7 +241,7 @@ impl Connection {
         Step::Wait(Interest::Readable)
     }
 
-    /// Sends what there is. False: the client does not take more now.
+    /// Sends pending output. Returns false if the client does not accept more now.
     fn flush(&mut self) -> Result<bool, Errno> {
         while self.sent < self.output.len() {
             match send(&self.stream, &self.output[self.sent..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
@@ -253,14 +253,14 @@ impl Connection {
         }
         if !std::mem::take(&mut self.output).is_empty() && matches!(self.phase, Phase::Idle) {
             self.has_skipped_line = false;
-            self.enter(Phase::Idle, IDLE)
+            self.begin_phase(Phase::Idle, IDLE)
         }
         self.sent = 0;
         Ok(true)
     }
 
-    /// A whole request out of what has come, if there is one.
-    fn understand(&mut self, max_body: usize, admit: Admit<'_>) -> Result<Option<Request>, Status> {
+    /// A whole request from the input, if there is one.
+    fn parse_request(&mut self, max_body: usize, admit: Admit<'_>) -> Result<Option<Request>, Status> {
         if let Phase::Idle = self.phase {
             if !self.has_skipped_line && self.input.starts_with(b"\r\n") {
                 self.input.drain(..2); // one empty line before a request is skipped (RFC 9112 2.2)
@@ -270,7 +270,7 @@ impl Connection {
                 return Ok(None);
             }
             self.scan = Scan::default();
-            self.enter(Phase::Head, HEAD);
+            self.begin_phase(Phase::Head, HEAD);
         }
         if let Phase::Head = self.phase {
             let Some(length) = self.scan.head_len(&self.input)? else { return Ok(None) };
@@ -293,7 +293,7 @@ impl Connection {
             Framing::Length(body) => Awaited::Bytes(length + body - here),
             Framing::Chunked => Awaited::Chunks(Chunks::default()),
         };
-        self.enter(Phase::Body(request, awaited), BODY);
+        self.begin_phase(Phase::Body(request, awaited), BODY);
         if let Phase::Body(request, _) = &self.phase
             && expects_continue
             && !has_body

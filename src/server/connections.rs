@@ -1,4 +1,4 @@
-//! OWNS the connections that wait for their client: one epoll set with one-shot events, a slot each, no thread.
+//! OWNS the table of open connections and its epoll set: one slot each, one-shot events. An idle connection holds no thread.
 
 use super::connection::{Connection, Interest};
 use crate::metrics::METRICS;
@@ -11,65 +11,65 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Slots that are looked at to find who gives way (as Redis evicts keys: no index, no lock over all).
+/// Slots sampled to find a connection to evict (as Redis evicts keys: no index, no lock over all).
 const SAMPLE: usize = 16;
 
-/// A connection's place. Its number travels with the connection while a worker has it.
+/// A connection's index in the table. It stays reserved while a worker has the connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Slot(usize);
 
 #[derive(Debug)]
-pub(super) struct Lobby {
+pub(super) struct Connections {
     epoll: OwnedFd,
     slots: Vec<Mutex<Option<Box<Connection>>>>,
     free: Mutex<Vec<Slot>>,
-    /// Bytes of requests that have no answer yet, all connections together.
-    held: AtomicUsize,
+    /// Bytes of unanswered requests, of all connections together.
+    reserved_bytes: AtomicUsize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Lobby {
+impl Connections {
     pub(super) fn new(connections: usize) -> std::io::Result<Self> {
-        Ok(Lobby {
+        Ok(Connections {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             slots: (0..connections).map(|_| Mutex::new(None)).collect(),
             free: Mutex::new((0..connections).rev().map(Slot).collect()),
-            held: AtomicUsize::new(0),
+            reserved_bytes: AtomicUsize::new(0),
         })
     }
 
-    pub(super) fn held(&self) -> usize {
-        self.held.load(Relaxed)
+    pub(super) fn reserved_bytes(&self) -> usize {
+        self.reserved_bytes.load(Relaxed)
     }
 
-    /// Counts bytes of a request that is whole, until it is answered.
-    pub(super) fn hold(&self, bytes: usize) {
-        self.held.fetch_add(bytes, Relaxed);
+    /// Reserves the bytes of a whole request until it is answered.
+    pub(super) fn reserve(&self, bytes: usize) {
+        self.reserved_bytes.fetch_add(bytes, Relaxed);
     }
 
     pub(super) fn release(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Relaxed);
+        self.reserved_bytes.fetch_sub(bytes, Relaxed);
     }
 
-    /// Connections, waiting or worked on.
+    /// Open connections: waiting for their client or being served.
     pub(super) fn len(&self) -> usize {
         self.slots.len() - lock(&self.free).len()
     }
 
-    /// Connections that nobody works on. Looks at every slot.
+    /// Connections that wait for their client. Visits every slot.
     pub(super) fn waiting(&self) -> usize {
         self.slots.iter().filter(|slot| lock(slot).is_some()).count()
     }
 
-    /// Takes a new connection in. When all slots are taken, one that waits for its client gives way.
+    /// Inserts a new connection. When all slots are taken, evicts one that waits for its client.
     ///
-    /// Errors: the connection, where nobody gave way.
-    pub(super) fn enter(&self, stream: TcpStream, random: u64) -> Result<(), TcpStream> {
+    /// Errors: the connection, if none could be evicted.
+    pub(super) fn insert(&self, stream: TcpStream, random: u64) -> Result<(), TcpStream> {
         let free = lock(&self.free).pop();
-        let Some(slot) = free.or_else(|| self.give_way(random)) else { return Err(stream) };
+        let Some(slot) = free.or_else(|| self.evict_one(random)) else { return Err(stream) };
         let connection = Box::new(Connection::new(stream, Instant::now()));
         let mut place = lock(&self.slots[slot.0]);
         let flags = flags(Interest::Readable);
@@ -83,8 +83,8 @@ impl Lobby {
         Ok(())
     }
 
-    /// Closes the one that has waited longest of a few that wait for their client. None: none of them does.
-    pub(super) fn give_way(&self, random: u64) -> Option<Slot> {
+    /// Closes the longest-waiting connection of a random sample. Returns its slot, or None if none is evictable.
+    pub(super) fn evict_one(&self, random: u64) -> Option<Slot> {
         let mut waiting = Vec::with_capacity(SAMPLE);
         let mut state = random;
         for _ in 0..SAMPLE {
@@ -98,10 +98,10 @@ impl Lobby {
         waiting.sort_unstable();
         let found = waiting.into_iter().find(|(_, slot)| {
             let mut place = lock(&self.slots[*slot]);
-            match place.take_if(|connection| connection.may_give_way()) {
+            match place.take_if(|connection| connection.is_evictable()) {
                 Some(connection) => {
-                    self.held.fetch_sub(connection.held(), Relaxed);
-                    METRICS.connection_gave_way();
+                    self.reserved_bytes.fetch_sub(connection.reserved_bytes(), Relaxed);
+                    METRICS.connection_evicted();
                     true
                 }
                 None => false,
@@ -110,12 +110,12 @@ impl Lobby {
         found.map(|(_, slot)| Slot(slot))
     }
 
-    /// Gives a slot back whose connection has given way.
+    /// Frees the slot of an evicted connection.
     pub(super) fn free(&self, slot: Slot) {
         lock(&self.free).push(slot)
     }
 
-    /// The slot of a connection to which something has happened.
+    /// The slot of a ready connection.
     pub(super) fn next(&self, timeout: Option<Duration>) -> Option<Slot> {
         let mut events = [MaybeUninit::uninit(); 1];
         let timeout =
@@ -124,25 +124,25 @@ impl Lobby {
         events.first().map(|event| Slot(event.data.u64() as usize))
     }
 
-    /// Whether there is a connection to which something has happened.
+    /// Whether a connection is ready.
     pub(super) fn has_next(&self) -> bool {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], Some(&now)) == Ok(1)
     }
 
-    /// Takes a waiting connection out, to work on it. None: somebody else has it, or it is closed.
+    /// Takes a waiting connection to serve it. Returns None if another thread has it or it is closed.
     pub(super) fn take(&self, slot: Slot) -> Option<Box<Connection>> {
         let connection = lock(&self.slots[slot.0]).take()?;
-        self.held.fetch_sub(connection.held(), Relaxed);
+        self.reserved_bytes.fetch_sub(connection.reserved_bytes(), Relaxed);
         Some(connection)
     }
 
-    /// Puts a connection back to wait.
+    /// Puts a connection back to wait for its next event.
     pub(super) fn put(&self, slot: Slot, connection: Box<Connection>, interest: Interest) {
         let mut place = lock(&self.slots[slot.0]);
         let data = EventData::new_u64(slot.0 as u64);
         if epoll::modify(&self.epoll, connection.stream(), data, flags(interest)).is_ok() {
-            self.held.fetch_add(connection.held(), Relaxed);
+            self.reserved_bytes.fetch_add(connection.reserved_bytes(), Relaxed);
             *place = Some(connection);
         } else {
             drop(place);
@@ -155,7 +155,7 @@ impl Lobby {
         self.free(slot)
     }
 
-    /// Takes out, one after the other, the waiting connections for which `wanted` holds.
+    /// Takes each waiting connection for which `wanted` holds.
     pub(super) fn take_each(&self, wanted: impl Fn(&Connection) -> bool, mut see: impl FnMut(Slot, Box<Connection>)) {
         for number in 0..self.slots.len() {
             let is_wanted = lock(&self.slots[number]).as_deref().is_some_and(&wanted);

@@ -1,5 +1,5 @@
-//! OWNS httparse. Pure: bytes to a head, or the refusal. Stricter than HTTP asks where leniency has let two parsers disagree
-//! about where a request ends (request smuggling); RFC 9112 allows each refusal.
+//! OWNS httparse. Pure: bytes to a head, or the error. Stricter than HTTP requires where leniency has let two parsers disagree
+//! about where a request ends (request smuggling); RFC 9112 allows each of these errors.
 
 use crate::http::Request;
 use crate::status::{Reason, Status};
@@ -18,10 +18,10 @@ pub(super) enum Framing {
     Chunked,
 }
 
-/// A head that was understood.
+/// A parsed head.
 #[derive(Debug)]
 pub(super) struct Head {
-    /// With the head's bytes missing yet.
+    /// Without the head's bytes, which the caller moves in.
     pub(super) request: Request,
     pub(super) framing: Framing,
     /// `Expect: 100-continue`.
@@ -46,7 +46,7 @@ fn head_too_large() -> Status {
     Status::new(Reason::RequestHeaderFieldsTooLarge, message)
 }
 
-/// Looks for the end of a head as bytes come in, each byte once, however slowly they drip.
+/// Finds the end of a head as bytes arrive; visits each byte once, however slowly they arrive.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     scanned: usize,
@@ -55,7 +55,7 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// The length of the head at the start of `bytes`, once it is whole.
+    /// The length of the head at the start of `bytes`, once it is complete.
     ///
     /// Errors: a line that does not end in CR LF, and what is too long.
     pub(super) fn head_len(&mut self, bytes: &[u8]) -> Result<Option<usize>, Status> {
@@ -88,7 +88,7 @@ impl Scan {
     }
 }
 
-/// Understands a whole head, as [`Scan`] found it.
+/// Parses a complete head, as [`Scan`] found it.
 pub(super) fn head(bytes: &[u8], max_body: usize) -> Result<Head, Status> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut parsed = httparse::Request::new(&mut []);
@@ -134,7 +134,7 @@ pub(super) fn head(bytes: &[u8], max_body: usize) -> Result<Head, Status> {
     Ok(Head { request, framing, expects_continue: fields.expects_continue && !is_http_10 })
 }
 
-/// The `X-Request-Id` of a head that is refused, if so much of it can be read.
+/// The `X-Request-Id` of a head that is answered with an error, if it can be read.
 pub(super) fn request_id(bytes: &[u8]) -> Option<&[u8]> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut parsed = httparse::Request::new(&mut headers);
@@ -142,13 +142,13 @@ pub(super) fn request_id(bytes: &[u8]) -> Option<&[u8]> {
     parsed.headers.iter().find(|header| header.name.eq_ignore_ascii_case("x-request-id")).map(|header| header.value)
 }
 
-/// httparse knows 1.0 and 1.1; whether the rest is a version at all is for us to say.
+/// httparse accepts 1.0 and 1.1; this tells other versions from what is no version at all.
 fn wrong_version(head: &[u8]) -> Status {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
     let is_version = matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit());
     if is_version && line.iter().filter(|byte| **byte == b' ').count() == 2 {
-        Status::new(Reason::HttpVersionNotSupported, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+        Status::new(Reason::HttpVersionNotSupported, "only HTTP/1.0 and HTTP/1.1 are supported")
     } else {
         bad_request("the request line does not end in an HTTP version")
     }
@@ -181,7 +181,7 @@ impl<'a> Fields<'a> {
                 return Err(bad_request("Transfer-Encoding is repeated"));
             }
             if !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Status::new(Reason::NotImplemented, "the only transfer coding known here is chunked"));
+                return Err(Status::new(Reason::NotImplemented, "the only supported transfer coding is chunked"));
             }
             self.is_chunked = true;
         } else if is("host") {
@@ -197,7 +197,7 @@ impl<'a> Fields<'a> {
             }
         } else if is("expect") {
             if !value.eq_ignore_ascii_case(b"100-continue") {
-                return Err(Status::new(Reason::ExpectationFailed, "the only expectation known here is 100-continue"));
+                return Err(Status::new(Reason::ExpectationFailed, "the only supported expectation is 100-continue"));
             }
             self.expects_continue = true;
         }

@@ -1,7 +1,7 @@
-//! OWNS tiny_http: our reply to the bytes on the wire.
+//! OWNS tiny_http: turns our reply into the bytes on the wire.
 //!
-//! tiny_http prints the head; two lines of it are not its to decide: it drops `Connection`, without which a proxy takes our closing
-//! for a fault, and it gives a 204 a `Content-Length`, which RFC 9110 8.6 forbids.
+//! tiny_http prints the head; two lines of it are corrected here: it drops `Connection`, without which a proxy takes our closing for a
+//! fault, and it gives a 204 a `Content-Length`, which RFC 9110 8.6 forbids.
 
 use crate::http::Reply;
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
@@ -9,13 +9,13 @@ use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 const LENGTH_OF_NOTHING: &[u8] = b"Content-Length: 0\r\n\r\n";
 const END: &[u8] = b"\r\n";
 
-/// What of a request its reply depends on.
+/// The properties of a request that its reply depends on.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
     pub(super) id: String,
     pub(super) is_head: bool,
     pub(super) is_http_10: bool,
-    /// The connection is closed behind the reply.
+    /// The connection is closed after the reply.
     pub(super) close: bool,
 }
 
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_what_can_be_done() {
+    fn errors_have_their_headers() {
         let reply = Reply::from(Status { allow: Some("POST"), ..Status::new(Reason::Overloaded, "m") });
         let text = printed(&reply, false, false, true);
         assert!(text.contains("\nRetry-After: 1\nAllow: POST\n"), "{text}");

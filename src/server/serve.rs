@@ -1,4 +1,4 @@
-//! One whole request, from route to reply: decides, calls, and writes the log line. A panic in it is answered with 500.
+//! Serves one whole request, from route to reply: plans, calls the API server, writes the log line. A panic is answered with 500.
 
 use super::reply::Frame;
 use crate::config::Config;
@@ -6,7 +6,7 @@ use crate::dispatch::{internal_error, perform, plan};
 use crate::docs::{self, Docs};
 use crate::http::{Reply, Request};
 use crate::kube::Client;
-use crate::metrics::{METRICS, Now};
+use crate::metrics::{Gauges, METRICS};
 use crate::route::{Route, check_headers, no_such_path, route};
 use crate::status::{Reason, Status};
 use log::{debug, error, info, warn};
@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The API server is asked at most so often whether it is ready, however many probes come.
+/// Minimum time between two readiness checks of the API server, however many probes arrive.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// Longer than a question takes with all its time-outs.
+/// Longer than a readiness check takes with all its time-outs.
 const GIVE_UP: Duration = Duration::from_secs(10);
 const MAX_REQUEST_ID: usize = 64;
 
@@ -35,7 +35,7 @@ pub(super) struct Server {
 struct Readiness {
     is_ready: bool,
     known_since: Option<Instant>,
-    /// One thread asks; the others answer with what was known before, unless it never comes back.
+    /// One thread checks; the others answer with the previous result, unless that check never ends.
     asked_since: Option<Instant>,
 }
 
@@ -45,7 +45,7 @@ impl Server {
         Server { config, is_stopping: AtomicBool::new(false), readiness: Mutex::default(), docs }
     }
 
-    /// `arrived`: when the request was whole. `client`: none with `--dry-run=client`. `now`: for the metrics.
+    /// `arrived`: when the whole request was received. `client`: none with `--dry-run=client`. `gauges`: for the metrics.
     pub(super) fn serve(
         &self,
         route: &Result<Route, Status>,
@@ -53,7 +53,7 @@ impl Server {
         frame: &Frame,
         client: &mut Option<Client>,
         arrived: Instant,
-        now: &dyn Fn() -> Now,
+        now: &dyn Fn() -> Gauges,
     ) -> Reply {
         let until = arrived + self.config.request_timeout;
         let answered = catch_unwind(AssertUnwindSafe(|| match route {
@@ -112,12 +112,12 @@ impl Server {
     }
 }
 
-/// What a request whose head has come can be refused for already.
+/// Checks that need only the head of a request.
 pub(super) fn admit(request: &Request) -> Result<(), Status> {
     check_headers(&route(request)?, request)
 }
 
-/// The caller's id for the request if it is a sane one, else one of ours.
+/// The caller's request id if it is valid, else a new one.
 pub(super) fn request_id(theirs: Option<&[u8]>) -> String {
     let is_sane = |id: &str| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
@@ -126,7 +126,7 @@ pub(super) fn request_id(theirs: Option<&[u8]>) -> String {
     match theirs.and_then(|id| std::str::from_utf8(id).ok()).filter(|id| is_sane(id)) {
         Some(id) => id.to_owned(),
         None => {
-            // a random start, then one apart: no system call for each, and no two the same
+            // a random start, then a counter: unique, without a system call for each
             static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(crate::dispatch::random()));
             format!("{:016x}", NEXT.fetch_add(1, Relaxed))
         }
@@ -137,8 +137,8 @@ fn name_of(route: &Result<Route, Status>) -> &'static str {
     route.as_ref().map_or("other", Route::name)
 }
 
-/// The log line of a request that was refused before it was served, or before it was whole.
-/// `took`: since the request was whole, if it was.
+/// The log line of a request that was rejected before it was served, or before it was received completely.
+/// `took`: since the whole request was received, if it was.
 pub(super) fn log_refusal(frame: &Frame, request: Option<&Request>, status: &Status, took: Option<Duration>) {
     METRICS.request(request.map_or("other", |request| name_of(&route(request))), status.code(), took);
     let (method, path) = request.map_or(("-", "-"), |request| (request.method(), request.path()));
@@ -151,7 +151,7 @@ fn log_reply(request: &Request, frame: &Frame, reply: &Reply, took: Duration, is
     let id = &frame.id;
     if let Some(note) = note {
         match code {
-            500 | 502 => error!("{id} {code}: {note}"), // somebody must act: the filter's author, or who set us up
+            500 | 502 => error!("{id} {code}: {note}"), // the operator must act
             _ => warn!("{id} {code}: {note}"),
         }
     }
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_sane_ids_of_callers_are_taken() {
+    fn only_valid_request_ids_are_kept() {
         for id in ["a", "A.b_c-9", &"x".repeat(64)] {
             assert_eq!(request_id(Some(id.as_bytes())), id);
         }

@@ -1,19 +1,19 @@
-//! The threads: each takes a connection to which something has happened, serves its whole request, and puts it back.
+//! The worker threads: each takes a ready connection, serves its whole request, and puts it back.
 //!
-//! Threads block on the API server only. A few (four a core) are always there; a ready connection waits for the next of them, which
-//! costs no context switch, and while the API server is quick nobody else is woken. Only when nobody has been free for a tick are
-//! more let in, a few at a time: up to one for each call that may be in flight, one that asks whether the API server is ready, and one
-//! that never calls, so that it answers `/health/live` when every call hangs.
+//! Threads block on the API server only. The core threads (four a core) always run; a ready connection waits for the next of them,
+//! which costs no context switch. Only when none has been idle for a tick are extra threads spawned, a few at a time: up to one for
+//! each call that may be in flight, one for the readiness check, and one that never calls, so that it answers `/health/live` while
+//! every call hangs.
 
+use super::admission::{Admission, Decision, MAX_IN_FLIGHT, Task};
 use super::connection::{Bounds, Connection, Interest, SMALL, Step};
-use super::lobby::{Lobby, Slot};
+use super::connections::{Connections, Slot};
 use super::reply::Frame;
 use super::serve::{Server, admit, log_refusal, request_id};
-use super::tasks::{Admitted, MAX_IN_HAND, Task, Tasks};
 use crate::filter::THREAD_STACK;
 use crate::http::Request;
 use crate::kube::Client;
-use crate::metrics::Now;
+use crate::metrics::Gauges;
 use crate::status::{Reason, Status};
 use log::warn;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -21,77 +21,77 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// Bytes of requests without an answer, all connections together: those that are not whole, wait, or are in hand. A container has 64 MiB.
-const MAX_HELD: usize = 24 << 20;
+/// Bytes of unanswered requests, of all connections together: partly received, queued, or in flight. A container has 64 MiB.
+const MAX_BUFFERED: usize = 24 << 20;
 const TICK: Duration = Duration::from_millis(1);
-/// Threads let in per tick: each brings a TLS handshake of about a millisecond.
+/// Threads spawned per tick: each brings a TLS handshake of about a millisecond.
 const PER_TICK: usize = 4;
-/// Ticks without need after which the ticker goes to sleep.
+/// Ticks without need after which the scaler sleeps.
 const QUIET_TICKS: u32 = 64;
-/// So long a thread beyond the few stays when calls are slow and it has nothing to do.
+/// How long an extra thread stays idle before it ends, while calls are slow.
 const LINGER: Duration = Duration::from_secs(10);
 const SCRATCH: usize = 32 << 10;
 
 #[derive(Debug)]
-pub(super) struct Crew {
+pub(super) struct Workers {
     pub(super) server: Server,
-    pub(super) lobby: Lobby,
-    few: usize,
-    /// Threads there are.
+    pub(super) connections: Connections,
+    core_threads: usize,
+    /// Running threads.
     threads: AtomicUsize,
-    /// Threads that wait for a connection.
-    standing: AtomicUsize,
-    /// How often one came back to wait.
-    came_back: AtomicU64,
-    /// Moving average of what a dispatch waits for the API server, in microseconds.
+    /// Threads that wait for a ready connection.
+    idle: AtomicUsize,
+    /// How often a thread has come back to wait.
+    iterations: AtomicU64,
+    /// Moving average of how long a dispatch waits for the API server, in microseconds.
     average: AtomicU64,
-    tasks: Tasks,
-    ticker: OnceLock<Thread>,
-    ticker_sleeps: AtomicBool,
-    /// Connections are closed behind their replies.
+    admission: Admission,
+    scaler: OnceLock<Thread>,
+    scaler_sleeps: AtomicBool,
+    /// Connections are closed after their replies.
     pub(super) is_draining: AtomicBool,
 }
 
-/// What a thread has for itself.
-struct Kit {
+/// What one thread owns.
+struct Worker {
     client: Option<Client>,
     scratch: Vec<u8>,
 }
 
-impl Crew {
-    pub(super) fn new(server: Server, lobby: Lobby) -> Arc<Self> {
+impl Workers {
+    pub(super) fn new(server: Server, connections: Connections) -> Arc<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        Arc::new(Crew {
+        Arc::new(Workers {
             server,
-            lobby,
-            few: (4 * cores).min(MAX_IN_HAND),
+            connections,
+            core_threads: (4 * cores).min(MAX_IN_FLIGHT),
             threads: AtomicUsize::new(0),
-            standing: AtomicUsize::new(0),
-            came_back: AtomicU64::new(0),
+            idle: AtomicUsize::new(0),
+            iterations: AtomicU64::new(0),
             average: AtomicU64::new(0),
-            tasks: Tasks::default(),
-            ticker: OnceLock::new(),
-            ticker_sleeps: AtomicBool::new(false),
+            admission: Admission::default(),
+            scaler: OnceLock::new(),
+            scaler_sleeps: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
         })
     }
 
-    /// Starts the few threads, and the ticker that lets more in.
+    /// Starts the core threads, and the scaler that spawns more.
     pub(super) fn start(self: &Arc<Self>) -> std::io::Result<()> {
-        for _ in 0..self.few {
-            self.let_in(true)?;
+        for _ in 0..self.core_threads {
+            self.spawn_worker(true)?;
         }
-        let crew = self.clone();
-        let ticker = thread::Builder::new().name("ticker".into()).spawn(move || crew.tick())?;
-        let _ = self.ticker.set(ticker.thread().clone());
+        let workers = self.clone();
+        let scaler = thread::Builder::new().name("scaler".into()).spawn(move || workers.scale())?;
+        let _ = self.scaler.set(scaler.thread().clone());
         Ok(())
     }
 
-    fn let_in(self: &Arc<Self>, stays: bool) -> std::io::Result<()> {
+    fn spawn_worker(self: &Arc<Self>, stays: bool) -> std::io::Result<()> {
         let number = self.threads.fetch_add(1, Relaxed);
-        let crew = self.clone();
+        let workers = self.clone();
         let thread = thread::Builder::new().name(format!("worker-{number}")).stack_size(THREAD_STACK);
-        let started = thread.spawn(move || crew.work(stays));
+        let started = thread.spawn(move || workers.work(stays));
         if started.is_err() {
             self.threads.fetch_sub(1, Relaxed);
         }
@@ -99,25 +99,25 @@ impl Crew {
     }
 
     fn work(&self, stays: bool) {
-        let mut kit = Kit { client: self.server.client(), scratch: vec![0; SCRATCH] };
+        let mut worker = Worker { client: self.server.client(), scratch: vec![0; SCRATCH] };
         loop {
             let timeout = match stays {
                 true => None,
                 false if self.calls_are_slow() => Some(LINGER),
                 false => Some(Duration::ZERO),
             };
-            self.came_back.fetch_add(1, Relaxed);
-            self.standing.fetch_add(1, SeqCst);
-            let next = self.lobby.next(timeout);
-            let is_last = self.standing.fetch_sub(1, SeqCst) == 1;
+            self.iterations.fetch_add(1, Relaxed);
+            self.idle.fetch_add(1, SeqCst);
+            let next = self.connections.next(timeout);
+            let is_last = self.idle.fetch_sub(1, SeqCst) == 1;
             if is_last
-                && self.ticker_sleeps.swap(false, SeqCst)
-                && let Some(ticker) = self.ticker.get()
+                && self.scaler_sleeps.swap(false, SeqCst)
+                && let Some(scaler) = self.scaler.get()
             {
-                ticker.unpark() // nobody waits at the door now
+                scaler.unpark() // no thread is idle now
             }
             match next {
-                Some(slot) => self.attend(&mut kit, slot),
+                Some(slot) => self.on_ready(&mut worker, slot),
                 None if stays => (), // a signal
                 None => break,
             }
@@ -129,33 +129,33 @@ impl Crew {
         self.average.load(Relaxed) > TICK.as_micros() as u64
     }
 
-    /// Lets more threads in when nobody has been free for a tick and somebody waits.
-    fn tick(self: &Arc<Self>) {
+    /// Spawns more threads when none has been idle for a tick and a connection is ready.
+    fn scale(self: &Arc<Self>) {
         let mut quiet = 0;
         let mut before = 0;
         loop {
             if quiet > QUIET_TICKS {
-                self.ticker_sleeps.store(true, SeqCst);
-                while self.standing.load(SeqCst) > 0 && self.ticker_sleeps.load(SeqCst) {
+                self.scaler_sleeps.store(true, SeqCst);
+                while self.idle.load(SeqCst) > 0 && self.scaler_sleeps.load(SeqCst) {
                     thread::park()
                 }
-                self.ticker_sleeps.store(false, SeqCst);
+                self.scaler_sleeps.store(false, SeqCst);
                 quiet = 0;
             }
             thread::sleep(TICK);
-            if self.standing.load(SeqCst) > 0 {
+            if self.idle.load(SeqCst) > 0 {
                 quiet += 1;
                 continue;
             }
             quiet = 0;
-            let now = self.came_back.load(Relaxed);
+            let now = self.iterations.load(Relaxed);
             let is_stuck = now == std::mem::replace(&mut before, now);
-            if (is_stuck || self.calls_are_slow()) && self.lobby.has_next() {
+            if (is_stuck || self.calls_are_slow()) && self.connections.has_next() {
                 for _ in 0..PER_TICK {
-                    if self.threads.load(Relaxed) >= MAX_IN_HAND + 2 {
+                    if self.threads.load(Relaxed) >= MAX_IN_FLIGHT + 2 {
                         break;
                     }
-                    if let Err(error) = self.let_in(false) {
+                    if let Err(error) = self.spawn_worker(false) {
                         warn!("cannot start a thread: {error}");
                         break;
                     }
@@ -164,87 +164,87 @@ impl Crew {
         }
     }
 
-    /// Bytes that more requests may hold.
-    fn room(&self) -> usize {
-        MAX_HELD.max(2 * self.server.config.max_body_bytes).saturating_sub(self.lobby.held())
+    /// Bytes that further requests may reserve.
+    fn available_bytes(&self) -> usize {
+        MAX_BUFFERED.max(2 * self.server.config.max_body_bytes).saturating_sub(self.connections.reserved_bytes())
     }
 
-    fn hold(&self, task: &mut Task) {
-        task.held = task.request.bytes.capacity();
-        self.lobby.hold(task.held)
+    fn reserve(&self, task: &mut Task) {
+        task.reserved_bytes = task.request.bytes.capacity();
+        self.connections.reserve(task.reserved_bytes)
     }
 
-    fn advance(&self, kit: &mut Kit, connection: &mut Connection, readable: bool) -> Step {
-        let bounds = Bounds { max_body: self.server.config.max_body_bytes, room: self.room() };
-        connection.advance(&mut kit.scratch, readable, bounds, &admit)
+    fn advance(&self, worker: &mut Worker, connection: &mut Connection, readable: bool) -> Step {
+        let bounds = Bounds { max_body: self.server.config.max_body_bytes, available_bytes: self.available_bytes() };
+        connection.advance(&mut worker.scratch, readable, bounds, &admit)
     }
 
-    /// Something has happened to a connection.
-    fn attend(&self, kit: &mut Kit, slot: Slot) {
-        if let Some(mut connection) = self.lobby.take(slot) {
-            let step = self.advance(kit, &mut connection, true);
-            self.settle(kit, slot, connection, step)
+    /// Handles a connection that became readable or writable.
+    fn on_ready(&self, worker: &mut Worker, slot: Slot) {
+        if let Some(mut connection) = self.connections.take(slot) {
+            let step = self.advance(worker, &mut connection, true);
+            self.drive(worker, slot, connection, step)
         }
     }
 
-    /// Puts the connection back, unless a whole request has come on it.
-    fn park(&self, slot: Slot, connection: Box<Connection>, step: Step) -> Option<Task> {
+    /// Waits for the next event of the connection, unless a whole request has been received on it.
+    fn rearm(&self, slot: Slot, connection: Box<Connection>, step: Step) -> Option<Task> {
         match step {
-            Step::Wait(interest) => self.lobby.put(slot, connection, interest),
-            Step::Close => self.lobby.close(slot, connection),
+            Step::Wait(interest) => self.connections.put(slot, connection, interest),
+            Step::Close => self.connections.close(slot, connection),
             Step::Serve(request) => return Some(Task::new(slot, connection, request)),
         }
         None
     }
 
-    /// Serves what is whole, and puts the connection back.
-    fn settle(&self, kit: &mut Kit, slot: Slot, connection: Box<Connection>, step: Step) {
-        let mut next = self.park(slot, connection, step);
+    /// Serves each whole request, then waits for the connection's next event.
+    fn drive(&self, worker: &mut Worker, slot: Slot, connection: Box<Connection>, step: Step) {
+        let mut next = self.rearm(slot, connection, step);
         while let Some(mut task) = next {
             let step = if task.is_dispatch() {
                 match self.admit(task) {
-                    Admitted::Now(task) => return self.dispatch(kit, task),
-                    Admitted::Later => return,
-                    Admitted::Never(full) => task = full,
+                    Decision::Admitted(task) => return self.dispatch(worker, task),
+                    Decision::Queued => return,
+                    Decision::Rejected(full) => task = full,
                 }
-                self.turn_away(kit, &mut task, Reason::Overloaded, "too many requests wait already")
+                self.reject(worker, &mut task, Reason::Overloaded, "too many requests wait already")
             } else {
-                self.serve(kit, &mut task)
+                self.serve(worker, &mut task)
             };
-            next = self.park(task.slot, task.connection, step);
+            next = self.rearm(task.slot, task.connection, step);
         }
     }
 
-    /// Counts the bytes of what is admitted, until it is answered.
-    fn admit(&self, mut task: Task) -> Admitted {
-        if task.request.bytes.capacity() > self.room().max(SMALL) {
-            return Admitted::Never(task);
+    /// Reserves the bytes of an admitted request until it is answered.
+    fn admit(&self, mut task: Task) -> Decision {
+        if task.request.bytes.capacity() > self.available_bytes().max(SMALL) {
+            return Decision::Rejected(task);
         }
-        self.hold(&mut task);
-        match self.tasks.admit(task) {
-            Admitted::Never(mut task) => {
-                self.lobby.release(std::mem::take(&mut task.held));
-                Admitted::Never(task)
+        self.reserve(&mut task);
+        match self.admission.admit(task) {
+            Decision::Rejected(mut task) => {
+                self.connections.release(std::mem::take(&mut task.reserved_bytes));
+                Decision::Rejected(task)
             }
             admitted => admitted,
         }
     }
 
-    /// Has a place among those in hand: serves, and goes on with whoever has waited longest, else gives the place back.
-    fn dispatch(&self, kit: &mut Kit, mut task: Task) {
+    /// Serves one admitted request, then the queued ones, oldest first; releases the permit when the queue is empty.
+    fn dispatch(&self, worker: &mut Worker, mut task: Task) {
         loop {
             let is_late = task.arrived.elapsed() > self.server.config.request_timeout;
             let step = match is_late {
-                true => self.turn_away(kit, &mut task, Reason::Overloaded, "too many requests waited before this one"),
-                false => self.serve(kit, &mut task),
+                true => self.reject(worker, &mut task, Reason::Overloaded, "too many requests waited before this one"),
+                false => self.serve(worker, &mut task),
             };
-            // the reply is on its way; only then the place is handed on
-            self.lobby.release(task.held);
-            let mut again = self.park(task.slot, task.connection, step);
+            // the reply is sent before the permit is passed on
+            self.connections.release(task.reserved_bytes);
+            let mut again = self.rearm(task.slot, task.connection, step);
             if let Some(pipelined) = &mut again {
-                self.hold(pipelined) // small: it came with the one before
+                self.reserve(pipelined) // small: it came with the one before
             }
-            match self.tasks.next(again) {
+            match self.admission.next(again) {
                 Some(next) => task = next,
                 None => return,
             }
@@ -260,98 +260,98 @@ impl Crew {
         }
     }
 
-    fn serve(&self, kit: &mut Kit, task: &mut Task) -> Step {
+    fn serve(&self, worker: &mut Worker, task: &mut Task) -> Step {
         let mut frame = self.frame(&task.request);
         let now = || self.now();
-        let reply = self.server.serve(&task.route, &task.request, &frame, &mut kit.client, task.arrived, &now);
+        let reply = self.server.serve(&task.route, &task.request, &frame, &mut worker.client, task.arrived, &now);
         if task.is_dispatch()
-            && let Some(client) = &mut kit.client
+            && let Some(client) = &mut worker.client
         {
             let (before, waited) = (self.average.load(Relaxed), client.take_waited().as_micros() as u64);
             self.average.store((15 * before + waited) / 16, Relaxed);
         }
         frame.close |= self.is_draining.load(Relaxed);
         task.connection.reply(&reply, &frame);
-        self.advance(kit, &mut task.connection, false)
+        self.advance(worker, &mut task.connection, false)
     }
 
-    fn now(&self) -> Now {
-        let (all, waiting) = (self.lobby.len(), self.lobby.waiting());
-        let (dispatches_in_hand, dispatches_queued) = self.tasks.count();
-        Now {
+    fn now(&self) -> Gauges {
+        let (all, waiting) = (self.connections.len(), self.connections.waiting());
+        let (dispatches_in_flight, dispatches_queued) = self.admission.count();
+        Gauges {
             connections_waiting: waiting,
             connections_working: all.saturating_sub(waiting),
-            dispatches_in_hand,
+            dispatches_in_flight,
             dispatches_queued,
-            unfinished_bytes: self.lobby.held(),
+            unfinished_bytes: self.connections.reserved_bytes(),
         }
     }
 
-    fn turn_away(&self, kit: &mut Kit, task: &mut Task, reason: Reason, message: &str) -> Step {
+    fn reject(&self, worker: &mut Worker, task: &mut Task, reason: Reason, message: &str) -> Step {
         let frame = self.frame(&task.request);
         let status = Status::new(reason, message);
         log_refusal(&frame, Some(&task.request), &status, Some(task.arrived.elapsed()));
         task.connection.reply(&status.into(), &frame);
-        self.advance(kit, &mut task.connection, false)
+        self.advance(worker, &mut task.connection, false)
     }
 
-    /// Ends what has waited too long: called every now and then.
-    pub(super) fn sweep(&self) {
-        let mut kit = Kit { client: None, scratch: vec![0; SCRATCH] };
+    /// Ends what has passed its deadline; called periodically.
+    pub(super) fn expire_overdue(&self) {
+        let mut worker = Worker { client: None, scratch: vec![0; SCRATCH] };
         let now = Instant::now();
         let is_draining = self.is_draining.load(Relaxed);
         let is_over = |connection: &Connection| connection.deadline() < now || is_draining && connection.is_idle();
-        self.lobby.take_each(is_over, |slot, mut connection| {
+        self.connections.take_each(is_over, |slot, mut connection| {
             if connection.deadline() < now {
                 match connection.expire() {
                     true => {
-                        let step = self.advance(&mut kit, &mut connection, false);
+                        let step = self.advance(&mut worker, &mut connection, false);
                         self.put_or_close(slot, connection, step)
                     }
-                    false => self.lobby.close(slot, connection),
+                    false => self.connections.close(slot, connection),
                 }
             } else if connection.has_unread() {
-                self.lobby.put(slot, connection, Interest::Readable) // a request that came in time
+                self.connections.put(slot, connection, Interest::Readable) // a request that came in time
             } else {
-                self.lobby.close(slot, connection)
+                self.connections.close(slot, connection)
             }
         });
-        self.turn_late_ones_away(
-            &mut kit,
+        self.reject_overdue(
+            &mut worker,
             |task| task.arrived + self.server.config.request_timeout < now,
             Reason::Overloaded,
         )
     }
 
-    /// Whose request is not whole yet, when we stop.
-    pub(super) fn turn_unfinished_away(&self) {
-        let mut kit = Kit { client: None, scratch: vec![0; SCRATCH] };
-        self.lobby.take_each(Connection::is_unfinished, |slot, mut connection| {
+    /// Rejects partly received requests during shutdown.
+    pub(super) fn reject_unfinished(&self) {
+        let mut worker = Worker { client: None, scratch: vec![0; SCRATCH] };
+        self.connections.take_each(Connection::is_unfinished, |slot, mut connection| {
             connection.refuse(Status::new(Reason::ShuttingDown, "the request did not come before the end"));
-            let step = self.advance(&mut kit, &mut connection, false);
+            let step = self.advance(&mut worker, &mut connection, false);
             self.put_or_close(slot, connection, step)
         });
     }
 
-    /// Who is still in the queue when the time to shut down is over.
-    pub(super) fn turn_queued_away(&self) {
-        let mut kit = Kit { client: None, scratch: vec![0; SCRATCH] };
-        self.turn_late_ones_away(&mut kit, |_| true, Reason::ShuttingDown)
+    /// Rejects what is still queued when the time for shutdown is over.
+    pub(super) fn reject_queued(&self) {
+        let mut worker = Worker { client: None, scratch: vec![0; SCRATCH] };
+        self.reject_overdue(&mut worker, |_| true, Reason::ShuttingDown)
     }
 
-    fn turn_late_ones_away(&self, kit: &mut Kit, is_late: impl Fn(&Task) -> bool, reason: Reason) {
-        while let Some(mut task) = self.tasks.pop_if(&is_late) {
-            self.lobby.release(task.held);
-            let step = self.turn_away(kit, &mut task, reason, "waited too long for its turn");
+    fn reject_overdue(&self, worker: &mut Worker, is_late: impl Fn(&Task) -> bool, reason: Reason) {
+        while let Some(mut task) = self.admission.pop_if(&is_late) {
+            self.connections.release(task.reserved_bytes);
+            let step = self.reject(worker, &mut task, reason, "waited too long for its turn");
             self.put_or_close(task.slot, task.connection, step)
         }
     }
 
-    /// For a thread that serves nothing: what a pipelining client has sent behind a request that was turned away, is too.
+    /// For a thread that serves nothing: what a pipelining client has sent behind a rejected request is rejected too.
     fn put_or_close(&self, slot: Slot, connection: Box<Connection>, step: Step) {
-        if let Some(mut task) = self.park(slot, connection, step) {
+        if let Some(mut task) = self.rearm(slot, connection, step) {
             task.connection.refuse(Status::new(Reason::Overloaded, "too many requests wait already"));
-            self.lobby.put(slot, task.connection, Interest::Writable)
+            self.connections.put(slot, task.connection, Interest::Writable)
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Prints figures of a dispatcher, and fails when one is over its bound. `tests/measure` builds what it measures and runs it.
+//! Measures a dispatcher, and fails if a figure exceeds its limit. Run by `tests/measure`.
 
-#![allow(clippy::unwrap_used)] // what cannot be measured ends it
+#![allow(clippy::unwrap_used)] // a failure ends the program
 
 #[path = "../it/support/mod.rs"]
 mod support;

@@ -1,4 +1,4 @@
-//! A cluster and a dispatcher in front of it, to play with until Ctrl-C. `tests/playground` runs it.
+//! A cluster and a dispatcher to try, until Ctrl-C. Run by `tests/playground`.
 
 #![allow(clippy::unwrap_used)] // what cannot be started ends it
 

@@ -77,7 +77,7 @@ fn values(folder: &Folder, text: &str) -> String {
 }
 
 #[test]
-fn it_is_linted_with_every_switch_on_and_off() {
+fn the_chart_passes_lint_with_every_switch_on_and_off() {
     let folder = Folder::new();
     for text in ["", ALL_ON, ALL_OFF] {
         said(&mut helm(&["lint", "--strict", &path("deploy/chart"), "--values", &values(&folder, text)]));
@@ -85,7 +85,7 @@ fn it_is_linted_with_every_switch_on_and_off() {
 }
 
 #[test]
-fn the_yaml_without_helm_is_the_charts() {
+fn kubernetes_yaml_is_the_charts_output() {
     let yaml = template(&[]);
     let file = path("deploy/kubernetes.yaml");
     if std::env::var_os("UPDATE").is_some() {
@@ -154,7 +154,7 @@ fn a_changed_filter_rolls_the_pods() {
 }
 
 #[test]
-fn a_changed_configmap_of_somebody_elses_rolls_the_pods() {
+fn a_changed_existing_configmap_rolls_the_pods() {
     let namespace = Namespace::new();
     let configmaps = format!("/api/v1/namespaces/{}/configmaps", namespace.name);
     let admin = namespace.admin();
@@ -173,7 +173,7 @@ fn a_changed_configmap_of_somebody_elses_rolls_the_pods() {
 }
 
 #[test]
-fn values_that_nobody_reads_are_refused() {
+fn unknown_values_are_rejected() {
     for wrong in [
         "nope=1",
         "options.nope=1",
@@ -192,7 +192,7 @@ fn values_that_nobody_reads_are_refused() {
 }
 
 #[test]
-fn values_that_do_not_go_together_are_refused() {
+fn values_that_exclude_each_other_are_rejected() {
     let folder = Folder::new();
     for wrong in [
         "filter: {modules: {lib.jq: x}}",
@@ -207,7 +207,7 @@ fn values_that_do_not_go_together_are_refused() {
 }
 
 #[test]
-fn names_that_yaml_would_take_for_something_else_stay_text() {
+fn names_stay_strings_in_yaml() {
     let namespace = Namespace::new();
     let args = ["--set-string", "jobs.namespace=123,nameOverride=1e3,fullnameOverride=456,priorityClassName=null"];
     let yaml = template(&args);
@@ -222,7 +222,7 @@ fn names_that_yaml_would_take_for_something_else_stay_text() {
 }
 
 #[test]
-fn the_charts_options_are_the_programs() {
+fn the_charts_options_are_those_of_the_program() {
     // those that the chart sets itself, or that make no sense in a pod
     const NOT_THERE: [&str; 7] = ["from-file", "port", "namespace", "shutdown-delay", "check", "help", "version"];
     let schema = std::fs::read_to_string(path("deploy/chart/values.schema.json")).unwrap();
@@ -238,7 +238,7 @@ fn the_charts_options_are_the_programs() {
 }
 
 #[test]
-fn the_yaml_makes_pods_in_any_namespace_even_a_restricted_one() {
+fn the_yaml_creates_pods_in_any_namespace_even_a_restricted_one() {
     let namespace = Namespace::with(json!({"pod-security.kubernetes.io/enforce": "restricted"}), &["create", "get"]);
     let apply = ["--namespace", &namespace.name, "apply", "--filename", &path("deploy/kubernetes.yaml")];
     said(namespace.cluster.kubectl().args(apply));
@@ -289,7 +289,7 @@ fn assert_may_only_make_and_get_jobs(ours: &Namespace, jobs: &Namespace, account
 }
 
 #[test]
-fn helm_test_asks_whether_the_dispatcher_is_ready() {
+fn helm_test_checks_readiness() {
     let namespace = Namespace::with(json!({"pod-security.kubernetes.io/enforce": "restricted"}), &["create", "get"]);
     said(&mut helm_in(&namespace, &["install", NAME, &path("deploy/chart")]));
     let mut test = helm_in(&namespace, &["test", NAME, "--timeout", "30s"]);

@@ -38,7 +38,7 @@ fn bad_options_and_variables_are_usage_errors() {
 }
 
 #[test]
-fn what_cannot_be_done_is_named() {
+fn failures_are_named() {
     let folder = Folder::new();
     let empty = folder.write("empty", "");
     let filter = folder.write("bad.jq", "{\n  a: nope,\n  b: $what\n}");
@@ -58,7 +58,7 @@ fn what_cannot_be_done_is_named() {
 }
 
 #[test]
-fn check_checks_and_ends() {
+fn check_validates_and_exits() {
     let good = run(&["--check", "--dry-run=client", "."], &[]);
     assert_eq!((good.status.code(), stderr(&good).as_str()), (Some(0), ""));
     let default = run(&["--check"], &[]);
@@ -82,7 +82,7 @@ fn the_first_line_of_the_log_names_the_address() {
 }
 
 #[test]
-fn modules_stand_beside_the_filter() {
+fn modules_are_read_from_the_filters_folder() {
     let folder = Folder::new();
     std::fs::create_dir(folder.0.join("lib")).unwrap();
     folder.write("lib/job.jq", "def job: {metadata: {name: \"from-a-module\"}, spec: {}};");

@@ -15,7 +15,7 @@ fn is_refused(asked: (&str, &str), reply: &Reply) -> bool {
 }
 
 #[test]
-fn the_check_of_answers_finds_what_is_wrong() {
+fn the_check_of_replies_finds_errors() {
     let post = ("POST", "/job");
     assert!(!is_refused(post, &reply(201, json!({"id": "a"}))));
     for wrong in [json!({}), json!({"id": 1}), json!({"id": "A"}), json!({"id": "a", "x": 1}), json!([])] {
@@ -32,7 +32,7 @@ fn the_check_of_answers_finds_what_is_wrong() {
 }
 
 #[test]
-fn the_contract_is_served_as_it_is_and_knows_every_code() {
+fn openapi_is_served_unchanged_and_has_every_code() {
     let dispatcher = Dispatcher::start(&["--dry-run=client"]);
     let served = dispatcher.get("/openapi.json");
     assert_eq!((served.code, served.json()), (200, CONTRACT.clone()));
@@ -59,7 +59,7 @@ fn the_contract_is_served_as_it_is_and_knows_every_code() {
 }
 
 #[test]
-fn allow_is_what_the_contract_knows_and_head() {
+fn allow_lists_the_methods_of_openapi_and_head() {
     let dispatcher = Dispatcher::start(&["--dry-run=client"]);
     for (template, item) in CONTRACT["paths"].as_object().unwrap() {
         let path = template.replace("{id}", "a").replace("{path}", "b");
@@ -76,7 +76,7 @@ fn allow_is_what_the_contract_knows_and_head() {
 
 #[test]
 #[ignore = "tests/contract installs schemathesis and runs this"]
-fn schemathesis_finds_nothing_wrong() {
+fn schemathesis_finds_no_error() {
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[]);
     let url = format!("http://{}/openapi.json", dispatcher.address);

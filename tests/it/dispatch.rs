@@ -23,7 +23,7 @@ fn named(name: &str) -> String {
 }
 
 #[test]
-fn a_post_makes_a_job_and_the_same_again_finds_it() {
+fn a_post_creates_a_job_and_a_repeated_one_returns_it() {
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[]);
     let body = r#"{"id": "a", "phrase": "hello"}"#;
@@ -71,7 +71,7 @@ fn status_while_running_and_after_the_end() {
 }
 
 #[test]
-fn only_our_jobs_are_shown_and_ids_are_no_paths() {
+fn only_our_jobs_are_shown_and_ids_are_not_paths() {
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
     let manifest: Value = serde_json::from_str(&named("theirs")).unwrap();
@@ -115,7 +115,7 @@ fn only_our_jobs_are_shown_and_ids_are_no_paths() {
 }
 
 #[test]
-fn names_are_made_here() {
+fn the_dispatcher_chooses_names() {
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
     let id = |metadata| {
@@ -148,7 +148,7 @@ fn a_dry_run_on_the_server_stores_nothing() {
 }
 
 #[test]
-fn the_default_filters_pod_appears_where_pod_security_is_restricted() {
+fn the_default_filters_pod_satisfies_restricted_pod_security() {
     let namespace = Namespace::with(json!({"pod-security.kubernetes.io/enforce": "restricted"}), &["create", "get"]);
     namespace.cluster.needs_controller_manager();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[]);
@@ -161,7 +161,7 @@ fn the_default_filters_pod_appears_where_pod_security_is_restricted() {
 }
 
 #[test]
-fn ready_says_whether_the_api_server_is() {
+fn readiness_follows_the_api_server() {
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[]);
     assert_eq!(dispatcher.get("/health/ready").code, 204);

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 #[test]
-fn the_page_asks_nobody_else_and_stands_where_it_is_looked_for() {
+fn the_page_loads_only_from_the_dispatcher_and_is_at_its_paths() {
     let dispatcher = Dispatcher::start(&["--dry-run=client", ". # a<b>c"]);
     let page = dispatcher.get("/docs");
     let html = String::from_utf8(page.body.clone()).unwrap();
@@ -39,7 +39,7 @@ fn the_page_asks_nobody_else_and_stands_where_it_is_looked_for() {
 }
 
 #[test]
-fn the_page_can_be_switched_off() {
+fn the_page_can_be_disabled() {
     let dispatcher = Dispatcher::start(&["--dry-run=client", "--docs=false"]);
     for path in ["/", "/docs", "/docs/", "/docs.js", "/docs.css"] {
         assert_eq!(dispatcher.get(path).error(), (404, "NotFound".into()), "{path}");

@@ -1,4 +1,4 @@
-//! The HTTP edge, byte by byte.
+//! The HTTP server, byte by byte.
 
 use crate::support::dispatcher::{Dispatcher, command};
 use crate::support::http::{JSON, Line, request};
@@ -58,7 +58,7 @@ fn every_answer_has_its_headers() {
 }
 
 #[test]
-fn one_line_serves_many_requests() {
+fn one_connection_serves_many_requests() {
     let dispatcher = start(&[]);
     let mut line = dispatcher.line();
     // pipelined, whole and in halves, with an empty line before one
@@ -101,7 +101,7 @@ fn many_pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn a_drip_is_put_together() {
+fn a_request_sent_byte_by_byte_is_served() {
     let dispatcher = start(&[]);
     let mut line = dispatcher.line();
     for byte in request("POST", "/job", JSON, "[1]").bytes() {
@@ -134,7 +134,11 @@ fn expect_continue() {
     line.send("[1]");
     assert_eq!(line.receive().unwrap().json()["spec"]["body"], json!([1]));
     line.send(format!("{}[2]", head("/job", JSON)));
-    assert_eq!(line.receive().unwrap().json()["spec"]["body"], json!([2]), "who has sent the body needs no 100");
+    assert_eq!(
+        line.receive().unwrap().json()["spec"]["body"],
+        json!([2]),
+        "a client that has sent the body needs no 100"
+    );
     for (target, headers, code) in [("/nowhere", JSON, 404), ("/job", "", 415), ("/health/live", "", 405)] {
         let mut line = dispatcher.line();
         line.send(head(target, headers));
@@ -145,7 +149,7 @@ fn expect_continue() {
 }
 
 #[test]
-fn what_is_asked_for_only_as_http_2_or_websocket_is_answered_as_http_1() {
+fn upgrade_requests_are_answered_as_http_1() {
     let dispatcher = start(&[]);
     let headers = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
     assert_eq!(dispatcher.send(request("GET", "/health/live", headers, "")).code, 204);
@@ -153,7 +157,7 @@ fn what_is_asked_for_only_as_http_2_or_websocket_is_answered_as_http_1() {
 }
 
 #[test]
-fn refusals_are_answered_and_closed() {
+fn malformed_requests_are_answered_and_closed() {
     let dispatcher = start(&["--max-body-bytes=1000"]);
     let long = |length: usize| "x".repeat(length);
     for (bytes, code, reason) in [
@@ -191,7 +195,7 @@ fn refusals_are_answered_and_closed() {
 }
 
 #[test]
-fn a_refusal_has_the_callers_id_where_it_can_be_read() {
+fn an_error_has_the_callers_request_id() {
     let dispatcher = start(&["--max-body-bytes=10"]);
     for headers in
         ["Content-Length: 11\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: 5\r\nExpect: 100-continue\r\n"]
@@ -221,7 +225,7 @@ fn only_one_empty_line_is_skipped() {
 }
 
 #[test]
-fn who_has_sent_a_whole_request_does_not_give_way() {
+fn a_connection_with_a_whole_request_is_not_evicted() {
     // each run takes a while, so that requests wait unread
     let slow = "[range(200000)] | {metadata: {name: \"a\"}, spec: {}}";
     let dispatcher = Dispatcher::start(&[slow, "--dry-run=client", "--max-connections=32"]);
@@ -239,7 +243,7 @@ fn who_has_sent_a_whole_request_does_not_give_way() {
 }
 
 #[test]
-fn a_refused_upload_is_seen_and_not_reset() {
+fn a_rejected_upload_gets_a_reply_and_no_reset() {
     let dispatcher = start(&["--max-body-bytes=1000"]);
     let mut line = dispatcher.line();
     let body = "x".repeat(900_000);
@@ -293,7 +297,7 @@ fn deadlines_are_absolute() {
 }
 
 #[test]
-fn at_the_cap_the_longest_waiting_gives_way() {
+fn at_the_connection_limit_a_waiting_connection_is_evicted() {
     let dispatcher = start(&["--max-connections=8"]);
     let mut old: Vec<Line> = (0..8).map(|_| dispatcher.line()).collect();
     for line in &mut old {
@@ -308,11 +312,11 @@ fn at_the_cap_the_longest_waiting_gives_way() {
         matches!((&line.stream).read(&mut [0; 1]), Ok(0))
     });
     let closed = closed.count();
-    assert!((1..=8).contains(&closed), "{closed} of 8 gave way");
+    assert!((1..=8).contains(&closed), "{closed} of 8 were evicted");
 }
 
 #[test]
-fn more_waiting_clients_than_threads_harm_nobody() {
+fn more_waiting_clients_than_threads_delay_nobody() {
     let dispatcher = start(&[]);
     let mut idle: Vec<Line> = (0..500).map(|_| dispatcher.line()).collect();
     for (number, line) in idle.iter_mut().enumerate() {
@@ -332,7 +336,7 @@ fn more_waiting_clients_than_threads_harm_nobody() {
 }
 
 #[test]
-fn a_client_that_has_said_all_is_still_answered() {
+fn a_half_closed_connection_is_answered() {
     let dispatcher = start(&[]);
     let mut line = dispatcher.line();
     line.send(request("POST", "/job", JSON, "1"));

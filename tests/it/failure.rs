@@ -21,7 +21,7 @@ fn fields(error: &Value) -> Vec<(Option<&str>, Option<&str>)> {
 }
 
 #[test]
-fn an_invalid_manifest_is_told_by_fields_without_values() {
+fn an_invalid_manifest_names_fields_without_values() {
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
     let mut broken: Value = serde_json::from_str(&named("a")).unwrap();
@@ -51,7 +51,7 @@ fn an_invalid_manifest_is_told_by_fields_without_values() {
 }
 
 #[test]
-fn an_admission_policy_that_refuses_is_the_callers_business() {
+fn a_denial_by_an_admission_policy_is_422() {
     let namespace = Namespace::new();
     let admin = namespace.admin();
     let api = "/apis/admissionregistration.k8s.io/v1";
@@ -82,7 +82,7 @@ fn an_admission_policy_that_refuses_is_the_callers_business() {
 }
 
 #[test]
-fn a_full_quota_says_when_to_come_again() {
+fn an_exhausted_quota_gives_429_with_retry_after() {
     let namespace = Namespace::new();
     namespace.cluster.needs_controller_manager();
     let quotas = format!("/api/v1/namespaces/{}/resourcequotas", namespace.name);
@@ -100,7 +100,7 @@ fn a_full_quota_says_when_to_come_again() {
 }
 
 #[test]
-fn what_the_operator_must_mend_is_a_bad_gateway() {
+fn errors_that_the_operator_must_correct_are_bad_gateways() {
     for verbs in [&["get"][..], &["create"][..]] {
         let namespace = Namespace::with(json!({}), verbs);
         let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
@@ -132,7 +132,7 @@ fn what_the_operator_must_mend_is_a_bad_gateway() {
 }
 
 #[test]
-fn a_terminating_namespace_takes_nothing_now() {
+fn a_terminating_namespace_gives_503() {
     let namespace = Namespace::new();
     let admin = namespace.admin();
     // something that keeps it from going away
@@ -146,7 +146,7 @@ fn a_terminating_namespace_takes_nothing_now() {
 }
 
 #[test]
-fn a_job_that_is_being_deleted_holds_its_name_for_a_while() {
+fn a_job_that_is_being_deleted_gives_409_with_retry_after() {
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
     let body = manifest(json!({"name": "a", "finalizers": ["tests/kept"]}), json!({}));
@@ -159,7 +159,7 @@ fn a_job_that_is_being_deleted_holds_its_name_for_a_while() {
 }
 
 #[test]
-fn a_token_that_is_refused_is_read_again_at_once() {
+fn a_rejected_token_is_read_again_at_once() {
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
     assert_eq!(dispatcher.post("/job", &named("before")).code, 201);
@@ -260,7 +260,7 @@ fn in_a_cluster_the_address_comes_from_the_environment() {
 }
 
 #[test]
-fn what_is_wrong_with_the_filters_output_is_told() {
+fn errors_in_the_filters_output_are_reported() {
     let dispatcher = Dispatcher::start(&[".", "--dry-run=client"]);
     for (body, code, reason) in [
         ("[]", 500, "FilterOutput"),
@@ -284,15 +284,15 @@ fn what_is_wrong_with_the_filters_output_is_told() {
 }
 
 #[test]
-fn what_a_filter_says_reaches_the_caller() {
+fn filter_errors_reach_the_caller() {
     for (filter, code, reason, message, details) in [
         ("error(\"no such team\")", 422, "FilterError", "no such team", None),
         ("error({team: 1})", 422, "FilterError", "{\"team\":1}", Some(json!({"team": 1}))),
         ("error(null)", 422, "FilterError", "null", None),
         (".x.y", 422, "FilterError", "cannot index string (\"secret-whi...) with string (\"y\")", None),
-        ("empty", 422, "FilterEmpty", "the filter gave no manifest for this request", None),
-        ("halt", 422, "FilterEmpty", "the filter gave no manifest for this request", None),
-        ("def f: 1 + f; f", 422, "FilterLimit", "the filter needs too much for this request: limit of recursion", None),
+        ("empty", 422, "FilterEmpty", "the filter produced no manifest for this request", None),
+        ("halt", 422, "FilterEmpty", "the filter produced no manifest for this request", None),
+        ("def f: 1 + f; f", 422, "FilterLimit", "the filter exceeds the limit of recursion for this request", None),
         ("., .", 500, "FilterOutput", "the filter's output cannot be sent: there is more than one", None),
     ] {
         let dispatcher = Dispatcher::start(&[filter, "--dry-run=client"]);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 #[test]
 #[ignore = "tests/image makes the image and runs this"]
-fn it_holds_the_binary_and_the_licences_and_says_what_it_is() {
+fn it_contains_binary_and_licences_and_has_labels() {
     let text = said(&mut podman(&["image", "inspect", &image()]));
     let inspected: Value = serde_json::from_str(&text).unwrap();
     let config = &inspected[0]["Config"];
@@ -89,7 +89,7 @@ fn it_works_as_a_kubelet_runs_it() {
 
 #[test]
 #[ignore = "tests/image makes the image and runs this"]
-fn it_works_with_the_rights_of_the_chart_and_those_let_it_do_nothing_else() {
+fn it_works_with_the_charts_permissions_which_allow_nothing_else() {
     let namespace = Namespace::with(json!({"pod-security.kubernetes.io/enforce": "restricted"}), &["create", "get"]);
     let (cluster, admin) = (namespace.cluster, namespace.admin());
     said(&mut helm::helm_in(&namespace, &["install", helm::NAME, &path("deploy/chart")]));

@@ -1,4 +1,4 @@
-//! What a real API server cannot be made to do on cue: lost answers, odd bodies, 5xx.
+//! What a real API server cannot be made to do on demand: lost responses, invalid bodies, 5xx.
 
 use crate::support::dispatcher::{AS_IS, Dispatcher};
 use crate::support::http::Reply;
@@ -33,7 +33,7 @@ fn taken() -> Act {
     )
 }
 
-/// Posts to a dispatcher before a server with this script, all of which must be used.
+/// Posts to a dispatcher whose API server follows this script; all of it must be used.
 fn post(acts: impl IntoIterator<Item = Act>) -> (Reply, Scripted) {
     let server = Scripted::start(acts);
     let reply = start(&server, &[]).post("/job", BODY);
@@ -42,7 +42,7 @@ fn post(acts: impl IntoIterator<Item = Act>) -> (Reply, Scripted) {
 }
 
 #[test]
-fn a_create_says_who_and_how() {
+fn a_create_has_field_manager_and_validation() {
     let (reply, server) = post([created()]);
     assert_eq!(reply.code, 201);
     let seen = &server.seen()[0];
@@ -62,7 +62,7 @@ fn a_create_says_who_and_how() {
 }
 
 #[test]
-fn after_a_lost_answer_the_same_name_is_posted_again() {
+fn after_a_lost_response_the_same_name_is_posted_again() {
     for lost in [
         Act::HangUp,
         Act::HalfAnswer,
@@ -76,7 +76,7 @@ fn after_a_lost_answer_the_same_name_is_posted_again() {
 }
 
 #[test]
-fn a_job_that_our_own_lost_attempt_made_is_a_creation() {
+fn a_job_created_by_our_own_lost_attempt_is_201() {
     let (reply, server) = post([Act::HangUp, taken(), Act::JobAsPosted]);
     assert_eq!((reply.code, reply.json()), (201, json!({"id": "a"})));
     let methods: Vec<_> = server.seen().into_iter().map(|seen| seen.method).collect();
@@ -84,7 +84,7 @@ fn a_job_that_our_own_lost_attempt_made_is_a_creation() {
 }
 
 #[test]
-fn what_fails_twice_fails() {
+fn a_second_failure_is_final() {
     let conflict = || {
         let message = "Operation cannot be fulfilled on resourcequotas \"q\": the object has been modified";
         answer(409, status(409, "Conflict", message, json!({"name": "q", "kind": "resourcequotas"})))
@@ -138,14 +138,14 @@ fn what_fails_twice_fails() {
 }
 
 #[test]
-fn a_conflict_is_over_at_the_second_try() {
+fn a_conflict_is_resolved_by_a_retry() {
     let conflict =
         answer(409, status(409, "Conflict", "Operation cannot be fulfilled", json!({"kind": "resourcequotas"})));
     assert_eq!(post([conflict, created()]).0.code, 201);
 }
 
 #[test]
-fn a_taken_random_name_is_drawn_again_three_times() {
+fn a_taken_random_name_is_replaced_up_to_three_times() {
     let theirs = || Act::JobAsAsked(json!({}));
     let draws = (0..4).flat_map(|_| [taken(), theirs()]);
     let server = Scripted::start(draws);
@@ -170,7 +170,7 @@ fn no_answer_in_time_is_a_timeout() {
 }
 
 #[test]
-fn an_answer_that_drips_is_late_too() {
+fn a_slow_response_times_out() {
     let server = Scripted::start([Act::Drip(Duration::from_millis(400)), Act::Drip(Duration::from_millis(400))]);
     let dispatcher = start(&server, &["--request-timeout=1s"]);
     let begin = Instant::now();
@@ -188,7 +188,7 @@ fn warnings_of_the_api_server_are_logged() {
 }
 
 #[test]
-fn long_heads_and_bodies_of_answers_are_read_up_to_a_bound() {
+fn responses_are_read_up_to_a_limit() {
     let warnings = Box::leak(
         "Warning: 299 - \"a warning that is rather long, as those of admission plugins are\"\r\n"
             .repeat(90)
@@ -207,7 +207,7 @@ fn long_heads_and_bodies_of_answers_are_read_up_to_a_bound() {
 }
 
 #[test]
-fn readiness_is_asked_for_once_a_second_at_most() {
+fn readiness_is_checked_at_most_once_a_second() {
     let server = Scripted::start([answer(403, String::new())]);
     let dispatcher = start(&server, &[]);
     for _ in 0..20 {
@@ -217,7 +217,7 @@ fn readiness_is_asked_for_once_a_second_at_most() {
 }
 
 #[test]
-fn bodies_without_an_answer_have_a_budget() {
+fn unanswered_bodies_have_a_limit() {
     const MANY: usize = 16;
     let server = Scripted::start(vec![Act::Silence; MANY]);
     let dispatcher =

@@ -4,33 +4,33 @@
 
 mod support;
 
-/// The Helm chart, and the YAML for who has no Helm.
+/// The Helm chart, and the YAML for users without Helm.
 mod chart;
 /// Options, exit codes, messages.
 mod cli;
-/// What `GET /openapi.json` says, and that it is true.
+/// `GET /openapi.json`, and that it is true.
 mod contract;
-/// Create a Job, see it there, ask for its status.
+/// Create Jobs and get their status.
 mod dispatch;
 /// The page for people. Partly run by `tests/page`, in a browser.
 mod docs;
-/// What is HTTP, what is not, and who waits.
+/// The HTTP server: parsing, limits, deadlines.
 mod edge;
-/// Every way in which it can go wrong, with the code and reason that the contract promises.
+/// Every failure, with its code and reason.
 mod failure;
 /// The image, as a kubelet runs it. Run by `tests/image`.
 mod image;
-/// A real queue in front of Jobs. Run by `cargo test --test it -- --ignored kueue::`.
+/// Kueue in front of Jobs. Run by `cargo test --test it -- --ignored kueue::`.
 mod kueue;
-/// Answers that are lost, late or odd.
+/// Responses that are lost, late or invalid.
 mod lost;
-/// What is counted and timed. Partly run by `tests/metrics`.
+/// Metrics and alerts. Partly run by `tests/metrics`.
 mod metrics;
-/// What `deploy/recipes` says about concurrency.
+/// The recipes in `deploy/recipes`.
 mod recipes;
-/// What must not be seen.
+/// What must not be logged or returned.
 mod secrets;
 /// SIGTERM and SIGINT.
 mod shutdown;
-/// What must agree.
+/// Consistency of help, README and code.
 mod tidy;

@@ -41,7 +41,7 @@ fn used(namespace: &Namespace) -> Dispatcher {
 }
 
 #[test]
-fn what_happened_is_counted() {
+fn requests_are_counted() {
     let namespace = Namespace::new();
     let dispatcher = used(&namespace);
     let text = scrape(&dispatcher);
@@ -67,9 +67,9 @@ fn what_happened_is_counted() {
         (r#"api_requests_total{verb="get",code="404"}"#, 1.0),
         (r#"api_request_duration_seconds_count{verb="create"}"#, 2.0),
         (r#"connections{state="working"}"#, 1.0),
-        ("connections_given_way_total", 0.0),
-        ("connections_refused_total", 0.0),
-        (r#"dispatches{state="in_hand"}"#, 0.0),
+        ("connections_evicted_total", 0.0),
+        ("connections_rejected_total", 0.0),
+        (r#"dispatches{state="in_flight"}"#, 0.0),
         (r#"dispatches{state="queued"}"#, 0.0),
         ("unfinished_bytes", 0.0),
     ] {
@@ -80,18 +80,18 @@ fn what_happened_is_counted() {
 }
 
 #[test]
-fn who_gives_way_is_counted() {
+fn evicted_connections_are_counted() {
     let dispatcher = Dispatcher::start(&["--dry-run=client", "--max-connections=2"]);
     let _first = dispatcher.line();
     let _second = dispatcher.line();
-    // the third takes the place of one of those
+    // the third connection evicts one of those
     let text = scrape(&dispatcher);
-    assert_eq!(value(&text, "k8s_job_dispatcher_connections_given_way_total"), Some(1.0), "{text}");
+    assert_eq!(value(&text, "k8s_job_dispatcher_connections_evicted_total"), Some(1.0), "{text}");
     assert_eq!(value(&text, r#"k8s_job_dispatcher_connections{state="waiting"}"#), Some(1.0), "{text}");
 }
 
 #[test]
-fn who_is_turned_away_is_counted() {
+fn rejected_connections_are_counted() {
     let server = Scripted::start([Act::Silence]);
     let args = ["--max-connections=1", "--request-timeout=1s", "--server", &server.url, AS_IS];
     let dispatcher = Dispatcher::start(&args);
@@ -103,7 +103,7 @@ fn who_is_turned_away_is_counted() {
     assert_eq!(worked_on.receive().unwrap().error(), (504, "Timeout".into()));
     worked_on.send(request("GET", "/metrics", "", ""));
     let text = String::from_utf8(worked_on.receive().unwrap().body).unwrap();
-    assert_eq!(value(&text, "k8s_job_dispatcher_connections_refused_total"), Some(1.0), "{text}");
+    assert_eq!(value(&text, "k8s_job_dispatcher_connections_rejected_total"), Some(1.0), "{text}");
     assert_eq!(
         value(&text, r#"k8s_job_dispatcher_api_requests_total{verb="create",code="none"}"#),
         Some(1.0),
@@ -112,7 +112,7 @@ fn who_is_turned_away_is_counted() {
 }
 
 #[test]
-fn who_asks_for_open_metrics_gets_it() {
+fn openmetrics_is_served_on_request() {
     let dispatcher = Dispatcher::start(&["--dry-run=client"]);
     let accept = "Accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3\r\n";
     let reply = dispatcher.send(request("GET", "/metrics", accept, ""));
@@ -127,7 +127,7 @@ fn names(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn the_readme_lists_every_metric_and_the_alerts_know_no_other() {
+fn the_readme_lists_every_metric_and_alerts_use_no_other() {
     let text = scrape(&used(&Namespace::new()));
     assert_eq!(names(&text).len(), 12);
     let readme = std::fs::read_to_string(path("README.md")).unwrap();
@@ -148,7 +148,7 @@ fn the_readme_lists_every_metric_and_the_alerts_know_no_other() {
 
 #[test]
 #[ignore = "tests/metrics installs promtool and runs this"]
-fn promtool_finds_nothing_wrong() {
+fn promtool_finds_no_error() {
     let namespace = Namespace::new();
     let text = scrape(&used(&namespace));
     let promtool = |args: &[&str], input: &str| {

@@ -77,7 +77,7 @@ fn one_pod_at_a_time_and_429_when_the_backlog_is_full() {
 }
 
 #[test]
-fn two_classes_have_each_its_limit() {
+fn two_classes_have_separate_limits() {
     let namespace = Namespace::new();
     apply(&namespace, "two-classes/classes.yaml");
     let dispatcher = dispatcher(&namespace, "deploy/recipes/two-classes/filter.jq", Duration::from_secs(2));
@@ -98,7 +98,7 @@ fn two_classes_have_each_its_limit() {
 }
 
 #[test]
-fn what_a_cluster_autoscaler_reads_is_in_the_pods() {
+fn pods_have_what_a_cluster_autoscaler_reads() {
     let namespace = Namespace::new();
     apply(&namespace, "cluster-autoscaler/headroom.yaml");
     let filter = path("deploy/recipes/cluster-autoscaler/filter.jq");
@@ -119,7 +119,7 @@ fn what_a_cluster_autoscaler_reads_is_in_the_pods() {
 }
 
 #[test]
-fn curl_waits_for_room_as_written_or_gives_up_at_once() {
+fn the_curl_command_waits_for_quota_or_fails_at_once() {
     let namespace = Namespace::new();
     apply(&namespace, "retry/backlog.yaml");
     let filter = ending(&namespace, "src/default.jq", Duration::from_secs(2));

@@ -6,7 +6,7 @@ use serde_json::json;
 
 /// A whole dispatch at the level that says most: token, body, manifest and environment appear in no line and no reply.
 #[test]
-fn nothing_secret_is_logged_or_answered_at_any_level() {
+fn no_secret_is_logged_or_returned_at_any_level() {
     let namespace = Namespace::new();
     let mut command = Dispatcher::command_for(&namespace, &namespace.cluster.url, &[AS_IS, "--log-level=trace"]);
     command.env("AN_OPERATORS_SECRET", "env-marker").env("RUST_LOG", "trace");
@@ -36,7 +36,7 @@ fn nothing_secret_is_logged_or_answered_at_any_level() {
 }
 
 #[test]
-fn what_callers_send_makes_no_lines_of_its_own() {
+fn callers_cannot_add_log_lines() {
     let dispatcher = Dispatcher::start(&[
         "debug | stderr | error(\"x\\n2026 ERROR forged\")",
         "--dry-run=client",

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const BODY: &str = r#"{"metadata": {"name": "a"}, "spec": {}}"#;
 
 #[test]
-fn requests_in_hand_finish() {
+fn requests_in_flight_finish() {
     for signal in [Signal::TERM, Signal::INT] {
         let server = Scripted::start([Act::Silence]);
         let mut dispatcher = Dispatcher::start(&[AS_IS, "--server", &server.url, "--request-timeout=2s"]);
@@ -39,7 +39,7 @@ fn requests_in_hand_finish() {
 }
 
 #[test]
-fn who_sends_half_a_request_does_not_hold_up_the_end() {
+fn a_partial_request_does_not_delay_shutdown() {
     let mut dispatcher = Dispatcher::start(&[AS_IS, "--dry-run=client"]);
     let (mut half, mut odd) = (dispatcher.line(), dispatcher.line());
     half.send("POST /job HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n1");
@@ -56,7 +56,7 @@ fn who_sends_half_a_request_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_dispatch_in_hand_makes_its_job() {
+fn a_dispatch_in_flight_creates_its_job() {
     let namespace = Namespace::new();
     let mut dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
     let mut lines: Vec<_> = (0..20).map(|_| dispatcher.line()).collect();
@@ -73,7 +73,7 @@ fn a_dispatch_in_hand_makes_its_job() {
 }
 
 #[test]
-fn during_the_delay_it_serves_but_is_not_ready() {
+fn during_the_shutdown_delay_it_serves_but_is_not_ready() {
     let server = Scripted::start([Act::Answer(201, "", job("a", json!({})))]);
     let mut dispatcher = Dispatcher::start(&[AS_IS, "--server", &server.url, "--shutdown-delay=1500ms"]);
     let begin = Instant::now();

@@ -29,13 +29,13 @@ fn sources() -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_readmes_flags_are_the_programs_help() {
+fn the_readmes_flags_are_the_help_text() {
     let block = format!("```text\n{}```", read("src/help.txt"));
     assert!(read("README.md").contains(&block), "README's flags differ from src/help.txt:\n{block}");
 }
 
 #[test]
-fn the_readmes_codes_are_the_programs() {
+fn the_readmes_codes_are_those_of_the_program() {
     let readme = read("README.md");
     let table = read("src/status.rs");
     let mut rows = 0;
@@ -52,7 +52,7 @@ fn the_readmes_codes_are_the_programs() {
 }
 
 #[test]
-fn each_outside_crate_has_one_owner() {
+fn each_crate_has_one_owner() {
     for (word, owners) in [
         ("tiny_http::", &["server/reply.rs"][..]),
         ("httparse::", &["server/parse.rs", "server/chunked.rs"]),

@@ -2,8 +2,8 @@ use super::*;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-const ROOMY: Bounds = Bounds { max_body: 1 << 20, room: 1 << 20 };
-const FULL: Bounds = Bounds { max_body: 1 << 20, room: 0 };
+const ROOMY: Bounds = Bounds { max_body: 1 << 20, available_bytes: 1 << 20 };
+const FULL: Bounds = Bounds { max_body: 1 << 20, available_bytes: 0 };
 
 /// A connection, and its client.
 fn pair() -> (Connection, TcpStream) {
@@ -50,21 +50,21 @@ fn post(length: usize, body: &str) -> String {
 }
 
 #[test]
-fn a_request_in_pieces_is_served_once_and_the_connection_waits_on() {
+fn a_request_in_pieces_is_served_once_and_the_connection_stays_open() {
     let (mut connection, mut client) = pair();
     let text = post(3, "abc");
     let (first, second) = text.split_at(20);
     assert!(matches!(send(&mut connection, &mut client, first, ROOMY), Step::Wait(Interest::Readable)));
-    assert!(connection.is_unfinished() && connection.held() > 0);
+    assert!(connection.is_unfinished() && connection.reserved_bytes() > 0);
     let Step::Serve(request) = send(&mut connection, &mut client, second, ROOMY) else { panic!("no request") };
     assert_eq!((request.method(), request.body()), ("POST", &b"abc"[..]));
     assert!(matches!(serve(&mut connection, ROOMY), Step::Wait(Interest::Readable)));
     assert!(connection.is_idle());
-    assert_eq!((connection.held(), received(&mut client).matches("HTTP/1.1 ").count()), (0, 1));
+    assert_eq!((connection.reserved_bytes(), received(&mut client).matches("HTTP/1.1 ").count()), (0, 1));
 }
 
 #[test]
-fn who_was_served_is_not_refused_for_want_of_room() {
+fn an_answered_request_is_not_rejected_for_lack_of_memory() {
     let (mut connection, mut client) = pair();
     let body = "x".repeat(40_000);
     send(&mut connection, &mut client, &post(body.len(), ""), ROOMY);
@@ -74,7 +74,7 @@ fn who_was_served_is_not_refused_for_want_of_room() {
 }
 
 #[test]
-fn without_room_a_large_unfinished_request_is_refused_and_a_small_one_is_not() {
+fn without_memory_a_large_request_is_rejected_and_a_small_one_is_not() {
     let (mut connection, mut client) = pair();
     assert!(matches!(send(&mut connection, &mut client, &post(100, "a"), FULL), Step::Wait(Interest::Readable)));
     assert_eq!(received(&mut client), "");
@@ -85,7 +85,7 @@ fn without_room_a_large_unfinished_request_is_refused_and_a_small_one_is_not() {
 }
 
 #[test]
-fn whose_time_is_over_is_told_what_is_missing() {
+fn a_408_names_what_is_missing() {
     for (text, missing) in [("GET / HTTP/1.1\r\n", "the head"), (&post(10, "a"), "the body")] {
         let (mut connection, mut client) = pair();
         send(&mut connection, &mut client, text, ROOMY);
@@ -98,7 +98,7 @@ fn whose_time_is_over_is_told_what_is_missing() {
 }
 
 #[test]
-fn an_empty_line_does_not_stretch_the_idle_time() {
+fn an_empty_line_does_not_extend_the_idle_deadline() {
     let (mut connection, mut client) = pair();
     let (since, deadline) = (connection.waits_since(), connection.deadline());
     send(&mut connection, &mut client, "\r\n", ROOMY);
@@ -112,18 +112,18 @@ fn an_empty_line_does_not_stretch_the_idle_time() {
 }
 
 #[test]
-fn who_has_sent_something_does_not_give_way() {
+fn a_connection_with_unread_input_is_not_evicted() {
     let (connection, mut client) = pair();
-    assert!(connection.may_give_way());
+    assert!(connection.is_evictable());
     client.write_all(b"G").unwrap();
     while !connection.has_unread() {
         std::thread::yield_now()
     }
-    assert!(!connection.may_give_way());
+    assert!(!connection.is_evictable());
 }
 
 #[test]
-fn a_pipelining_client_lets_others_have_their_turn() {
+fn a_pipelining_client_yields_to_others() {
     let (mut connection, mut client) = pair();
     let text = "GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n".repeat(MAX_IN_A_ROW as usize + 1);
     let mut step = send(&mut connection, &mut client, &text, ROOMY);

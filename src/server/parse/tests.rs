@@ -16,7 +16,7 @@ fn get(lines: &str) -> Result<Head, u16> {
 }
 
 #[test]
-fn a_request_is_taken_apart() {
+fn a_request_is_parsed() {
     let head =
         parsed("POST /job/a%20b?x=1&y HTTP/1.1\r\nhost: h:80\r\nContent-Length: 12\r\nX-A:  b c \r\n\r\n").unwrap();
     let request = &head.request;
@@ -147,7 +147,7 @@ fn sizes() {
 }
 
 #[test]
-fn a_head_that_drips_is_found_at_its_last_byte() {
+fn a_head_that_arrives_slowly_ends_at_its_last_byte() {
     let text = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
     let mut scan = Scan::default();
     for end in 1..text.len() {

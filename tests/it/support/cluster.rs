@@ -12,7 +12,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 const ADMIN: &str = "admin-of-the-tests";
-/// From nothing to ready, on a machine that does nothing else.
+/// Usual start-up time on an idle machine.
 const READY_IN: Duration = Duration::from_secs(10);
 const CONTROLLERS: &str = "job-controller,serviceaccount-controller,root-ca-certificate-publisher-controller,resourcequota-controller,\
     ttl-after-finished-controller,garbage-collector-controller,namespace-controller,deployment-controller,replicaset-controller";
@@ -41,13 +41,13 @@ pub(crate) struct ApiServer {
     admin: Api,
 }
 
-/// The cluster of this run; started by whoever comes first.
+/// The cluster of this test run; the first caller starts it.
 pub(crate) fn cluster() -> &'static Cluster {
     static CLUSTER: LazyLock<Cluster> = LazyLock::new(Cluster::start);
     &CLUSTER
 }
 
-/// A port that nobody has at this moment. The programs that need one do not say which they took, so one is asked for, and given back.
+/// A port that is free at this moment. The programs that need one do not report which they chose, so the kernel is asked for one.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -1,7 +1,7 @@
-//! A program that goes down with us, however we end.
+//! Programs that end with the test process, however it ends.
 //!
 //! A shell starts it and waits for the end of its own standard input, which is a pipe that only this process holds: when we end it, or
-//! are killed, the pipe closes, and the shell ends the program by its pid. A word on the pipe is the signal to use instead of KILL.
+//! are killed, the pipe closes, and the shell ends the program by its pid. A word on the pipe names the signal to use instead of KILL.
 
 use super::PATIENCE;
 use std::fs::File;
@@ -57,7 +57,7 @@ impl Component {
         String::from_utf8_lossy(&log).into_owned()
     }
 
-    /// Looks until `seen` gives something; shows the end of the log where that never comes.
+    /// Polls until `seen` returns something; prints the end of the log on time-out.
     pub(crate) fn wait<T>(&self, what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -85,7 +85,7 @@ impl Drop for Component {
 #[derive(Debug)]
 pub(crate) struct Process(pub(crate) Child);
 
-/// A shell that is told whom to kill when nobody can tell it more.
+/// A shell that kills the processes registered with it when this process has ended.
 static REAPER: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
     const REAP: &str = r#"
         pids=
@@ -98,32 +98,32 @@ static REAPER: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
     Mutex::new(shell.unwrap().stdin.unwrap())
 });
 
-fn tell_reaper(sign: char, pid: u32) {
+fn register_with_reaper(sign: char, pid: u32) {
     let mut reaper = REAPER.lock().unwrap_or_else(PoisonError::into_inner);
     let _ = writeln!(reaper, "{sign} {pid}");
 }
 
-/// A process that somebody else started for us: it is killed when our own has ended before this was dropped.
+/// A process that another program started for us: killed if our own ends before this is dropped.
 #[derive(Debug)]
 pub(crate) struct Guarded(u32);
 
 impl Guarded {
     pub(crate) fn new(pid: u32) -> Self {
-        tell_reaper('+', pid);
+        register_with_reaper('+', pid);
         Guarded(pid)
     }
 }
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        tell_reaper('-', self.0)
+        register_with_reaper('-', self.0)
     }
 }
 
 impl Process {
     pub(crate) fn start(command: &mut Command) -> Self {
         let child = command.spawn().unwrap();
-        tell_reaper('+', child.id());
+        register_with_reaper('+', child.id());
         Process(child)
     }
 }
@@ -132,7 +132,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
-        tell_reaper('-', self.0.id());
+        register_with_reaper('-', self.0.id());
     }
 }
 

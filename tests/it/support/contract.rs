@@ -1,4 +1,4 @@
-//! Holds every answer that a test sees to `src/openapi.json`.
+//! Validates every reply that a test receives against `src/openapi.json`.
 
 use super::http::Reply;
 use jsonschema::Validator;

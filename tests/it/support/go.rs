@@ -1,4 +1,4 @@
-//! Programs that are built from Go modules, once per machine: `tests/NAME` holds the module, the user's cache what came of it.
+//! Programs built from Go modules, once per machine: `tests/NAME` has the module, the user's cache the binary.
 
 use super::path;
 use sha2::{Digest, Sha256};
@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const TELL: Duration = Duration::from_secs(5);
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A program to build.
 pub(crate) struct Program {
     /// Folder under `tests`, and the binary's name.
     pub(crate) name: &'static str,
-    /// What it is for those who wait.
+    /// Its name in progress messages.
     pub(crate) what: &'static str,
     /// Go's package of `main`.
     pub(crate) package: &'static str,
     /// Variable for the linker to set to a module's version: `-X VARIABLE=VERSION`.
     pub(crate) version: Option<(&'static str, &'static str)>,
-    /// What to do where it cannot be built.
+    /// Advice if it cannot be built.
     pub(crate) way_out: &'static str,
 }
 
@@ -42,10 +42,10 @@ pub(crate) fn built(program: &Program, aliases: &[&str]) -> PathBuf {
     fs::create_dir_all(&cache).unwrap();
     let folder = cache.join(&key);
 
-    // whoever comes second waits for the first, and finds what that has built
+    // a second test run waits for the first, and finds what it has built
     let lock = File::create(cache.join(format!("{key}.lock"))).unwrap();
     if lock.try_lock().is_err() {
-        tell(&format!("waiting for another test run that builds {}", program.what));
+        report(&format!("waiting for another test run that builds {}", program.what));
         lock.lock().unwrap();
     }
     if !folder.exists() {
@@ -66,8 +66,8 @@ fn cache() -> PathBuf {
     from("XDG_CACHE_HOME").or_else(|| Some(from("HOME")?.join(".cache"))).expect("HOME or XDG_CACHE_HOME is set")
 }
 
-/// To the terminal, also where a test's output is captured.
-fn tell(what: &str) {
+/// Prints to the terminal, also if the test's output is captured.
+fn report(what: &str) {
     let _ = writeln!(std::io::stderr(), "tests: {what}");
 }
 
@@ -85,7 +85,7 @@ fn build(program: &Program, source: &Path, binary: &Path) {
     let error = String::from_utf8_lossy(&deps.stderr);
     assert!(deps.status.success(), "go list failed:\n{error}\nGo 1.26 or newer is needed; or {way_out}");
     let all = deps.stdout.split(|byte| *byte == b'\n').count();
-    tell(&format!("building {what}, once per machine; this takes minutes ({all} packages)"));
+    report(&format!("building {what}, once per machine; this takes minutes ({all} packages)"));
 
     let mut flags = "-s -w".to_owned();
     if let Some((variable, module)) = version {
@@ -100,12 +100,12 @@ fn build(program: &Program, source: &Path, binary: &Path) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let (start, mut told) = (Instant::now(), Instant::now());
+    let (start, mut reported) = (Instant::now(), Instant::now());
     let mut last_lines = Vec::new();
     for (done, line) in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok).enumerate() {
-        if told.elapsed() > TELL {
-            told = Instant::now();
-            tell(&format!("{done} of at most {all} packages after {} s", start.elapsed().as_secs()));
+        if reported.elapsed() > REPORT_INTERVAL {
+            reported = Instant::now();
+            report(&format!("{done} of at most {all} packages after {} s", start.elapsed().as_secs()));
         }
         last_lines.push(line);
         if last_lines.len() > 20 {
@@ -114,5 +114,5 @@ fn build(program: &Program, source: &Path, binary: &Path) {
     }
     let status = child.wait().unwrap();
     assert!(status.success(), "go build failed:\n{}\nyou can also {way_out}", last_lines.join("\n"));
-    tell(&format!("built {what} in {} s", start.elapsed().as_secs()));
+    report(&format!("built {what} in {} s", start.elapsed().as_secs()));
 }

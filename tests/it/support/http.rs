@@ -1,4 +1,4 @@
-//! HTTP as bytes, so that a test says exactly what is sent and sees exactly what comes.
+//! HTTP as bytes, so that a test controls exactly what is sent and sees exactly what is received.
 
 use super::contract;
 use serde_json::Value;

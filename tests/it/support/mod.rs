@@ -1,4 +1,4 @@
-//! What the tests stand on: a real cluster, the real binary, a server that misbehaves on cue, and plain HTTP between them.
+//! Test support: a real cluster, the real binary, a scripted API server, and plain HTTP between them.
 #![allow(dead_code)] // the tests and the programs beside them each use their part
 
 pub(crate) mod api;
@@ -22,12 +22,12 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long anything may take that the tests wait for; a loaded machine is slow.
+/// Timeout of everything that the tests wait for; a loaded machine is slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks.
+/// Interval of polling.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Looks until `seen` gives something.
+/// Polls until `seen` returns something.
 pub(crate) fn eventually<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -44,7 +44,7 @@ pub(crate) fn path(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name).display().to_string()
 }
 
-/// Standard output of what must not fail.
+/// Standard output of a command that must succeed.
 pub(crate) fn said(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
     let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
@@ -52,11 +52,11 @@ pub(crate) fn said(command: &mut Command) -> String {
     stdout
 }
 
-/// A folder that is removed with its value.
+/// A folder that is removed on drop.
 #[derive(Debug)]
 pub(crate) struct Folder(pub(crate) PathBuf);
 
-/// All folders of this process are in one, which goes when the process has ended, however it ended.
+/// The parent of all folders of this process; removed when the process has ended, however it ended.
 static FOLDERS: LazyLock<(PathBuf, Child)> = LazyLock::new(|| {
     let root = std::env::temp_dir().join(format!("k8s-job-dispatcher-{}", std::process::id()));
     std::fs::create_dir_all(&root).unwrap();

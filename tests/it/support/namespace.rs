@@ -1,4 +1,4 @@
-//! A namespace of a test's own, with a service account that may do what a dispatcher may.
+//! A namespace for one test, with a service account that has the dispatcher's permissions.
 
 use super::api::Api;
 use super::cluster::{Cluster, cluster};

@@ -1,4 +1,4 @@
-//! An API server that does what a test tells it, for what a real one cannot be made to do. Its answers are those that real ones gave.
+//! A scripted API server, for what a real one cannot be made to do. Its responses are recorded from real ones.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,13 +16,13 @@ pub(crate) enum Act {
     JobAsAsked(serde_json::Value),
     /// 200 with a Job as the last POST had it.
     JobAsPosted,
-    /// The line is cut when the request has been read.
+    /// Closes the connection when the request has been read.
     HangUp,
-    /// Part of an answer, then the line is cut.
+    /// Sends part of a response, then closes the connection.
     HalfAnswer,
-    /// An answer whose pieces come so far apart, for longer than anybody waits.
+    /// Sends a response in pieces with this pause between them.
     Drip(Duration),
-    /// No answer, and the line stays open.
+    /// No response; the connection stays open.
     Silence,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Scripted {
 struct State {
     acts: VecDeque<Act>,
     seen: Vec<Seen>,
-    /// Lines that are never answered.
+    /// Connections that are never answered.
     silent: Vec<TcpStream>,
 }
 
