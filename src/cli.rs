@@ -6,7 +6,7 @@ use std::ffi::OsString;
 pub(crate) const HELP: &str = include_str!("help.txt");
 
 /// Every option that takes a value: its long form, short form, and environment variable.
-pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 17] = [
+pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 18] = [
     (Key::FromFile, "from-file", Some('f'), "FROM_FILE"),
     (Key::Port, "port", Some('p'), "PORT"),
     (Key::ListenAddress, "listen-address", None, "LISTEN_ADDRESS"),
@@ -21,6 +21,7 @@ pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 17] = [
     (Key::MaxFilterMemory, "max-filter-memory", None, "MAX_FILTER_MEMORY"),
     (Key::MaxFilterTime, "max-filter-time", None, "MAX_FILTER_TIME"),
     (Key::RequestTimeout, "request-timeout", None, "REQUEST_TIMEOUT"),
+    (Key::IdleTimeout, "idle-timeout", None, "IDLE_TIMEOUT"),
     (Key::ShutdownDelay, "shutdown-delay", None, "SHUTDOWN_DELAY"),
     (Key::Docs, "docs", None, "DOCS"),
     // a positional argument, kept in the same table
@@ -43,6 +44,7 @@ pub(crate) enum Key {
     MaxFilterMemory,
     MaxFilterTime,
     RequestTimeout,
+    IdleTimeout,
     ShutdownDelay,
     Docs,
     Filter,

@@ -29,6 +29,8 @@ const MIN_FILTER_MEMORY: usize = 64 << 10;
 const MAX_FILTER_MEMORY: usize = 1 << 30;
 const FILTER_TIME: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longer than the 60 s of nginx and of cloud balancers, so that they close first: closing first races with the peer's next request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Longer durations are typing errors; shorter ones fit every clock.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -64,6 +66,7 @@ pub(crate) struct Config {
     pub(crate) max_body_bytes: usize,
     pub(crate) max_connections: usize,
     pub(crate) request_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
     pub(crate) shutdown_delay: Duration,
     /// Whether there is a page for people.
     pub(crate) docs: bool,
@@ -195,6 +198,7 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
     let memory = reader.number(Key::MaxFilterMemory, FILTER_MEMORY, MIN_FILTER_MEMORY, MAX_FILTER_MEMORY);
     let time = reader.duration(Key::MaxFilterTime, FILTER_TIME, Duration::from_millis(1));
     let request_timeout = reader.duration(Key::RequestTimeout, REQUEST_TIMEOUT, Duration::from_millis(1));
+    let idle_timeout = reader.duration(Key::IdleTimeout, IDLE_TIMEOUT, Duration::from_secs(1));
     let shutdown_delay = reader.duration(Key::ShutdownDelay, Duration::ZERO, Duration::ZERO);
 
     let docs = reader.parsed(Key::Docs, true, |value| value.parse().map_err(|_| "is neither true nor false".into()));
@@ -207,7 +211,7 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
 
     let api_server = api_server(&mut reader, dry_run, in_cluster, &mut warnings);
     let limits =
-        Limits { steps: filter::MAX_STEPS, memory, time, stack: filter::RUN_STACK, output: filter::MAX_OUTPUT };
+        Limits { steps: filter::MAX_STEPS, memory, time, stack: filter::MAX_STACK, output: filter::MAX_OUTPUT };
     let filter = filter(&mut reader, limits, &mut warnings);
 
     let problems = reader.problems;
@@ -224,6 +228,7 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
             max_body_bytes,
             max_connections,
             request_timeout,
+            idle_timeout,
             shutdown_delay,
             docs,
             check_only: args.check,

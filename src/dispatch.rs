@@ -6,7 +6,7 @@ mod next;
 use next::{Answer, Attempts, Call, Intent, Step, next};
 
 use crate::config::{Config, DryRun};
-use crate::filter::{Input, Outcome as Run, hex};
+use crate::filter::{Input, Outcome as Run, SmallRun, hex};
 use crate::http::{Reply, Request, query_pairs};
 use crate::kube::{Client, Create};
 use crate::manifest::{self, Manifest, Name};
@@ -23,32 +23,71 @@ const HIDDEN_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorizati
 #[derive(Debug)]
 pub(crate) enum Dispatch {
     /// Create this Job and return its name.
-    Create { manifest: Manifest, fingerprint: String },
+    Create { manifest: Manifest, fingerprint: String, nonce: String },
     /// Get the status of the Job of this name, which is a DNS-1123 label.
     Lookup(String),
 }
 
+/// The result of [`plan`].
+#[derive(Debug)]
+pub(crate) enum Plan {
+    Ready(Dispatch),
+    /// The filter needs more than a small run: see [`plan_large`].
+    NeedsLargeRun {
+        /// Lines that the filter has logged already.
+        log_lines: u32,
+    },
+}
+
+/// `until`: when the caller stops waiting.
+///
 /// Errors: the error for the caller.
-pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Instant) -> Result<Dispatch, Status> {
+pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Instant) -> Result<Plan, Status> {
     check_headers(route, request)?;
     match route {
-        Route::Job(id) if manifest::is_label(id) => Ok(Dispatch::Lookup(id.clone())),
-        Route::Dispatch(path) => plan_create(config, path, request, until),
+        Route::Job(id) if manifest::is_label(id) => Ok(Plan::Ready(Dispatch::Lookup(id.clone()))),
+        Route::Dispatch(path) => match with_input(request, path, until, |input| config.filter.run_small(input)) {
+            SmallRun::Done(outcome) => create(config, outcome).map(Plan::Ready),
+            SmallRun::NeedsLargeRun { log_lines } => Ok(Plan::NeedsLargeRun { log_lines }),
+        },
         Route::Job(_) => Err(next::no_such_job()),
         Route::Live | Route::Ready | Route::Metrics | Route::OpenApi | Route::Page(_) => Err(no_such_path()),
     }
 }
 
-fn plan_create(config: &Config, path: &str, request: &Request, until: Instant) -> Result<Dispatch, Status> {
-    let described = || describe(request, path);
-    let input = Input { body: request.body(), path, request: &described, start_by: until };
-    let (output, canonical) = match config.filter.run(&input) {
-        Run::Output { json, canonical } => (json, canonical),
+/// The plan for a POST to `path` whose filter needs a large run, which ends at `until` at the latest. Needs a thread with a stack of
+/// [`filter::LARGE_RUN_STACK`](crate::filter::LARGE_RUN_STACK).
+///
+/// Errors: the error for the caller.
+pub(crate) fn plan_large(
+    config: &Config,
+    path: &str,
+    request: &Request,
+    log_lines: u32,
+    until: Instant,
+) -> Result<Dispatch, Status> {
+    create(config, with_input(request, path, until, |input| config.filter.run_large(input, log_lines)))
+}
+
+fn with_input<R>(request: &Request, path: &str, wall_end: Instant, run: impl FnOnce(&Input<'_>) -> R) -> R {
+    run(&Input {
+        body: request.body(),
+        path,
+        request: &|| describe(request, path),
+        fingerprint: &|canonical| fingerprint(path, request.query(), canonical),
+        wall_end,
+    })
+}
+
+fn create(config: &Config, outcome: Run) -> Result<Dispatch, Status> {
+    let (output, fingerprint) = match outcome {
+        Run::Output { json, fingerprint } => (json, fingerprint),
         other => return Err(filter_status(other)),
     };
-    let fingerprint = fingerprint(path, request.query(), &canonical);
-    let manifest = manifest::check(&output, &config.namespace, &fingerprint)?;
-    Ok(Dispatch::Create { manifest, fingerprint })
+    let nonce = format!("{:016x}{:016x}", random(), random());
+    let shown_nonce = config.api_server.as_ref().map(|_| &nonce[..]); // --dry-run=client shows none
+    let manifest = manifest::check(&output, &config.namespace, &fingerprint, shown_nonce)?;
+    Ok(Dispatch::Create { manifest, fingerprint, nonce })
 }
 
 /// `$REQUEST`.
@@ -103,7 +142,7 @@ fn filter_status(run: Run) -> Status {
             Status::new(Reason::RequestEntityTooLarge, "the body is too large as a value; see --max-filter-memory")
         }
         Run::BadBody(why) => Status::new(Reason::BadRequest, format!("the body is not JSON: {why}")),
-        Run::NoPermit => Status::new(Reason::Overloaded, "too many requests wait for the filter"),
+        Run::TooLate => Status::new(Reason::Overloaded, "the dispatcher is too busy to run the filter in time"),
         Run::Defect | Run::Output { .. } => internal_error(),
     }
 }
@@ -115,18 +154,20 @@ pub(crate) fn internal_error() -> Status {
 
 /// Makes calls until there is an answer; the one place that does. Without a client (`--dry-run=client`) it makes none.
 pub(crate) fn perform(config: &Config, client: Option<&mut Client>, dispatch: Dispatch, until: Instant) -> Reply {
-    let (mut manifest, name, fingerprint, nonce) = match dispatch {
-        Dispatch::Create { manifest, fingerprint } => {
-            (Some(manifest), String::new(), fingerprint, format!("{:016x}{:016x}", random(), random()))
+    let (mut manifest, mut name, fingerprint, nonce) = match dispatch {
+        Dispatch::Create { mut manifest, fingerprint, nonce } => {
+            let name = manifest.choose_name(random());
+            (Some(manifest), name, fingerprint, nonce)
         }
         Dispatch::Lookup(name) => (None, name, String::new(), String::new()),
     };
-    let mut attempt = Attempt { name, json: Vec::new() };
     let Some(client) = client else {
-        let Some(manifest) = &mut manifest else { return next::no_such_job().into() };
-        attempt.choose_name(manifest, None);
-        return Reply { job: Some(attempt.name), ..Reply::json(200, attempt.json) };
+        let Some(manifest) = manifest else { return next::no_such_job().into() };
+        return Reply { job: Some(name), reservation: manifest.reservation, ..Reply::json(200, manifest.json) };
     };
+    if Instant::now() >= until {
+        return Status::new(Reason::Overloaded, "no time was left to call the API server").into();
+    }
     let intent = match &manifest {
         Some(manifest) => Intent::Create {
             fingerprint: &fingerprint,
@@ -141,33 +182,21 @@ pub(crate) fn perform(config: &Config, client: Option<&mut Client>, dispatch: Di
     loop {
         let (call, now) = match next(intent, attempts, last.as_ref()) {
             Step::Call(call, now) => (call, now),
-            Step::Answer(Ok(answer)) => return reply(attempt.name, answer),
-            Step::Answer(Err(status)) => return Reply { job: Some(attempt.name), ..status.into() },
+            Step::Answer(Ok(answer)) => return reply(name, answer),
+            Step::Answer(Err(status)) => return Reply { job: Some(name), ..status.into() },
         };
         if let Some(manifest) = &mut manifest
-            && (attempt.json.is_empty() || now.draws > attempts.draws)
+            && now.names > attempts.names
         {
-            attempt.choose_name(manifest, Some(&nonce));
+            name = manifest.choose_name(random());
         }
+        let json = manifest.as_ref().map_or(&[][..], |manifest| &manifest.json);
         attempts = now;
         let outcome = match call {
-            Call::Create => client.create(&config.namespace, &attempt.name, &attempt.json, how, until),
-            Call::Get => client.get(&config.namespace, &attempt.name, until),
+            Call::Create => client.create(&config.namespace, &name, json, how, until),
+            Call::Get => client.get(&config.namespace, &name, until),
         };
         last = Some((call, outcome));
-    }
-}
-
-/// A final name, and the manifest with it.
-struct Attempt {
-    name: String,
-    json: Vec<u8>,
-}
-
-impl Attempt {
-    fn choose_name(&mut self, manifest: &mut Manifest, nonce: Option<&str>) {
-        self.name = manifest.name.choose_name(random());
-        self.json = manifest.to_json_with_name(&self.name, nonce);
     }
 }
 

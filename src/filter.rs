@@ -1,6 +1,10 @@
 //! OWNS jaq: compiles a filter once and runs it for each request, within limits. Knows neither HTTP nor Kubernetes.
 //!
 //! JSON in, JSON out. Whatever filter and body are, a run ends within limits of time and memory (`filter/meter.rs`).
+//!
+//! A run starts as a small one, with little of everything, on the thread of its request. If it needs more, it starts again as a large
+//! one, with the full limits; the caller lets large runs go one at a time. A run is a pure function of its input, so starting again is
+//! sound.
 
 mod access;
 mod arithmetic;
@@ -18,43 +22,43 @@ pub(crate) use json::Unwritable;
 pub(crate) use meter::{Exceeded, Limits};
 pub(crate) use natives::hex;
 
+use crate::alloc;
 use crate::metrics::METRICS;
 use jaq_core::{Ctx, Exn, Vars};
-use meter::{Data, Metered, Run, charge};
+use meter::{Data, Metered, Run};
 use natives::ENVIRONMENT;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, LazyLock, Mutex};
-use std::time::Instant;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 use value::Value;
 
-/// Stack of a thread that runs filters. Half of it is for what a run builds, half for driving it: with less, nested iterators that
+/// Stack of a thread that does small runs, and calls.
+pub(crate) const SMALL_RUN_STACK: usize = 1 << 20;
+/// Stack of a thread that does large runs. Half of it is for what a run builds, half for driving it: with less, nested iterators that
 /// were built shallow and driven deep met the end of the stack before the meter.
-pub(crate) const THREAD_STACK: usize = 4 << 20;
-pub(crate) const RUN_STACK: usize = THREAD_STACK / 2;
+pub(crate) const LARGE_RUN_STACK: usize = 4 << 20;
+pub(crate) const MAX_STACK: usize = LARGE_RUN_STACK / 2;
 /// Steps of a run: a few seconds at most, and a thousand times what an ordinary filter takes.
 pub(crate) const MAX_STEPS: u64 = 20_000_000;
 /// Bytes of the output: what a manifest may have. etcd takes 1.5 MiB, and the API server adds to it.
 pub(crate) const MAX_OUTPUT: usize = 1 << 20;
+/// Limits of a small run. Every thread may need this much at the same time. Ordinary requests stay below a tenth of it, but for the
+/// memory: the default filter with a body of 10 KB needs most of that.
+const SMALL: Limits =
+    Limits { memory: 160 << 10, stack: 96 << 10, output: 32 << 10, steps: 1 << 17, time: Duration::from_millis(100) };
+/// Bytes of a body from which on a small run is not tried: the values would not fit.
+const MAX_SMALL_BODY: usize = 64 << 10;
+/// Steps of a small run after which the thread returns freed pages: more than ordinary filters take, fewer than fill a megabyte.
+const MANY_STEPS: u64 = 8 << 10;
 /// Bytes of an error's message, and of its details as JSON.
 const MAX_MESSAGE: usize = 1024;
-/// Bytes that jaq holds per pending context: a few boxes, and a list of variables.
-const CONTEXT: usize = 384;
-const CONTEXT_VARIABLE: usize = 16;
-
-/// Runs at once: more would only share the cores, and each may hold its whole memory.
-pub(crate) fn most_runs() -> usize {
-    static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
-    *CORES
-}
 
 /// A compiled filter, shared by all threads.
 pub(crate) struct Filter {
     filter: jaq_core::Filter<Data>,
     wants_request: bool,
-    per_context: usize,
     limits: Limits,
-    permits: Permits,
 }
 
 impl std::fmt::Debug for Filter {
@@ -63,7 +67,7 @@ impl std::fmt::Debug for Filter {
     }
 }
 
-/// What a filter is run on.
+/// The input of a run.
 pub(crate) struct Input<'a> {
     /// `.`, as JSON text.
     pub(crate) body: &'a [u8],
@@ -71,17 +75,19 @@ pub(crate) struct Input<'a> {
     pub(crate) path: &'a str,
     /// `$REQUEST`, made only for a filter that mentions it.
     pub(crate) request: &'a dyn Fn() -> serde_json::Value,
-    /// Until when a run may wait before it starts.
-    pub(crate) start_by: Instant,
+    /// Makes the fingerprint from the body as canonical JSON (sorted keys, no white space).
+    pub(crate) fingerprint: &'a dyn Fn(&[u8]) -> String,
+    /// Until when the caller can wait.
+    pub(crate) wall_end: Instant,
 }
 
 /// How a run ended.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Outcome {
-    /// One output, as strict JSON; and the body as canonical JSON (sorted keys, no white space).
+    /// One output, as strict JSON, and the request's fingerprint.
     Output {
         json: Vec<u8>,
-        canonical: Vec<u8>,
+        fingerprint: String,
     },
     /// An error of the filter or of jq's, each at most 1 KiB.
     Error {
@@ -98,10 +104,20 @@ pub(crate) enum Outcome {
     BodyTooLarge,
     /// The body is not JSON; what and where.
     BadBody(String),
-    /// The run could not start in time.
-    NoPermit,
+    /// The machine was too busy to finish the run before `wall_end`.
+    TooLate,
     /// A defect of ours, or of jaq.
     Defect,
+}
+
+/// A small run: its outcome, or that it needs a large one.
+#[derive(Debug, PartialEq)]
+pub(crate) enum SmallRun {
+    Done(Outcome),
+    NeedsLargeRun {
+        /// Lines that it has logged already.
+        log_lines: u32,
+    },
 }
 
 impl Outcome {
@@ -115,8 +131,27 @@ impl Outcome {
             Outcome::Limit(_) => "limit",
             Outcome::BodyTooLarge => "body_too_large",
             Outcome::BadBody(_) => "bad_body",
-            Outcome::NoPermit => "overloaded",
+            Outcome::TooLate => "overloaded",
             Outcome::Defect => "defect",
+        }
+    }
+
+    /// Whether a run with larger limits may end otherwise.
+    fn is_for_want_of_more(&self) -> bool {
+        match self {
+            Outcome::Limit(limit) => match limit {
+                Exceeded::Steps | Exceeded::Time | Exceeded::Stack | Exceeded::Memory => true,
+                Exceeded::WallClock | Exceeded::Depth => false,
+            },
+            Outcome::BodyTooLarge | Outcome::Unwritable(Unwritable::TooLong) => true,
+            Outcome::Output { .. }
+            | Outcome::Error { .. }
+            | Outcome::Nothing
+            | Outcome::Many
+            | Outcome::Unwritable(Unwritable::NotFinite)
+            | Outcome::BadBody(_)
+            | Outcome::TooLate
+            | Outcome::Defect => false,
         }
     }
 }
@@ -126,47 +161,73 @@ impl Filter {
     pub(crate) fn compile(source: Source<'_>, limits: Limits) -> Result<Self, String> {
         LazyLock::force(&ENVIRONMENT);
         let compiled = compile::compile(source)?;
-        Ok(Filter {
-            filter: compiled.filter,
-            wants_request: compiled.wants_request,
-            per_context: CONTEXT + CONTEXT_VARIABLE * compiled.variables,
-            limits,
-            permits: Permits { free: Mutex::new(most_runs()), freed: Condvar::new() },
-        })
+        Ok(Filter { filter: compiled.filter, wants_request: compiled.wants_request, limits })
     }
 
-    /// Runs the filter on this thread, whose stack is of at least [`THREAD_STACK`].
-    pub(crate) fn run(&self, input: &Input<'_>) -> Outcome {
-        let Some(_permit) = self.permits.take(input.start_by) else {
-            METRICS.filter_run(Outcome::NoPermit.word(), None);
-            return Outcome::NoPermit;
+    /// Bytes that the output of a large run may have.
+    pub(crate) fn max_output(&self) -> usize {
+        self.limits.output
+    }
+
+    /// Tries a small run on this thread, whose stack is at least [`SMALL_RUN_STACK`].
+    pub(crate) fn run_small(&self, input: &Input<'_>) -> SmallRun {
+        if input.body.len() > MAX_SMALL_BODY {
+            return SmallRun::NeedsLargeRun { log_lines: 0 };
+        }
+        let limits = Limits {
+            steps: SMALL.steps.min(self.limits.steps),
+            memory: SMALL.memory.min(self.limits.memory),
+            time: SMALL.time.min(self.limits.time),
+            stack: SMALL.stack.min(self.limits.stack),
+            output: SMALL.output.min(self.limits.output),
         };
         let begin = Instant::now();
-        let is_parsed = Cell::new(false);
-        let metered = Metered::start(&self.limits);
-        let done = catch_unwind(AssertUnwindSafe(|| self.run_metered(input, &is_parsed)));
-        drop(metered);
-        let outcome = done.unwrap_or_else(|why| match why.downcast_ref::<Exceeded>() {
-            Some(stop) if is_parsed.get() => Outcome::Limit(*stop),
-            Some(_) => Outcome::BodyTooLarge,
-            None => Outcome::Defect, // the panic hook has logged where
-        });
+        let outcome = self.run(input, &limits, 0);
+        if meter::steps_taken() > MANY_STEPS {
+            alloc::return_freed_pages()
+        }
+        if outcome.is_for_want_of_more() {
+            return SmallRun::NeedsLargeRun { log_lines: meter::log_lines() };
+        }
+        METRICS.filter_run(outcome.word(), Some(begin.elapsed()));
+        SmallRun::Done(outcome)
+    }
+
+    /// Runs with the full limits on this thread, whose stack is at least [`LARGE_RUN_STACK`]. `log_lines`: of the small run before.
+    pub(crate) fn run_large(&self, input: &Input<'_>, log_lines: u32) -> Outcome {
+        let begin = Instant::now();
+        let mut outcome = self.run(input, &self.limits, log_lines);
+        if let Outcome::Output { json, .. } = &mut outcome {
+            json.shrink_to_fit()
+        }
+        alloc::return_freed_pages();
         METRICS.filter_run(outcome.word(), Some(begin.elapsed()));
         outcome
     }
 
-    fn run_metered(&self, input: &Input<'_>, is_parsed: &Cell<bool>) -> Outcome {
+    fn run(&self, input: &Input<'_>, limits: &Limits, log_lines: u32) -> Outcome {
+        let is_parsed = Cell::new(false);
+        let metered = Metered::start(limits, input.wall_end, log_lines);
+        let done = catch_unwind(AssertUnwindSafe(|| self.run_metered(input, limits, &is_parsed)));
+        drop(metered);
+        done.unwrap_or_else(|why| match why.downcast_ref::<Exceeded>() {
+            Some(Exceeded::WallClock) => Outcome::TooLate,
+            Some(limit) if is_parsed.get() || *limit == Exceeded::Time => Outcome::Limit(*limit),
+            Some(_) => Outcome::BodyTooLarge,
+            None => Outcome::Defect, // the panic hook has logged where
+        })
+    }
+
+    fn run_metered(&self, input: &Input<'_>, limits: &Limits, is_parsed: &Cell<bool>) -> Outcome {
         let body = match json::read(input.body) {
             Ok(body) => body,
             Err(error) => return Outcome::BadBody(error.to_string()),
         };
-        let canonical = body.to_canonical_json();
+        let fingerprint = (input.fingerprint)(&body.to_canonical_json());
         is_parsed.set(true);
         let request = if self.wants_request { json::convert((input.request)()) } else { Value::default() };
         let variables = Vars::new([ENVIRONMENT.clone(), Value::string(input.path), request]);
-        charge(self.per_context); // for the run-time data that is made here, not cloned
-        let run = Run { lut: &self.filter.lut, per_context: self.per_context };
-        let mut outputs = self.filter.id.run((Ctx::<Data>::new(run, variables), body));
+        let mut outputs = self.filter.id.run((Ctx::<Data>::new(Run(&self.filter.lut), variables), body));
         let output = match outputs.next() {
             None => return Outcome::Nothing,
             Some(Err(error)) => return raised(error),
@@ -177,8 +238,8 @@ impl Filter {
             Some(Err(error)) => return raised(error),
             Some(Ok(_)) => return Outcome::Many,
         }
-        match output.to_strict_json(self.limits.output) {
-            Ok(json) => Outcome::Output { json, canonical },
+        match output.to_strict_json(limits.output) {
+            Ok(json) => Outcome::Output { json, fingerprint },
             Err(why) => Outcome::Unwritable(why),
         }
     }
@@ -203,32 +264,6 @@ fn raised(exception: Exn<'_, Value>) -> Outcome {
             Ok(_) => Outcome::Nothing,
             Err(_) => Outcome::Defect, // a break without its label: the compiler rejects that
         },
-    }
-}
-
-/// Runs that may start.
-struct Permits {
-    free: Mutex<usize>,
-    freed: Condvar,
-}
-
-struct Permit<'a>(&'a Permits);
-
-impl Permits {
-    fn take(&self, until: Instant) -> Option<Permit<'_>> {
-        let free = self.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let wait = until.saturating_duration_since(Instant::now());
-        let waited = self.freed.wait_timeout_while(free, wait, |free| *free == 0);
-        let (mut free, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
-        *free = free.checked_sub(1)?;
-        Some(Permit(self))
-    }
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += 1;
-        self.0.freed.notify_one();
     }
 }
 

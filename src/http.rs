@@ -1,5 +1,6 @@
 //! Our request and reply: plain data, no I/O.
 
+use crate::budget::Reservation;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -23,6 +24,8 @@ pub(crate) struct Request {
     pub(crate) is_http_10: bool,
     /// The connection is closed after the reply.
     pub(crate) close: bool,
+    /// Memory for its bytes.
+    pub(crate) reservation: Option<Reservation>,
 }
 
 impl Request {
@@ -52,7 +55,7 @@ impl Request {
 }
 
 /// A reply of ours.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub(crate) struct Reply {
     pub(crate) code: u16,
     /// Empty for none.
@@ -65,6 +68,8 @@ pub(crate) struct Reply {
     pub(crate) job: Option<String>,
     /// For the log only: details for the operator that a caller must not see.
     pub(crate) note: Option<String>,
+    /// Memory for a large body, until it is sent.
+    pub(crate) reservation: Option<Reservation>,
 }
 
 impl Reply {

@@ -12,6 +12,7 @@ use crate::metrics::METRICS;
 use credentials::{Credentials, Current};
 use log::{debug, warn};
 use resolver::Numeric;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ const READY: Duration = Duration::from_secs(1);
 const MAX_IDLE: Duration = Duration::from_secs(15);
 /// Bytes of a response: etcd limits a Job to 1.5 MiB, and it grows a little as JSON.
 const MAX_ANSWER: u64 = 4 << 20;
+/// An answer of more is never held whole: of a Job what we look at, of a refusal its beginning.
+const WHOLE: u64 = 64 << 10;
 /// Buffers of a connection, which each thread has. The input's holds the head of an answer: the API server bounds its warnings to 4 Ki
 /// characters, and the rest is below 1 KiB. A body passes through either in pieces.
 const INPUT_BUFFER: usize = 8 << 10;
@@ -295,7 +298,17 @@ impl Answer {
         let retry_after = response.headers().get(header::RETRY_AFTER);
         let retry_after = retry_after.and_then(|value| value.to_str().ok()).and_then(|text| text.trim().parse().ok());
         let code = response.status().as_u16();
-        let body = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec().map_err(outcome_of)?;
+        let mut rest = response.body_mut().with_config().limit(MAX_ANSWER).reader();
+        let mut body = Vec::new();
+        let failed = |error: std::io::Error| outcome_of(error.into());
+        (&mut rest).take(WHOLE).read_to_end(&mut body).map_err(failed)?;
+        if body.len() as u64 == WHOLE && (200..300).contains(&code) {
+            let whole = std::io::Cursor::new(body).chain(std::io::BufReader::new(rest));
+            body = answer::gist(whole).map_err(|error| match error.is_io() {
+                true => failed(error.into()),
+                false => Outcome::InvalidResponse(error.to_string()),
+            })?;
+        }
         Ok(Answer { code, retry_after, body })
     }
 }

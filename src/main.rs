@@ -1,5 +1,7 @@
 //! HTTP in, Kubernetes Job out, with one jq filter as the whole configuration.
 
+mod alloc;
+mod budget;
 mod cli;
 mod config;
 mod dispatch;
@@ -16,10 +18,8 @@ mod status;
 
 use std::process::ExitCode;
 
-/// musl's allocator makes two threads slower than one.
-#[cfg(target_env = "musl")]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: alloc::Counting = alloc::Counting;
 
 /// Exit code: something failed.
 const FAILED: u8 = 1;

@@ -1,8 +1,12 @@
-//! From a filter's output to the manifest that is sent: validated, named, and labelled as ours. Pure.
+//! From a filter's output to the manifest that is sent: validated, named, and labelled as ours. Pure. Works on JSON text, because a tree
+//! would take many times its memory.
 
+use crate::budget::Reservation;
 use crate::status::{Reason, Status};
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::fmt;
+use std::ops::Range;
 
 /// Jobs with this label are ours; only they are shown or taken for the result of a dispatch.
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -48,11 +52,16 @@ impl Name {
     }
 }
 
-/// A checked manifest. Everything in it but name and nonce is final.
+/// A valid manifest. Everything but the random part of its name is final.
 #[derive(Debug)]
 pub(crate) struct Manifest {
-    object: Map<String, Value>,
+    /// As JSON text.
+    pub(crate) json: Vec<u8>,
     pub(crate) name: Name,
+    /// Where the name is in `json`.
+    name_at: Range<usize>,
+    /// Memory for a large manifest, until the request is answered.
+    pub(crate) reservation: Option<Reservation>,
 }
 
 /// Whether this is a DNS-1123 label of at most 63 characters.
@@ -77,79 +86,133 @@ fn invalid_name(field: &str) -> Status {
     Status::new(Reason::Invalid, message)
 }
 
-/// Checks the filter's output, and marks it as ours.
-///
-/// Errors: `FilterOutput` for what only the filter's author can mend, `Invalid` for a name, which can come from the body.
-pub(crate) fn check(output: &[u8], namespace: &str, fingerprint: &str) -> Result<Manifest, Status> {
-    let mut deserializer = serde_json::Deserializer::from_slice(output);
-    deserializer.disable_recursion_limit(); // the filter's values have a bound of their own
-    let value = Value::deserialize(&mut deserializer).map_err(operators_mistake)?;
-    let Value::Object(mut object) = value else { return Err(operators_mistake("it is no object")) };
-    default_to(&mut object, "apiVersion", "batch/v1")?;
-    default_to(&mut object, "kind", "Job")?;
-    if !object.contains_key("metadata") {
-        object.shift_insert(2, "metadata".to_owned(), Value::Null); // where people look for it
-    }
-    if !object.get("spec").is_some_and(Value::is_object) {
-        return Err(operators_mistake("it has no object `spec`"));
-    }
-    let metadata = object_in(&mut object, "metadata", "metadata")?;
-    match metadata.get("namespace") {
-        None | Some(Value::Null) => (),
-        Some(Value::String(theirs)) if theirs == namespace => (),
-        Some(_) => return Err(operators_mistake(format!("its `metadata.namespace` is not {namespace:?}"))),
-    }
-    let name = name(metadata)?;
-    object_in(metadata, "labels", "metadata.labels")?.insert(MANAGED_BY.into(), MANAGER.into());
-    let annotations = object_in(metadata, "annotations", "metadata.annotations")?;
-    annotations.shift_remove(NONCE);
-    annotations.insert(FINGERPRINT.into(), fingerprint.into());
-    Ok(Manifest { object, name })
-}
+/// The JSON text of an optional field.
+type Json<'j> = Option<&'j str>;
 
-fn default_to(object: &mut Map<String, Value>, field: &str, wanted: &str) -> Result<(), Status> {
-    match object.get(field) {
-        Some(Value::String(given)) if given == wanted => Ok(()),
-        None | Some(Value::Null) => {
-            object.shift_remove(field);
-            let at = if field == "kind" { 1 } else { 0 }; // where people look for it
-            object.shift_insert(at.min(object.len()), field.to_owned(), wanted.into());
+/// Calls `see` with each key of an object and the value's text. Our own writer wrote the text, so no key comes twice.
+///
+/// Errors: it is not an object.
+fn each<'j>(json: &'j str, see: &mut dyn FnMut(&str, &'j str)) -> Result<(), ()> {
+    struct Pairs<'s, 'j>(&'s mut dyn FnMut(&str, &'j str));
+    impl<'j> Visitor<'j> for Pairs<'_, 'j> {
+        type Value = ();
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'j>>(self, mut pairs: A) -> Result<(), A::Error> {
+            while let Some(key) = pairs.next_key::<String>()? {
+                self.0(&key, pairs.next_value::<&'j RawValue>()?.get())
+            }
             Ok(())
         }
-        Some(_) => Err(operators_mistake(format!("its `{field}` is not {wanted:?}"))),
     }
+    serde_json::Deserializer::from_str(json).deserialize_map(Pairs(see)).map_err(|_| ())
 }
 
-/// The object in `field`, made if there is none.
-fn object_in<'m>(
-    parent: &'m mut Map<String, Value>,
-    field: &str,
-    path: &str,
-) -> Result<&'m mut Map<String, Value>, Status> {
-    let value = parent.entry(field).or_insert(Value::Null);
-    if value.is_null() {
-        *value = Value::Object(Map::new());
-    }
-    value.as_object_mut().ok_or_else(|| operators_mistake(format!("its `{path}` is no object")))
+/// The values of some fields; null counts as absent, as in Kubernetes.
+fn fields<'j, const N: usize>(json: &'j str, names: [&str; N]) -> Result<[Json<'j>; N], ()> {
+    let mut found = [None; N];
+    each(json, &mut |key, value| {
+        if let Some(at) = names.iter().position(|name| *name == key) {
+            found[at] = Some(value).filter(|value| *value != "null")
+        }
+    })?;
+    Ok(found)
 }
 
-/// Takes name and generateName out of the metadata. Kubernetes takes null and "" for absent.
-fn name(metadata: &mut Map<String, Value>) -> Result<Name, Status> {
-    let mut take = |field| metadata.shift_remove(field).filter(|value| !value.is_null() && value != "");
-    let (name, prefix) = (take("name"), take("generateName"));
-    if let Some(name) = name {
+/// Appends the pairs of an object except these names, each with a comma before it (`in_front`) or after it.
+fn copy_but(out: &mut Vec<u8>, object: &str, names: &[&str], in_front: bool) -> Result<(), ()> {
+    each(object, &mut |key, value| {
+        if !names.contains(&key) {
+            if in_front {
+                out.push(b',')
+            }
+            serde_json::to_writer(&mut *out, key).expect("writing to memory does not fail");
+            out.push(b':');
+            out.extend(value.as_bytes());
+            if !in_front {
+                out.push(b',')
+            }
+        }
+    })
+}
+
+/// Validates the filter's output, and labels it as ours. The fields that we set come first, the rest in the filter's order. `nonce`: None
+/// leaves it out.
+///
+/// Errors: `FilterOutput` for what only the filter's author can mend, `Invalid` for a name, which can come from the body.
+pub(crate) fn check(
+    output: &[u8],
+    namespace: &str,
+    fingerprint: &str,
+    nonce: Option<&str>,
+) -> Result<Manifest, Status> {
+    let output = std::str::from_utf8(output).map_err(operators_mistake)?;
+    let [version, kind, metadata, spec] = fields(output, ["apiVersion", "kind", "metadata", "spec"])
+        .map_err(|()| operators_mistake("it is not an object"))?;
+    for (field, given, wanted) in [("apiVersion", version, "batch/v1"), ("kind", kind, "Job")] {
+        if given.is_some_and(|given| text(given).as_deref() != Some(wanted)) {
+            return Err(operators_mistake(format!("its `{field}` is not {wanted:?}")));
+        }
+    }
+    if !spec.is_some_and(|spec| spec.starts_with('{')) {
+        return Err(operators_mistake("it has no object `spec`"));
+    }
+    let no_object = |path: &'static str| move |()| operators_mistake(format!("its `{path}` is not an object"));
+    let metadata = metadata.unwrap_or("{}");
+    let [theirs, name, prefix, labels, annotations] =
+        fields(metadata, ["namespace", "name", "generateName", "labels", "annotations"])
+            .map_err(no_object("metadata"))?;
+    if theirs.is_some_and(|theirs| text(theirs).as_deref() != Some(namespace)) {
+        return Err(operators_mistake(format!("its `metadata.namespace` is not {namespace:?}")));
+    }
+    let name = self::name(name, prefix)?;
+    let drawn = name.choose_name(0);
+
+    let mut json = Vec::with_capacity(output.len() + 512);
+    json.extend(br#"{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":""#);
+    let name_at = json.len()..json.len() + drawn.len();
+    json.extend(drawn.as_bytes());
+    json.extend(br#"","labels":{"#);
+    copy_but(&mut json, labels.unwrap_or("{}"), &[MANAGED_BY], false).map_err(no_object("metadata.labels"))?;
+    json.extend(format!(r#""{MANAGED_BY}":"{MANAGER}"}},"annotations":{{"#).as_bytes());
+    copy_but(&mut json, annotations.unwrap_or("{}"), &[FINGERPRINT, NONCE], false)
+        .map_err(no_object("metadata.annotations"))?;
+    json.extend(format!(r#""{FINGERPRINT}":"{fingerprint}""#).as_bytes());
+    if let Some(nonce) = nonce {
+        json.extend(format!(r#","{NONCE}":"{nonce}""#).as_bytes());
+    }
+    json.push(b'}');
+    copy_but(&mut json, metadata, &["name", "generateName", "labels", "annotations"], true)
+        .map_err(no_object("metadata"))?;
+    json.push(b'}');
+    copy_but(&mut json, output, &["apiVersion", "kind", "metadata"], true)
+        .map_err(|()| operators_mistake("it is not an object"))?;
+    json.push(b'}');
+    Ok(Manifest { json, name, name_at, reservation: None })
+}
+
+/// The string that this JSON text is; None if it is something else.
+fn text(json: &str) -> Option<String> {
+    serde_json::from_str(json).ok()
+}
+
+/// From the JSON of name and generateName. In Kubernetes, "" counts as absent.
+fn name(name: Json<'_>, prefix: Json<'_>) -> Result<Name, Status> {
+    let given = |json: Json<'_>| json.filter(|json| *json != "\"\"").map(text);
+    if let Some(name) = given(name) {
         return match name {
-            Value::String(name) if is_label(&name) => Ok(Name::Given(name)),
+            Some(name) if is_label(&name) => Ok(Name::Given(name)),
             _ => Err(invalid_name("metadata.name").with_cause("metadata.name", "FieldValueInvalid")),
         };
     }
-    let prefix = match prefix {
+    let prefix = match given(prefix) {
         None => DEFAULT_PREFIX.to_owned(),
-        Some(Value::String(mut prefix)) => {
+        Some(Some(mut prefix)) => {
             prefix.truncate(prefix.floor_char_boundary(MAX_PREFIX));
             prefix
         }
-        Some(_) => String::new(), // not a text, so refused below
+        Some(None) => String::new(), // not a string: rejected below
     };
     if prefix.is_empty() || !is_label(&format!("{prefix}0")) {
         let status = invalid_name("a name made of metadata.generateName");
@@ -161,25 +224,21 @@ fn name(metadata: &mut Map<String, Value>) -> Result<Name, Status> {
 }
 
 impl Manifest {
-    /// The manifest as JSON, with its final name.
-    pub(crate) fn to_json_with_name(&mut self, name: &str, nonce: Option<&str>) -> Vec<u8> {
-        if let Some(Value::Object(metadata)) = self.object.get_mut("metadata") {
-            metadata.shift_insert(0, "name".to_owned(), name.into());
-            if let (Some(nonce), Some(Value::Object(annotations))) = (nonce, metadata.get_mut("annotations")) {
-                annotations.insert(NONCE.to_owned(), nonce.into());
-            }
-        }
-        serde_json::to_vec(&self.object).unwrap_or_default() // an object with text keys always has a text
+    /// Chooses a final name and writes it in place: all names have the same length.
+    pub(crate) fn choose_name(&mut self, random: u64) -> String {
+        let name = self.name.choose_name(random);
+        self.json[self.name_at.clone()].copy_from_slice(name.as_bytes());
+        name
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn checked(output: Value) -> Result<Manifest, Status> {
-        check(output.to_string().as_bytes(), "ns", "f")
+        check(output.to_string().as_bytes(), "ns", "f", Some("n"))
     }
 
     fn refusal(output: Value) -> (u16, String) {
@@ -194,11 +253,11 @@ mod tests {
             "spec": {"x": 1},
         }))
         .unwrap();
-        assert_eq!(manifest.name, Name::Given("a".into()));
-        let want = r#"{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"a","labels":{"app.kubernetes.io/managed-by":"k8s-job-dispatcher","b":"c"},"annotations":{"k8s-job-dispatcher/fingerprint":"f"}},"spec":{"x":1}}"#;
-        assert_eq!(String::from_utf8(manifest.to_json_with_name("a", None)).unwrap(), want);
-        let sent: Value = serde_json::from_slice(&manifest.to_json_with_name("a", Some("n"))).unwrap();
-        assert_eq!(sent["metadata"]["annotations"], json!({FINGERPRINT: "f", NONCE: "n"}));
+        assert_eq!((manifest.name.clone(), manifest.choose_name(5)), (Name::Given("a".into()), "a".into()));
+        let want = r#"{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"a","labels":{"b":"c","app.kubernetes.io/managed-by":"k8s-job-dispatcher"},"annotations":{"k8s-job-dispatcher/fingerprint":"f","k8s-job-dispatcher/nonce":"n"}},"spec":{"x":1}}"#;
+        assert_eq!(String::from_utf8(manifest.json).unwrap(), want);
+        let shown = check(b"{\"spec\":{}}", "ns", "f", None).unwrap().json;
+        assert!(!String::from_utf8(shown).unwrap().contains(NONCE));
     }
 
     #[test]
@@ -221,14 +280,14 @@ mod tests {
     #[test]
     fn bad_filter_outputs_are_named() {
         for (output, says) in [
-            (json!([1]), "it is no object"),
+            (json!([1]), "it is not an object"),
             (json!({}), "it has no object `spec`"),
             (json!({"spec": 1}), "it has no object `spec`"),
             (json!({"apiVersion": "v1", "spec": {}}), "its `apiVersion` is not \"batch/v1\""),
             (json!({"kind": "Pod", "spec": {}}), "its `kind` is not \"Job\""),
-            (json!({"metadata": 1, "spec": {}}), "its `metadata` is no object"),
-            (json!({"metadata": {"labels": []}, "spec": {}}), "its `metadata.labels` is no object"),
-            (json!({"metadata": {"annotations": ""}, "spec": {}}), "its `metadata.annotations` is no object"),
+            (json!({"metadata": 1, "spec": {}}), "its `metadata` is not an object"),
+            (json!({"metadata": {"labels": []}, "spec": {}}), "its `metadata.labels` is not an object"),
+            (json!({"metadata": {"annotations": ""}, "spec": {}}), "its `metadata.annotations` is not an object"),
             (json!({"metadata": {"namespace": "other"}, "spec": {}}), "its `metadata.namespace` is not \"ns\""),
         ] {
             assert_eq!(refusal(output), (500, format!("the filter's output cannot be sent: {says}")));

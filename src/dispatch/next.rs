@@ -10,7 +10,7 @@ use serde_json::Value;
 /// Retries after a response that may differ the next time.
 const MAX_FAULTS: u8 = 1;
 /// Further names after a random one was taken.
-const MAX_DRAWS: u8 = 3;
+const MAX_NAMES: u8 = 3;
 /// Retries after the Job that held the name was gone when it was read.
 const MAX_VANISHED: u8 = 1;
 /// Seconds: a quota is freed when a Job ends.
@@ -35,7 +35,7 @@ pub(super) enum Call {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Attempts {
     pub(super) faults: u8,
-    pub(super) draws: u8,
+    pub(super) names: u8,
     pub(super) vanished: u8,
 }
 
@@ -90,8 +90,8 @@ fn found(intent: Intent<'_>, attempts: Attempts, job: &Job) -> Step {
     let is_same = !is_generated && job.is_ours && job.fingerprint.as_deref() == Some(fingerprint);
     if job.is_ours && job.nonce.as_deref() == Some(nonce) {
         Step::Answer(Ok(Answer::Created)) // by our own earlier attempt, whose response was lost
-    } else if is_generated && attempts.draws < MAX_DRAWS {
-        Step::Call(Call::Create, Attempts { draws: attempts.draws + 1, ..attempts })
+    } else if is_generated && attempts.names < MAX_NAMES {
+        Step::Call(Call::Create, Attempts { names: attempts.names + 1, ..attempts })
     } else if job.is_being_deleted {
         let status = Status::new(Reason::AlreadyExists, "the Job of this name is being deleted");
         Step::Answer(Err(status.with_retry_after(RETRY_AFTER)))
@@ -177,8 +177,8 @@ mod tests {
     const GENERATED: Intent<'_> =
         Intent::Create { fingerprint: "f", nonce: "n", is_generated: true, is_dry_run: false };
     const DRY_RUN: Intent<'_> = Intent::Create { fingerprint: "f", nonce: "n", is_generated: false, is_dry_run: true };
-    const NONE: Attempts = Attempts { faults: 0, draws: 0, vanished: 0 };
-    const FAULT: Attempts = Attempts { faults: 1, draws: 0, vanished: 0 };
+    const NONE: Attempts = Attempts { faults: 0, names: 0, vanished: 0 };
+    const FAULT: Attempts = Attempts { faults: 1, names: 0, vanished: 0 };
 
     fn job(is_ours: bool, fingerprint: &str, nonce: &str) -> Job {
         Job { is_ours, fingerprint: Some(fingerprint.into()), nonce: Some(nonce.into()), ..Job::default() }
@@ -219,11 +219,11 @@ mod tests {
     #[test]
     fn a_taken_random_name_is_replaced_up_to_three_times() {
         let found = |attempts| after(GENERATED, attempts, Call::Get, Outcome::Found(Box::new(job(true, "f", "other"))));
-        for draws in 0..3 {
-            let drawn = Attempts { draws: draws + 1, ..NONE };
-            assert_eq!(found(Attempts { draws, ..NONE }), Step::Call(Call::Create, drawn));
+        for names in 0..3 {
+            let renamed = Attempts { names: names + 1, ..NONE };
+            assert_eq!(found(Attempts { names, ..NONE }), Step::Call(Call::Create, renamed));
         }
-        assert_eq!(failure(found(Attempts { draws: 3, ..NONE })), (Reason::AlreadyExists, None));
+        assert_eq!(failure(found(Attempts { names: 3, ..NONE })), (Reason::AlreadyExists, None));
         let ours = after(GENERATED, NONE, Call::Get, Outcome::Found(Box::new(job(true, "f", "n"))));
         assert_eq!(ours, Step::Answer(Ok(Answer::Created)));
     }

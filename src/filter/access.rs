@@ -1,6 +1,6 @@
 //! Access to values for jaq: index, slice, iterate, and update along paths. Null accepts any path, as in jq.
 
-use super::meter::{charge_container_index, step};
+use super::meter::{check_memory, count_container_index, step};
 use super::value::{Error, List, Map, Value, chars, float, null_behind};
 use jaq_core::box_iter::{BoxIter, box_once};
 use jaq_core::path::Opt;
@@ -11,6 +11,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 const ITERABLE: &str = "array or object";
+/// Bytes that jaq's natives on strings make of one, at most (`@html` of a quote).
+const MAX_ESCAPED: usize = 6;
 
 /// Start and end of a slice of something with `len` elements.
 fn bounds(slice: &Slice<&Value>, len: usize) -> Result<Range<usize>, Error> {
@@ -74,11 +76,11 @@ impl jaq_core::ValT for Value {
                 index.place(list.len()).and_then(|at| list.get(at)).cloned().unwrap_or_default()
             }
             (Value::Array(_) | Value::String(_), Value::Object(slice)) => {
-                charge_container_index();
+                count_container_index();
                 return self.range(slice.get("start")..slice.get("end"));
             }
             (Value::Array(_), Value::Array(_)) => {
-                charge_container_index();
+                count_container_index();
                 return self.indices(index);
             }
             _ => return Err(Error::index(self, index.clone())),
@@ -97,14 +99,10 @@ impl jaq_core::ValT for Value {
     fn map_values<'a, I: Iterator<Item = ValX<'a, Self>>>(self, opt: Opt, f: impl Fn(Self) -> I) -> ValX<'a, Self> {
         step(0);
         match self {
-            Value::Array(list) => {
-                let (_held, values) = Arc::unwrap_or_clone(list).into_parts();
-                values.into_iter().flat_map(f).collect()
-            }
+            Value::Array(list) => Arc::unwrap_or_clone(list).into_values().into_iter().flat_map(f).collect(),
             Value::Object(old) => {
-                let (_held, pairs) = Arc::unwrap_or_clone(old).into_parts();
                 let mut map = Map::default();
-                for (key, value) in pairs {
+                for (key, value) in Arc::unwrap_or_clone(old).into_pairs() {
                     if let Some(value) = f(value).next() {
                         map.put(key, value?)
                     }
@@ -201,8 +199,8 @@ impl jaq_std::ValT for Value {
         match self {
             Value::Array(list) => {
                 step(list.len() >> 2);
-                let (_held, values) = Arc::unwrap_or_clone(list).into_parts();
-                Ok(values.into_iter().collect())
+                check_memory(2 * size_of::<Value>() * list.len());
+                Ok(Arc::unwrap_or_clone(list).into_values().into_iter().collect())
             }
             other => Err(other),
         }
@@ -222,6 +220,7 @@ impl jaq_std::ValT for Value {
     fn as_bytes(&self) -> Option<&[u8]> {
         let Value::String(text) = self else { return None };
         step(text.len() >> 5);
+        check_memory(MAX_ESCAPED * text.len());
         Some(text.as_bytes())
     }
     fn as_sub_str(&self, part: &[u8]) -> Self {

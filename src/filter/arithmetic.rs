@@ -1,6 +1,6 @@
 //! `+ - * / %` on values, with jq's rules for each pair of types.
 
-use super::meter::{Exceeded, exceed, max_string, step};
+use super::meter::{Exceeded, check_memory, exceed, max_string, step};
 use super::value::{Error, List, Value, float, number};
 use jaq_core::ValR;
 use jaq_core::ops::Math;
@@ -58,7 +58,10 @@ fn repeated(text: &str, times: &Value) -> Value {
     match times.place(0) {
         None | Some(0) => Value::default(),
         Some(times) if text.len().saturating_mul(times) > max_string() => exceed(Exceeded::Memory),
-        Some(times) => Value::string(text.repeat(times)),
+        Some(times) => {
+            check_memory(text.len() * times);
+            Value::string(text.repeat(times))
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 pub(super) const MAX_SOURCE: usize = 1 << 16;
 /// Sources of one program.
 const MAX_MODULES: usize = 64;
-/// Errors that are reported: a source of nothing but parentheses has one for each.
+/// Errors that are diagnostics: nobody reads more, and a source of nothing but parentheses has one for each.
 const MAX_ERRORS: usize = 100;
 /// Characters of the source line that an error shows.
 const MAX_EXCERPT: usize = 160;
@@ -31,11 +31,9 @@ pub(crate) struct Source<'a> {
     pub(crate) folder: Option<&'a Path>,
 }
 
-/// A compiled program, and what its sources tell the meter.
+/// A compiled program, and what its sources tell.
 pub(super) struct Compiled {
     pub(super) filter: jaq_core::Filter<Data>,
-    /// Mentions of variables: each pending context of jaq holds a list of them.
-    pub(super) variables: usize,
     /// Whether `$REQUEST` is mentioned at all.
     pub(super) wants_request: bool,
 }
@@ -57,9 +55,8 @@ fn compile_here(source: Source<'_>) -> Result<Compiled, String> {
     // once as it is written, for errors that point to the right place, and to learn which definitions take filters
     let mut names = Names::new();
     collect_names(source.code, &mut names);
-    let (mut variables, mut wants_request) = (0, false);
+    let mut wants_request = false;
     let mut see = |code: &str| {
-        variables += code.matches('$').count();
         wants_request |= code.contains("$REQUEST") || code.contains("$__prog_args");
     };
     see(source.code);
@@ -80,7 +77,7 @@ fn compile_here(source: Source<'_>) -> Result<Compiled, String> {
     let main = rewritten(source.code).map_err(|error| format!("{}: {error}\n", source.name))?;
     let safe = load_and_compile(source, &main, &mut |code| rewritten(&code))?;
     let filter = if is_rewritten { safe } else { plain };
-    Ok(Compiled { filter, variables, wants_request })
+    Ok(Compiled { filter, wants_request })
 }
 
 /// `prepare` sees the source of each module and may change it.

@@ -1,6 +1,6 @@
 //! Parses and prints values as JSON. Parsing is strict (serde_json: UTF-8, no NaN, no comments) and metered.
 
-use super::meter::{Exceeded, exceed, max_string, step};
+use super::meter::{Exceeded, check_memory, exceed, max_string, step};
 use super::order::sorted;
 use super::value::{List, Map, Text, Value, number};
 use jaq_json::Num;
@@ -136,6 +136,7 @@ fn print(out: &mut Vec<u8>, what: fmt::Arguments<'_>) {
 /// Writes a JSON string, but not much more than fits into `max` bytes.
 fn quote(text: &str, out: &mut Vec<u8>, max: usize) {
     step(text.len() >> 6);
+    check_memory(text.len());
     let room = max.saturating_sub(out.len()).saturating_add(4).min(text.len());
     serde_json::to_writer(out, &text[..text.floor_char_boundary(room)]).expect("writing to memory does not fail")
 }

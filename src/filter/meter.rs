@@ -5,38 +5,34 @@
 //! unwinding, which jq's `try` cannot catch.
 
 use super::value::Value;
+use crate::alloc;
 use jaq_core::{DataT, Lut, data::HasLut};
 use std::cell::Cell;
 use std::fmt;
 use std::panic::resume_unwind;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-/// Bytes charged for a value: 16 of its own, the slack of containers that grow, and the allocator's overhead.
-pub(super) const NODE: usize = 48;
 /// Nesting of values. Dropping, comparing and printing a value recurse, so this also bounds their stack.
 pub(super) const MAX_DEPTH: u32 = 512;
 /// Steps of a path over null (`.a.b.c`), and slices in paths: jaq drops a path recursively.
 pub(super) const MAX_NULL_DEPTH: u32 = 1024;
 /// Path steps with an array or object as index (`.[[1]]`, `.[{}]`), for the same reason: they need not get deeper into the value.
-const MAX_CONTAINER_INDEXES: usize = 1 << 14;
+const MAX_CONTAINER_INDEXES: u32 = 1 << 14;
+/// Slices in paths (`.[1:2] |= f`) at once, for the same reason.
+const MAX_SLICES: u32 = 1 << 10;
 /// jaq's string natives make up to 6 bytes of 1 before we see the result, so a string is limited to this fraction of the memory.
 const STRING_SHARE: usize = 7;
-/// Steps between two reads of the clock; one read costs about as much as one step, a few dozen nanoseconds.
-const STEPS_PER_CLOCK_CHECK: u64 = 1 << 10;
-/// Steps between two reads of the process's size, which take microseconds.
-const STEPS_PER_SIZE_CHECK: u64 = 1 << 16;
-/// Linux says its size in pages. Where pages are larger than this, the net under the accounts hangs lower.
-const PAGE: usize = 4096;
+/// Steps between two reads of the clocks, which take a fraction of a microsecond; these steps take a hundred.
+const STEPS_PER_CLOCK_CHECK: u64 = 1 << 12;
 
 /// What one run may use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Steps; one is about the evaluation of one term.
     pub(crate) steps: u64,
-    /// Bytes held at once: [`NODE`] for a value, and the bytes of strings.
+    /// Bytes held at once, as the allocator counts them.
     pub(crate) memory: usize,
-    /// Wall-clock time.
+    /// CPU time of the run's thread.
     pub(crate) time: Duration,
     /// Bytes of stack below the caller of the run. At most half of the thread's stack: what was built shallow can be driven deep.
     pub(crate) stack: usize,
@@ -48,7 +44,10 @@ pub(crate) struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Exceeded {
     Steps,
+    /// Its own CPU time.
     Time,
+    /// The time that its caller can wait, because the machine is busy.
+    WallClock,
     Stack,
     Memory,
     Depth,
@@ -59,6 +58,7 @@ impl fmt::Display for Exceeded {
         f.write_str(match self {
             Exceeded::Steps => "steps",
             Exceeded::Time => "time",
+            Exceeded::WallClock => "waiting time",
             Exceeded::Stack => "recursion",
             Exceeded::Memory => "memory",
             Exceeded::Depth => "nesting of values",
@@ -67,46 +67,62 @@ impl fmt::Display for Exceeded {
 }
 
 struct Meter {
+    /// Steps left.
     steps: Cell<u64>,
-    held: Cell<usize>,
-    max_held: Cell<usize>,
+    max_steps: Cell<u64>,
+    /// Limit of [`alloc::needed_bytes`].
+    memory: Cell<isize>,
+    container_indexes: Cell<u32>,
+    slices: Cell<u32>,
     stack_floor: Cell<usize>,
-    /// Size of the process when this run was first weighed; 0 before.
-    first_resident_bytes: Cell<usize>,
-    end: Cell<Option<Instant>>,
+    /// CPU time of this thread at the run's first check of the clock.
+    cpu_start: Cell<Option<Duration>>,
+    cpu_limit: Cell<Duration>,
+    wall_end: Cell<Option<Instant>>,
+    /// Lines that the run has logged, and lines that an earlier attempt has logged already.
+    log_lines: Cell<u32>,
+    skipped_log_lines: Cell<u32>,
 }
 
 thread_local! {
     static METER: Meter = const {
         Meter {
             steps: Cell::new(u64::MAX),
-            held: Cell::new(0),
-            max_held: Cell::new(usize::MAX),
+            max_steps: Cell::new(u64::MAX),
+            memory: Cell::new(isize::MAX),
+            container_indexes: Cell::new(0),
+            slices: Cell::new(0),
             stack_floor: Cell::new(0),
-            first_resident_bytes: Cell::new(0),
-            end: Cell::new(None),
+            cpu_start: Cell::new(None),
+            cpu_limit: Cell::new(Duration::MAX),
+            wall_end: Cell::new(None),
+            log_lines: Cell::new(0),
+            skipped_log_lines: Cell::new(0),
         }
     };
 }
-
-/// Size of the process before the first run.
-static START_RESIDENT_BYTES: LazyLock<usize> = LazyLock::new(resident_bytes);
 
 /// Meters this thread until dropped, also by unwinding.
 #[derive(Debug)]
 pub(super) struct Metered(());
 
 impl Metered {
-    pub(super) fn start(limits: &Limits) -> Self {
-        LazyLock::force(&START_RESIDENT_BYTES);
+    /// `wall_end`: when the run ends even if it has used less CPU time than it may. `log_lines`: logged by an earlier attempt of the run.
+    pub(super) fn start(limits: &Limits, wall_end: Instant, log_lines: u32) -> Self {
         let here = 0u8;
+        alloc::start_counting();
         METER.with(|meter| {
             meter.steps.set(limits.steps);
-            meter.held.set(0);
-            meter.max_held.set(limits.memory);
+            meter.max_steps.set(limits.steps);
+            meter.memory.set(isize::try_from(limits.memory).unwrap_or(isize::MAX));
+            meter.container_indexes.set(0);
+            meter.slices.set(0);
             meter.stack_floor.set(std::ptr::from_ref(&here).addr().saturating_sub(limits.stack));
-            meter.first_resident_bytes.set(0);
-            meter.end.set(Some(Instant::now() + limits.time));
+            meter.cpu_start.set(None);
+            meter.cpu_limit.set(limits.time);
+            meter.wall_end.set(Some(wall_end));
+            meter.log_lines.set(log_lines);
+            meter.skipped_log_lines.set(log_lines);
         });
         Metered(())
     }
@@ -116,11 +132,35 @@ impl Drop for Metered {
     fn drop(&mut self) {
         METER.with(|meter| {
             meter.steps.set(u64::MAX);
-            meter.max_held.set(usize::MAX);
+            meter.memory.set(isize::MAX);
             meter.stack_floor.set(0);
-            meter.end.set(None);
+            meter.wall_end.set(None);
         });
     }
+}
+
+/// Steps that the current run has taken.
+pub(super) fn steps_taken() -> u64 {
+    METER.with(|meter| meter.max_steps.get().saturating_sub(meter.steps.get()))
+}
+
+/// Lines that the last run of this thread has logged, with those of an earlier attempt.
+pub(super) fn log_lines() -> u32 {
+    METER.with(|meter| meter.log_lines.get())
+}
+
+/// Counts a line for the log. Returns false if an earlier attempt of the run has logged it.
+pub(super) fn count_log_line() -> bool {
+    METER.with(|meter| match meter.skipped_log_lines.get() {
+        0 => {
+            meter.log_lines.set(meter.log_lines.get() + 1);
+            true
+        }
+        skipped => {
+            meter.skipped_log_lines.set(skipped - 1);
+            false
+        }
+    })
 }
 
 #[cold]
@@ -135,116 +175,93 @@ pub(super) fn step(extra: usize) {
         let before = meter.steps.get();
         let Some(left) = before.checked_sub(extra as u64 + 1) else { exceed(Exceeded::Steps) };
         meter.steps.set(left);
+        if alloc::needed_bytes() > meter.memory.get() {
+            exceed(Exceeded::Memory)
+        }
         if std::ptr::from_ref(&extra).addr() < meter.stack_floor.get() {
             exceed(Exceeded::Stack)
         }
         if before / STEPS_PER_CLOCK_CHECK != left / STEPS_PER_CLOCK_CHECK {
-            check_clock(meter, before / STEPS_PER_SIZE_CHECK != left / STEPS_PER_SIZE_CHECK)
+            check_clocks(meter)
         }
     })
 }
 
-/// Reads the clock now, after something slow that evaluated no term.
-pub(super) fn check_clock_now() {
-    METER.with(|meter| check_clock(meter, false))
-}
-
+/// A run ends by its own CPU time, so that a busy machine ends no innocent run; the wall clock bounds how long its caller waits.
 #[cold]
-fn check_clock(meter: &Meter, weigh: bool) {
-    let Some(end) = meter.end.get() else { return };
-    if Instant::now() > end {
+fn check_clocks(meter: &Meter) {
+    let Some(wall_end) = meter.wall_end.get() else { return };
+    let now = thread_cpu_time();
+    let start = meter.cpu_start.get().unwrap_or(now);
+    meter.cpu_start.set(Some(start));
+    if now.saturating_sub(start) > meter.cpu_limit.get() {
         exceed(Exceeded::Time)
     }
-    // A net under the accounts: what jaq holds besides values is only estimated, so a long run is weighed now and then. It may add
-    // its share to whatever is there, or fill what all runs together may take.
-    if weigh {
-        let now = resident_bytes();
-        if meter.first_resident_bytes.get() == 0 {
-            meter.first_resident_bytes.set(now);
-        }
-        let max = meter.max_held.get();
-        let all = max.saturating_mul(5 * super::most_runs()) / 2;
-        if now > meter.first_resident_bytes.get().saturating_add(max).max(START_RESIDENT_BYTES.saturating_add(all)) {
-            exceed(Exceeded::Memory)
-        }
+    if Instant::now() > wall_end {
+        exceed(Exceeded::WallClock)
     }
 }
 
-/// Resident bytes of the process; 0 where there is no `/proc`.
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).map_or(0, |pages| pages * PAGE)
+fn thread_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-#[inline]
-fn recount(now: usize, before: usize) {
+/// Checks that `bytes` more may be allocated, before they are allocated in one go.
+pub(super) fn check_memory(bytes: usize) {
     METER.with(|meter| {
-        let held = meter.held.get().wrapping_sub(before).saturating_add(now);
-        if now > before && held > meter.max_held.get() {
+        if alloc::needed_bytes().saturating_add_unsigned(bytes) > meter.memory.get() {
             exceed(Exceeded::Memory)
         }
-        meter.held.set(held)
     })
 }
 
-/// Charges `bytes` until the end of the run.
-pub(super) fn charge(bytes: usize) {
-    recount(bytes, 0)
-}
-
-/// Charges a step that a path may take without getting deeper.
-pub(super) fn charge_container_index() {
-    charge(METER.with(|meter| meter.max_held.get() / MAX_CONTAINER_INDEXES))
+/// Counts a path step with an array or object as index.
+pub(super) fn count_container_index() {
+    METER.with(|meter| {
+        meter.container_indexes.set(meter.container_indexes.get() + 1);
+        if meter.container_indexes.get() > MAX_CONTAINER_INDEXES {
+            exceed(Exceeded::Memory)
+        }
+    })
 }
 
 /// The longest string of this run, in bytes.
 pub(super) fn max_string() -> usize {
-    METER.with(|meter| meter.max_held.get() / STRING_SHARE)
+    METER.with(|meter| meter.memory.get() as usize / STRING_SHARE)
 }
 
-/// Bytes that count as held until this is dropped.
-#[derive(Debug, Default)]
-pub(super) struct Charge(usize);
+/// A slice in a path, counted until it is dropped.
+#[derive(Debug)]
+pub(super) struct Slice(());
 
-impl Charge {
-    pub(super) fn new(bytes: usize) -> Self {
-        let mut held = Charge(0);
-        held.set(bytes);
-        held
-    }
-    pub(super) fn set(&mut self, bytes: usize) {
-        if bytes > self.0 {
-            step((bytes - self.0) >> 8) // memory that is written takes time
-        }
-        recount(bytes, self.0);
-        self.0 = bytes
-    }
-    pub(super) fn grow(&mut self, bytes: usize) {
-        self.set(self.0 + bytes)
-    }
-    pub(super) fn shrink(&mut self, bytes: usize) {
-        self.set(self.0 - bytes)
+impl Slice {
+    pub(super) fn new() -> Self {
+        METER.with(|meter| {
+            meter.slices.set(meter.slices.get() + 1);
+            if meter.slices.get() > MAX_SLICES {
+                exceed(Exceeded::Depth)
+            }
+        });
+        Slice(())
     }
 }
 
-impl Clone for Charge {
+impl Clone for Slice {
     fn clone(&self) -> Self {
-        Charge::new(self.0)
+        Slice::new()
     }
 }
 
-impl Drop for Charge {
+impl Drop for Slice {
     fn drop(&mut self) {
-        recount(0, self.0)
+        METER.with(|meter| meter.slices.set(meter.slices.get().saturating_sub(1)))
     }
 }
 
-/// jaq's run-time data. Every term asks it for the look-up table; every context and pending iterator of jaq clones it.
-pub(crate) struct Run<'a> {
-    pub(super) lut: &'a Lut<Data>,
-    /// Bytes charged for each clone: an estimate of what jaq holds beside it.
-    pub(super) per_context: usize,
-}
+/// jaq's run-time data: every term asks it for the look-up table.
+#[derive(Clone)]
+pub(crate) struct Run<'a>(pub(super) &'a Lut<Data>);
 
 /// Names the value type and run-time data for jaq.
 #[derive(Debug)]
@@ -256,21 +273,9 @@ impl DataT for Data {
 }
 
 impl<'a> HasLut<'a, Data> for Run<'a> {
+    #[inline]
     fn lut(&self) -> &'a Lut<Data> {
         step(0);
-        self.lut
-    }
-}
-
-impl Clone for Run<'_> {
-    fn clone(&self) -> Self {
-        recount(self.per_context, 0);
-        Run { ..*self }
-    }
-}
-
-impl Drop for Run<'_> {
-    fn drop(&mut self) {
-        recount(0, self.per_context)
+        self.0
     }
 }

@@ -1,7 +1,7 @@
 //! Natives that precede jaq's: for our value type, bounded versions of jaq's, and additions to jq (`cuid2`, `@sha1`, ...).
 
 use super::json;
-use super::meter::{Data, step};
+use super::meter::{Data, count_log_line, step};
 use super::regex;
 use super::value::{Error, List, Map, Text, Value, chars, float};
 use jaq_core::box_iter::box_once;
@@ -136,8 +136,10 @@ fn one<'a>(pair: Result<Option<(Value, Value)>, Exn<'a, Value>>) -> ValXs<'a, Va
 /// The only way for a body to reach the log, and only if the filter asks for it. `{:?}` escapes.
 fn logged<'a>(level: log::Level, value: &Value) -> ValXs<'a, Value> {
     step(LOG_STEPS);
-    let line = format!("{:?}", value.cut(MAX_LOGGED));
-    log::log!(level, "filter says {}", &line[..line.floor_char_boundary(MAX_LOGGED)]);
+    if log::log_enabled!(level) && count_log_line() {
+        let line = format!("{:?}", value.cut(MAX_LOGGED));
+        log::log!(level, "filter says {}", &line[..line.floor_char_boundary(MAX_LOGGED)]);
+    }
     Box::new(std::iter::empty())
 }
 

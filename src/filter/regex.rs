@@ -1,6 +1,6 @@
 //! OWNS the regex engine: caches compiled regexes for all runs, and bounds the cost of each search to a fraction of a second.
 
-use super::meter::{Charge, Data, Exceeded, check_clock_now, exceed, step};
+use super::meter::{Data, Exceeded, check_memory, exceed, step};
 use super::value::{Error, List, Map, Text, Value, chars};
 use jaq_core::native::bome;
 use jaq_core::{Cv, Exn, ValR, ValT, ValXs};
@@ -28,8 +28,6 @@ struct Compiled {
     regex: Regex,
     /// State visits per byte of the text, at most.
     cost: usize,
-    /// What is not kept is charged to the run.
-    _held: Charge,
 }
 
 static KEPT: LazyLock<Mutex<HashMap<String, Arc<Compiled>>>> = LazyLock::new(Mutex::default);
@@ -59,12 +57,11 @@ fn compile(source: &str, flags: &str) -> Result<Arc<Compiled>, String> {
         if weight > MAX_WEIGHT {
             break;
         }
+        check_memory(weight);
         match build(source, flags, size) {
             Ok(regex) => {
-                let keep = weight <= MAX_KEPT_WEIGHT;
-                let _held = Charge::new(if keep { 0 } else { weight });
-                let compiled = Arc::new(Compiled { regex, cost: states * (2 + groups), _held });
-                if keep {
+                let compiled = Arc::new(Compiled { regex, cost: states * (2 + groups) });
+                if weight <= MAX_KEPT_WEIGHT {
                     let mut kept = kept();
                     if kept.len() >= MAX_KEPT {
                         kept.clear()
@@ -102,7 +99,6 @@ impl Compiled {
         let found = self.regex.captures_at(text.as_bytes(), at);
         let read = found.as_ref().and_then(|captures| captures.get(0)).map(|whole| whole.end() - at);
         step(read.map_or(most, steps));
-        check_clock_now();
         found
     }
 }

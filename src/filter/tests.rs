@@ -5,7 +5,7 @@ use std::time::Duration;
 const MEMORY: usize = 16 << 20;
 
 fn limits() -> Limits {
-    Limits { steps: MAX_STEPS, memory: MEMORY, time: Duration::from_secs(20), stack: RUN_STACK, output: MAX_OUTPUT }
+    Limits { steps: MAX_STEPS, memory: MEMORY, time: Duration::from_secs(20), stack: MAX_STACK, output: MAX_OUTPUT }
 }
 
 fn compile(code: &str) -> Filter {
@@ -13,15 +13,36 @@ fn compile(code: &str) -> Filter {
         .unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-/// Runs on a thread as the server's are.
+/// Runs as the server does: small, and if that is not enough, large, each on a thread with just the stack that it needs.
 fn run(filter: &Filter, body: &[u8]) -> Outcome {
-    std::thread::scope(|scope| {
+    run_until(filter, body, Instant::now() + Duration::from_secs(60)).0
+}
+
+/// The outcome, and whether it took a large run.
+fn run_until(filter: &Filter, body: &[u8], wall_end: Instant) -> (Outcome, bool) {
+    let on_thread = |stack, run: &(dyn Fn(&Input<'_>) -> SmallRun + Sync)| {
         let on_it = || {
-            let start_by = Instant::now() + Duration::from_secs(60);
-            filter.run(&Input { body, path: "/job/x", request: &|| json!({"method": "POST"}), start_by })
+            run(&Input {
+                body,
+                path: "/job/x",
+                request: &|| json!({"method": "POST"}),
+                fingerprint: &|_| String::new(),
+                wall_end,
+            })
         };
-        std::thread::Builder::new().stack_size(THREAD_STACK).spawn_scoped(scope, on_it).unwrap().join().unwrap()
-    })
+        std::thread::scope(|scope| {
+            std::thread::Builder::new().stack_size(stack).spawn_scoped(scope, on_it).unwrap().join().unwrap()
+        })
+    };
+    match on_thread(SMALL_RUN_STACK, &|input| filter.run_small(input)) {
+        SmallRun::Done(outcome) => (outcome, false),
+        SmallRun::NeedsLargeRun { log_lines } => {
+            match on_thread(LARGE_RUN_STACK, &|input| SmallRun::Done(filter.run_large(input, log_lines))) {
+                SmallRun::Done(outcome) => (outcome, true),
+                SmallRun::NeedsLargeRun { .. } => unreachable!("a large run is done"),
+            }
+        }
+    }
 }
 
 fn outcome(code: &str, body: &str) -> Outcome {
@@ -174,10 +195,7 @@ fn bodies_are_strict_json() {
 
 #[test]
 fn equal_bodies_are_equal_in_canonical_form() {
-    let canonical = |body| match outcome("null", body) {
-        Outcome::Output { canonical, .. } => String::from_utf8(canonical).unwrap(),
-        other => panic!("{other:?}"),
-    };
+    let canonical = |body: &str| String::from_utf8(json::read(body.as_bytes()).unwrap().to_canonical_json()).unwrap();
     let want = r#"{"a":[1,{"x":2,"y":3}],"b":"ä"}"#;
     assert_eq!(canonical(want), want);
     assert_eq!(canonical("{ \"b\" : \"\\u00e4\", \"a\" : [1.0, {\"y\":3,\"x\":2}] }"), want);
@@ -236,13 +254,34 @@ fn time_is_a_limit() {
 }
 
 #[test]
-fn runs_need_a_permit() {
-    let filter = compile(".");
-    let permits: Vec<_> = (0..most_runs()).map(|_| filter.permits.take(Instant::now()).unwrap()).collect();
-    let input = Input { body: b"1", path: "/job", request: &|| Json::Null, start_by: Instant::now() };
-    assert_eq!(filter.run(&input), Outcome::NoPermit);
-    drop(permits);
-    assert!(matches!(filter.run(&input), Outcome::Output { .. }));
+fn the_time_limit_is_the_runs_own_cpu_time() {
+    let later = Limits { time: Duration::from_secs(20), ..limits() };
+    let source = Source { code: "def f: f; f", name: "<argument>", folder: None };
+    let filter = Filter::compile(source, later).unwrap();
+    let (outcome, _) = run_until(&filter, b"null", Instant::now() + Duration::from_millis(20));
+    assert_eq!(outcome, Outcome::TooLate, "the machine is to blame, not the run");
+}
+
+#[test]
+fn a_run_that_needs_more_than_a_small_one_starts_again() {
+    let is_large = |code: &str, body: &str| {
+        let (outcome, is_large) = run_until(&compile(code), body.as_bytes(), Instant::now() + Duration::from_secs(60));
+        assert!(matches!(outcome, Outcome::Output { .. }), "{code} gave {outcome:?}");
+        is_large
+    };
+    assert!(!is_large(".", "[1]"));
+    let many = format!("[{}1]", "1,".repeat(40_000));
+    for (code, body) in [
+        ("[range(20000)] | length", "1"),                           // memory
+        ("last(range(1e6))", "1"),                                  // steps
+        (r#"("x" * 100000) | length"#, "1"),                        // a string
+        (r#"("x" * 20000) | [., .]"#, "1"),                         // output
+        ("def f: if . < 60 then . + 1 | 1 + f else . end; f", "1"), // stack
+        ("length", &many),                                          // body
+    ] {
+        assert!(is_large(code, body), "{code}");
+    }
+    assert!(!is_large("(error(1))?, 1", "1"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The value type of filters: JSON with UTF-8 strings and string keys, whose size and depth are limited.
 
-use super::meter::{Charge, Exceeded, MAX_DEPTH, MAX_NULL_DEPTH, NODE, exceed, max_string, step};
+use super::meter::{Exceeded, MAX_DEPTH, MAX_NULL_DEPTH, Slice, check_memory, exceed, max_string, step};
 use jaq_json::Num;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 pub(super) type Error = jaq_core::Error<Value>;
 
-/// A JSON value. Clones share what they hold; the meter is charged when something is made and refunded when it is dropped.
+/// A JSON value. Clones share what they hold; the meter is asked before something large is made.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     /// With the number of path steps since the last existing value, or [`MISSING`].
@@ -20,26 +20,54 @@ pub(crate) enum Value {
     Object(Arc<Map>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Text {
-    held: Charge,
     text: String,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct List {
-    held: Charge,
     depth: u32,
     values: Vec<Value>,
 }
 
 type Index = indexmap::IndexMap<Arc<Text>, Value, foldhash::fast::RandomState>;
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Map {
-    held: Charge,
     depth: u32,
     index: Index,
+    /// What jaq holds in a path.
+    _slice: Option<Slice>,
+}
+
+/// Bytes of a list's element.
+const ELEMENT: usize = size_of::<Value>();
+/// Bytes of an object's pair: hash, key and value; and two buckets of the table.
+const PAIR: usize = 16 + ELEMENT + 2 * 9;
+
+impl Clone for Text {
+    fn clone(&self) -> Self {
+        check_memory(self.text.len());
+        step(self.text.len() >> 8);
+        Text { text: self.text.clone() }
+    }
+}
+
+impl Clone for List {
+    fn clone(&self) -> Self {
+        check_memory(ELEMENT * self.values.len());
+        step(self.values.len() >> 3);
+        List { depth: self.depth, values: self.values.clone() }
+    }
+}
+
+impl Clone for Map {
+    fn clone(&self) -> Self {
+        check_memory(PAIR * self.index.len());
+        step(self.index.len() >> 2);
+        Map { depth: self.depth, index: self.index.clone(), _slice: self._slice.clone() }
+    }
 }
 
 impl Text {
@@ -48,13 +76,17 @@ impl Text {
         if text.len() > max_string() {
             exceed(Exceeded::Memory)
         }
-        Arc::new(Text { held: Charge::new(NODE + text.len()), text })
+        step(text.len() >> 8); // memory that is written takes time
+        Arc::new(Text { text })
     }
     pub(super) fn push_str(&mut self, more: &str) {
         if self.text.len() + more.len() > max_string() {
             exceed(Exceeded::Memory)
         }
-        self.held.grow(more.len());
+        step(more.len() >> 8);
+        if self.text.capacity() - self.text.len() < more.len() {
+            check_memory((2 * self.text.len()).max(self.text.len() + more.len()))
+        }
         self.text.push_str(more)
     }
 }
@@ -97,7 +129,7 @@ impl indexmap::Equivalent<Arc<Text>> for Key<'_> {
 
 impl Default for List {
     fn default() -> Self {
-        List { held: Charge::new(NODE), depth: 1, values: Vec::new() }
+        List { depth: 1, values: Vec::new() }
     }
 }
 
@@ -110,7 +142,10 @@ impl std::ops::Deref for List {
 
 impl List {
     pub(super) fn push(&mut self, value: Value) {
-        self.held.grow(NODE);
+        step(0);
+        if self.values.len() == self.values.capacity() {
+            check_memory(2 * ELEMENT * self.values.len())
+        }
         self.depth = deeper(self.depth, &value);
         self.values.push(stored(value))
     }
@@ -129,24 +164,23 @@ impl List {
     pub(super) fn remove(&mut self, at: usize) {
         step(self.values.len() >> 6);
         self.values.remove(at);
-        self.held.shrink(NODE)
     }
-    /// The elements, and what stays charged for them until it is dropped.
-    pub(super) fn into_parts(self) -> (Charge, Vec<Value>) {
-        (self.held, self.values)
+    pub(super) fn into_values(self) -> Vec<Value> {
+        self.values
     }
     /// Elements that exist already, at less than one step each.
     pub(super) fn of<'a>(values: impl Iterator<Item = &'a Value>) -> Value {
+        check_memory(ELEMENT * values.size_hint().0);
         let values: Vec<Value> = values.cloned().collect();
         step(values.len() >> 3);
         let depth = values.iter().fold(1, deeper);
-        List { held: Charge::new(NODE * (1 + values.len())), depth, values }.into()
+        List { depth, values }.into()
     }
 }
 
 impl Default for Map {
     fn default() -> Self {
-        Map { held: Charge::new(2 * NODE), depth: 1, index: Index::default() }
+        Map { depth: 1, index: Index::default(), _slice: None }
     }
 }
 
@@ -165,9 +199,11 @@ impl Map {
     }
     pub(super) fn put(&mut self, key: Arc<Text>, value: Value) {
         self.depth = deeper(self.depth, &value);
-        if self.index.insert(key, stored(value)).is_none() {
-            self.held.grow(2 * NODE)
+        step(0);
+        if self.index.len() == self.index.capacity() {
+            check_memory(2 * PAIR * self.index.len())
         }
+        self.index.insert(key, stored(value));
     }
     /// Takes the value of `key`, to put something else there.
     pub(super) fn take(&mut self, key: &str) -> Option<Value> {
@@ -175,17 +211,10 @@ impl Map {
     }
     pub(super) fn remove(&mut self, key: &str) {
         step(self.index.len() >> 4);
-        if self.index.shift_remove(&Key(key)).is_some() {
-            self.held.shrink(2 * NODE)
-        }
+        self.index.shift_remove(&Key(key));
     }
-    /// The pairs, and what stays charged for them until it is dropped.
-    pub(super) fn into_parts(self) -> (Charge, impl Iterator<Item = (Arc<Text>, Value)>) {
-        (self.held, self.index.into_iter())
-    }
-    /// Charges more for it, where jaq holds something beside it.
-    pub(super) fn weigh_down(&mut self, bytes: usize) {
-        self.held.grow(bytes)
+    pub(super) fn into_pairs(self) -> impl Iterator<Item = (Arc<Text>, Value)> {
+        self.index.into_iter()
     }
 }
 
@@ -325,13 +354,12 @@ impl From<Map> for Value {
 /// jaq makes this for slices in paths only (`.[1:2] |= f`).
 impl From<jaq_core::val::Range<Value>> for Value {
     fn from(range: jaq_core::val::Range<Value>) -> Self {
-        let mut map = Map::default();
+        let mut map = Map { _slice: Some(Slice::new()), ..Map::default() };
         for (key, bound) in [("start", range.start), ("end", range.end)] {
             if let Some(bound) = bound {
                 map.put(Text::new(key), bound)
             }
         }
-        map.weigh_down(7 * max_string() / MAX_NULL_DEPTH as usize);
         map.into()
     }
 }

@@ -118,6 +118,27 @@ struct Metadata {
     deletion_timestamp: Option<String>,
 }
 
+/// What we look at of a Job that is too long to be held whole, as JSON.
+pub(super) fn gist(job: impl std::io::Read) -> serde_json::Result<Vec<u8>> {
+    #[derive(Deserialize, serde::Serialize)]
+    struct Gist {
+        kind: Value,
+        metadata: GistMetadata,
+        #[serde(default)]
+        status: Value,
+    }
+    #[derive(Deserialize, serde::Serialize)]
+    #[serde(default, rename_all = "camelCase")]
+    #[derive(Default)]
+    struct GistMetadata {
+        name: Value,
+        labels: Value,
+        annotations: Value,
+        deletion_timestamp: Value,
+    }
+    serde_json::to_vec(&serde_json::from_reader::<_, Gist>(job)?)
+}
+
 /// The outcome of a POST of the Job `name`.
 pub(super) fn to_create(name: &str, code: u16, retry_after: Option<u32>, body: &[u8]) -> Outcome {
     if code != 201 {

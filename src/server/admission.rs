@@ -2,6 +2,7 @@
 
 use super::connection::Connection;
 use super::connections::Slot;
+use crate::dispatch::Dispatch;
 use crate::http::Request;
 use crate::route::{Route, route};
 use crate::status::Status;
@@ -10,9 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Dispatches in flight, so also API calls in flight. With 5 ms a call that is 10,000 a second, more than an API server creates; and
-/// each needs a thread with a TLS connection, a third of a megabyte.
-pub(super) const MAX_IN_FLIGHT: usize = 48;
+/// Dispatches in flight, so also API calls in flight. With 5 ms a call that is 6,000 a second, more than an API server creates; and
+/// each needs a thread with a TLS connection, half a megabyte at most.
+pub(super) const MAX_IN_FLIGHT: usize = 32;
 /// Requests that wait for a permit.
 const MAX_QUEUE: usize = 1024;
 
@@ -23,14 +24,15 @@ pub(super) struct Task {
     pub(super) connection: Box<Connection>,
     pub(super) request: Request,
     pub(super) route: Result<Route, Status>,
+    /// When the whole request was received.
     pub(super) arrived: Instant,
-    /// Bytes that it reserves while it is queued or in flight.
-    pub(super) reserved_bytes: usize,
+    /// What a large run of the filter has decided; None before.
+    pub(super) planned: Option<Dispatch>,
 }
 
 impl Task {
     pub(super) fn new(slot: Slot, connection: Box<Connection>, request: Request) -> Self {
-        Task { slot, connection, route: route(&request), request, arrived: Instant::now(), reserved_bytes: 0 }
+        Task { slot, connection, route: route(&request), request, arrived: Instant::now(), planned: None }
     }
     /// Whether it may call the API server for longer than a probe does.
     pub(super) fn is_dispatch(&self) -> bool {
@@ -38,6 +40,7 @@ impl Task {
     }
 }
 
+/// What becomes of a task.
 #[derive(Debug)]
 pub(super) enum Decision {
     Admitted(Task),
@@ -74,7 +77,7 @@ impl Admission {
         }
         let mut queue = self.queue();
         if self.try_acquire() {
-            Decision::Admitted(task) // one became free before the queue was locked
+            Decision::Admitted(task) // a permit was released before the queue was locked
         } else if queue.len() < MAX_QUEUE {
             queue.push_back(task);
             Decision::Queued

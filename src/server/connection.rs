@@ -1,37 +1,40 @@
 //! The state machine of one connection; never blocks on its client: bytes in, requests out; replies in, bytes out.
 
 use super::chunked::Chunks;
-use super::parse::{self, Framing, Scan};
-use super::reply::{Frame, print};
+use super::memory::{RequestMemory, Ticket};
+use super::output::Output;
+use super::parse::{self, MAX_HEAD, Scan};
+use super::reply::Frame;
 use super::serve::{log_refusal, request_id};
+use crate::budget::Reservation;
 use crate::http::{Reply, Request};
 use crate::status::{Reason, Status};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, recv};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Longer than the 60 s of nginx and of cloud balancers, so that they close first: closing first races with the peer's next request.
-const IDLE: Duration = Duration::from_secs(75);
 /// Absolute, from the first byte of a request, so that a slow client cannot extend it; likewise those below.
 const HEAD: Duration = Duration::from_secs(10);
 const BODY: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(30);
-/// After an error reply, further input is discarded for this long and up to this many bytes: the client then sees the reply instead of a reset.
+/// After an error reply, further input is discarded for this long and up to this many bytes: the client then sees the reply instead of a
+/// reset.
 const LINGER: Duration = Duration::from_secs(2);
 const MAX_LINGER: usize = 1 << 20;
 /// Replies in a row to one pipelining client before other connections are served.
 const MAX_IN_A_ROW: u32 = 32;
-/// Requests up to this size are always accepted: a dozen slow uploads must not block all other clients.
-pub(super) const SMALL: usize = 16 << 10;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What a connection may take.
+/// What a connection may use.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct Bounds<'a> {
     pub(super) max_body: usize,
-    /// Bytes that this connection may hold while it waits for the rest of a request.
-    pub(super) available_bytes: usize,
+    pub(super) memory: &'a RequestMemory,
+    /// How long an idle connection is kept.
+    pub(super) idle: Duration,
+    /// How long a request waits for memory.
+    pub(super) max_wait: Duration,
 }
 
 /// What a connection waits for.
@@ -39,11 +42,15 @@ pub(super) struct Bounds {
 pub(super) enum Interest {
     Readable,
     Writable,
+    /// Nothing that its client does, except to disconnect.
+    Nothing,
 }
 
 #[derive(Debug)]
 pub(super) enum Step {
     Wait(Interest),
+    /// The rest of the request stays unread until so many bytes are granted.
+    WaitForMemory(usize),
     Close,
     Serve(Request),
 }
@@ -52,8 +59,8 @@ pub(super) enum Step {
 enum Phase {
     /// Between requests.
     Idle,
-    /// Part of a head was received.
-    Head,
+    /// Part of a head was received; its length, once that is known.
+    Head(Option<usize>),
     /// The head was parsed; part of the body is missing. The request holds what was received of the body.
     Body(Request, Awaited),
     /// Everything was answered, and the writing side is closed; the number of bytes discarded since.
@@ -66,6 +73,13 @@ enum Awaited {
     Chunks(Chunks),
 }
 
+/// What the input amounts to.
+enum Parsed {
+    Request(Request),
+    Incomplete,
+    NeedsMemory(usize),
+}
+
 /// Errors: the error that a request gets before its body is read, so that `Expect: 100-continue` saves the client its upload.
 pub(super) type Admit<'a> = &'a dyn Fn(&Request) -> Result<(), Status>;
 
@@ -74,33 +88,39 @@ pub(super) struct Connection {
     stream: TcpStream,
     /// Bytes that were not parsed yet.
     input: Vec<u8>,
+    /// Memory for the input, while the connection waits.
+    input_memory: Option<Reservation>,
     scan: Scan,
     phase: Phase,
-    output: Vec<u8>,
-    sent: usize,
+    output: Output,
     close_after_output: bool,
     in_a_row: u32,
     /// Whether the empty line that may precede the next request was skipped.
     has_skipped_line: bool,
+    /// It waits for memory, until that is granted.
+    waiting: Option<Ticket>,
+    granted: Option<Reservation>,
     /// When the current phase began.
     waits_since: Instant,
     deadline: Instant,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, now: Instant) -> Self {
+    pub(super) fn new(stream: TcpStream, now: Instant, idle: Duration) -> Self {
         Connection {
             stream,
             input: Vec::new(),
+            input_memory: None,
             scan: Scan::default(),
             phase: Phase::Idle,
-            output: Vec::new(),
-            sent: 0,
+            output: Output::default(),
             close_after_output: false,
             in_a_row: 0,
             has_skipped_line: false,
+            waiting: None,
+            granted: None,
             waits_since: now,
-            deadline: now + IDLE,
+            deadline: now + idle,
         }
     }
 
@@ -119,26 +139,48 @@ impl Connection {
     }
     /// Whether part of a request was received.
     pub(super) fn is_unfinished(&self) -> bool {
-        matches!(self.phase, Phase::Head | Phase::Body(..))
+        matches!(self.phase, Phase::Head(_) | Phase::Body(..))
     }
     /// Whether it waits for its client, not for us.
     pub(super) fn is_evictable(&self) -> bool {
-        (self.is_unfinished() || self.input.is_empty()) && !self.has_unread()
+        let has_next_request = matches!(self.phase, Phase::Idle) && !matches!(self.input[..], [] | [b'\r']);
+        let is_lingering = matches!(self.phase, Phase::Linger(_));
+        self.output.is_pending()
+            || is_lingering
+            || self.waiting.is_none() && self.granted.is_none() && !has_next_request && !self.has_unread()
     }
     /// Whether there is unread input.
     pub(super) fn has_unread(&self) -> bool {
         matches!(recv(&self.stream, &mut [0; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK), Ok((_, 1)))
     }
-    /// Bytes reserved_bytes for an unfinished request.
-    pub(super) fn reserved_bytes(&self) -> usize {
-        let request = if let Phase::Body(request, _) = &self.phase { request.bytes.capacity() } else { 0 };
-        self.input.capacity() + request
+
+    /// Its place among those that wait for memory, if it waits.
+    pub(super) fn ticket(&self) -> Option<Ticket> {
+        self.waiting
+    }
+    pub(super) fn wait_with(&mut self, ticket: Ticket) {
+        self.waiting = Some(ticket)
+    }
+    /// Ends the wait for memory. Returns its place, if it waited.
+    pub(super) fn stop_waiting(&mut self) -> Option<Ticket> {
+        self.waiting.take()
+    }
+    pub(super) fn grant(&mut self, memory: Reservation) {
+        self.waiting = None;
+        self.granted = Some(memory);
+        self.deadline = Instant::now() + BODY
     }
 
-    /// Makes progress until the client has to act, or a whole request was received. `readable`: there may be input.
-    pub(super) fn advance(&mut self, scratch: &mut [u8], mut readable: bool, bounds: Bounds, admit: Admit<'_>) -> Step {
+    /// Makes progress until the client has to act, memory is missing, or a whole request was received. `readable`: there may be input.
+    pub(super) fn advance(
+        &mut self,
+        scratch: &mut [u8],
+        mut readable: bool,
+        bounds: Bounds<'_>,
+        admit: Admit<'_>,
+    ) -> Step {
         loop {
-            match self.flush() {
+            match self.flush(bounds.idle) {
                 Ok(true) => (),
                 Ok(false) => return Step::Wait(Interest::Writable),
                 Err(_) => return Step::Close,
@@ -148,39 +190,53 @@ impl Connection {
                     return Step::Close;
                 }
                 self.begin_phase(Phase::Linger(0), LINGER);
-                self.input = Vec::new();
+                self.forget_input();
                 readable = true;
             }
             if self.in_a_row >= MAX_IN_A_ROW {
                 self.in_a_row = 0;
                 return Step::Wait(Interest::Writable); // at once, but behind others
             }
-            match self.parse_request(bounds.max_body, admit) {
-                Ok(Some(request)) => return Step::Serve(request),
-                Ok(None) if self.sent < self.output.len() => continue,
-                Ok(None) => (),
+            match self.parse_request(bounds, admit) {
+                Ok(Parsed::Request(mut request)) => {
+                    if !self.hold_input(bounds) {
+                        self.forget_input(); // the client repeats what it has pipelined, for the reply says that we close
+                        request.close = true
+                    }
+                    return Step::Serve(request);
+                }
+                Ok(Parsed::Incomplete) if self.output.is_pending() => continue,
+                Ok(Parsed::Incomplete) => (),
+                Ok(Parsed::NeedsMemory(bytes)) => {
+                    if self.hold_input(bounds) && bounds.memory.may_wait() {
+                        self.waits_since = Instant::now();
+                        self.deadline = self.waits_since + bounds.max_wait;
+                        return Step::WaitForMemory(bytes);
+                    }
+                    self.refuse(Status::new(Reason::Overloaded, "too many requests wait for memory"));
+                    continue;
+                }
                 Err(status) => {
                     self.refuse(status);
                     continue;
                 }
             }
             if !readable {
-                if self.input.is_empty() {
-                    self.input = Vec::new(); // an idle connection keeps no buffer
+                if self.hold_input(bounds) {
+                    self.in_a_row = 0;
+                    return Step::Wait(Interest::Readable);
                 }
-                if self.is_unfinished() && self.reserved_bytes() > bounds.available_bytes.max(SMALL) {
-                    self.refuse(Status::new(Reason::Overloaded, "too many bytes of unfinished requests"));
-                    continue;
-                }
-                return self.wait();
+                self.refuse(Status::new(Reason::Overloaded, "too many requests are incomplete"));
+                continue;
             }
-            match recv(&self.stream, &mut *scratch, RecvFlags::DONTWAIT) {
+            let most = self.most_input().min(scratch.len());
+            match recv(&self.stream, &mut scratch[..most], RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return Step::Close,
                 Ok((_, received)) => {
-                    readable = received == scratch.len();
-                    if let Phase::Linger(thrown_away) = &mut self.phase {
-                        *thrown_away += received;
-                        if *thrown_away > MAX_LINGER {
+                    readable = received == most;
+                    if let Phase::Linger(discarded) = &mut self.phase {
+                        *discarded += received;
+                        if *discarded > MAX_LINGER {
                             return Step::Close;
                         }
                     } else {
@@ -194,23 +250,61 @@ impl Connection {
         }
     }
 
+    /// Bytes to read next, so that no more than a head, or the rest of a body, is held without a reservation.
+    fn most_input(&self) -> usize {
+        match &self.phase {
+            Phase::Idle | Phase::Head(_) => (MAX_HEAD + 1).saturating_sub(self.input.len()).max(1),
+            Phase::Body(_, Awaited::Bytes(left)) => *left,
+            Phase::Body(_, Awaited::Chunks(_)) | Phase::Linger(_) => usize::MAX,
+        }
+    }
+
+    /// Reserves memory for the input, for as long as the connection waits. Returns false if there is none.
+    fn hold_input(&mut self, bounds: Bounds<'_>) -> bool {
+        if matches!(self.input[..], [] | [b'\r']) {
+            self.input.shrink_to_fit();
+            self.input_memory = None;
+            return true;
+        }
+        self.input.shrink_to_fit();
+        let bytes = self.input.capacity();
+        match &mut self.input_memory {
+            Some(memory) if memory.bytes() >= bytes => {
+                memory.shrink(bytes);
+                true
+            }
+            Some(memory) => memory.try_grow(bytes),
+            None => {
+                self.input_memory = bounds.memory.try_reserve_small(bytes);
+                self.input_memory.is_some()
+            }
+        }
+    }
+
+    fn forget_input(&mut self) {
+        self.input = Vec::new();
+        self.input_memory = None
+    }
+
     /// Queues the reply to the request that was served.
-    pub(super) fn reply(&mut self, reply: &Reply, frame: &Frame) {
-        print(&mut self.output, reply, frame);
+    pub(super) fn reply(&mut self, reply: Reply, frame: &Frame) {
+        self.output.reply(reply, frame);
         self.close_after_output |= frame.close;
         self.in_a_row += 1;
-        self.deadline = Instant::now() + ANSWER;
+        self.waits_since = Instant::now();
+        self.deadline = self.waits_since + ANSWER;
     }
 
     /// The deadline has passed. Returns false if no reply can be sent.
     pub(super) fn expire(&mut self) -> bool {
-        let missing = match &self.phase {
+        let status = match &self.phase {
             _ if !self.output.is_empty() => return false,
             Phase::Idle | Phase::Linger(_) => return false,
-            Phase::Head => format!("the head did not come within {HEAD:?}"),
-            Phase::Body(..) => format!("the body did not come within {BODY:?}"),
+            _ if self.waiting.is_some() => Status::new(Reason::Overloaded, "no memory was available in time"),
+            Phase::Head(_) => Status::new(Reason::RequestTimeout, format!("the head did not arrive within {HEAD:?}")),
+            Phase::Body(..) => Status::new(Reason::RequestTimeout, format!("the body did not arrive within {BODY:?}")),
         };
-        self.refuse(Status::new(Reason::RequestTimeout, missing));
+        self.refuse(status);
         true
     }
 
@@ -218,15 +312,15 @@ impl Connection {
     pub(super) fn refuse(&mut self, status: Status) {
         let (id, is_head) = match &self.phase {
             Phase::Body(request, _) => (request.header("x-request-id"), request.method() == "HEAD"),
-            Phase::Head => (parse::request_id(&self.input), self.input.starts_with(b"HEAD ")),
+            Phase::Head(_) => (parse::request_id(&self.input), self.input.starts_with(b"HEAD ")),
             Phase::Idle | Phase::Linger(_) => (None, false),
         };
         let frame = Frame { id: request_id(id), is_head, is_http_10: false, close: true };
         let request = if let Phase::Body(request, _) = &self.phase { Some(request) } else { None };
         log_refusal(&frame, request, &status, None);
         self.phase = Phase::Idle;
-        self.input = Vec::new();
-        self.reply(&status.into(), &frame);
+        self.forget_input();
+        self.reply(status.into(), &frame);
     }
 
     /// Begins a phase with an absolute deadline, however slowly input arrives.
@@ -236,99 +330,23 @@ impl Connection {
         self.deadline = self.waits_since + time;
     }
 
-    fn wait(&mut self) -> Step {
-        self.in_a_row = 0;
-        Step::Wait(Interest::Readable)
-    }
-
     /// Sends pending output. Returns false if the client does not accept more now.
-    fn flush(&mut self) -> Result<bool, Errno> {
-        while self.sent < self.output.len() {
-            match send(&self.stream, &self.output[self.sent..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                Ok(sent) => self.sent += sent,
-                Err(Errno::AGAIN) => return Ok(false),
-                Err(Errno::INTR) => (),
-                Err(error) => return Err(error),
-            }
+    fn flush(&mut self, idle: Duration) -> Result<bool, Errno> {
+        if self.output.is_empty() {
+            return Ok(true);
         }
-        if !std::mem::take(&mut self.output).is_empty() && matches!(self.phase, Phase::Idle) {
+        if !self.output.send(&self.stream)? {
+            return Ok(false);
+        }
+        self.output.clear();
+        if matches!(self.phase, Phase::Idle) {
             self.has_skipped_line = false;
-            self.begin_phase(Phase::Idle, IDLE)
+            self.begin_phase(Phase::Idle, idle)
         }
-        self.sent = 0;
         Ok(true)
-    }
-
-    /// A whole request from the input, if there is one.
-    fn parse_request(&mut self, max_body: usize, admit: Admit<'_>) -> Result<Option<Request>, Status> {
-        if let Phase::Idle = self.phase {
-            if !self.has_skipped_line && self.input.starts_with(b"\r\n") {
-                self.input.drain(..2); // one empty line before a request is skipped (RFC 9112 2.2)
-                self.has_skipped_line = true;
-            }
-            if matches!(self.input[..], [] | [b'\r']) {
-                return Ok(None);
-            }
-            self.scan = Scan::default();
-            self.begin_phase(Phase::Head, HEAD);
-        }
-        if let Phase::Head = self.phase {
-            let Some(length) = self.scan.head_len(&self.input)? else { return Ok(None) };
-            self.take_head(length, max_body, admit)?;
-        }
-        self.take_body(max_body)
-    }
-
-    fn take_head(&mut self, length: usize, max_body: usize, admit: Admit<'_>) -> Result<(), Status> {
-        let parse::Head { mut request, framing, expects_continue } = parse::head(&self.input[..length], max_body)?;
-        request.bytes = std::mem::take(&mut self.input);
-        let body_len = match framing {
-            Framing::Length(body) => body,
-            Framing::Chunked => 0,
-        };
-        let here = request.bytes.len().min(length + body_len);
-        self.input = request.bytes.split_off(here);
-        let has_body = here > length || !self.input.is_empty();
-        let awaited = match framing {
-            Framing::Length(body) => Awaited::Bytes(length + body - here),
-            Framing::Chunked => Awaited::Chunks(Chunks::default()),
-        };
-        self.begin_phase(Phase::Body(request, awaited), BODY);
-        if let Phase::Body(request, _) = &self.phase
-            && expects_continue
-            && !has_body
-            && framing != Framing::Length(0)
-        {
-            admit(request)?;
-            self.output.extend(CONTINUE);
-        }
-        Ok(())
-    }
-
-    fn take_body(&mut self, max_body: usize) -> Result<Option<Request>, Status> {
-        let Phase::Body(request, awaited) = &mut self.phase else { return Ok(None) };
-        let is_whole = match awaited {
-            Awaited::Bytes(left) => {
-                let here = self.input.len().min(*left);
-                request.bytes.extend(self.input.drain(..here));
-                *left -= here;
-                *left == 0
-            }
-            Awaited::Chunks(chunks) => {
-                let progress = chunks.decode(&self.input, &mut request.bytes, max_body)?;
-                self.input.drain(..progress.consumed);
-                progress.is_whole
-            }
-        };
-        if !is_whole {
-            return Ok(None);
-        }
-        match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Body(request, _) => Ok(Some(request)),
-            _ => Ok(None),
-        }
     }
 }
 
+mod request;
 #[cfg(test)]
 mod tests;

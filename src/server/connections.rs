@@ -1,13 +1,11 @@
-//! OWNS the table of open connections and its epoll set: one slot each, one-shot events. An idle connection holds no thread.
+//! The table of open connections: one slot each. An idle connection holds no thread.
 
 use super::connection::{Connection, Interest};
+use super::memory::Ticket;
+use super::poller::{Event, Poller};
+use crate::budget::Reservation;
 use crate::metrics::METRICS;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::mem::MaybeUninit;
 use std::net::TcpStream;
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,15 +14,24 @@ const SAMPLE: usize = 16;
 
 /// A connection's index in the table. It stays reserved while a worker has the connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Slot(usize);
+pub(super) struct Slot(pub(super) usize);
+
+/// What a worker does next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// This connection is ready.
+    Ready(Slot),
+    /// Another thread has handed something over.
+    Woken,
+}
 
 #[derive(Debug)]
 pub(super) struct Connections {
-    epoll: OwnedFd,
+    poller: Poller,
     slots: Vec<Mutex<Option<Box<Connection>>>>,
     free: Mutex<Vec<Slot>>,
-    /// Bytes of unanswered requests, of all connections together.
-    reserved_bytes: AtomicUsize,
+    /// How long an idle connection is kept.
+    idle: Duration,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -32,26 +39,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Connections {
-    pub(super) fn new(connections: usize) -> std::io::Result<Self> {
+    pub(super) fn new(connections: usize, idle: Duration) -> std::io::Result<Self> {
         Ok(Connections {
-            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            poller: Poller::new()?,
             slots: (0..connections).map(|_| Mutex::new(None)).collect(),
             free: Mutex::new((0..connections).rev().map(Slot).collect()),
-            reserved_bytes: AtomicUsize::new(0),
+            idle,
         })
     }
 
-    pub(super) fn reserved_bytes(&self) -> usize {
-        self.reserved_bytes.load(Relaxed)
-    }
-
-    /// Reserves the bytes of a whole request until it is answered.
-    pub(super) fn reserve(&self, bytes: usize) {
-        self.reserved_bytes.fetch_add(bytes, Relaxed);
-    }
-
-    pub(super) fn release(&self, bytes: usize) {
-        self.reserved_bytes.fetch_sub(bytes, Relaxed);
+    /// The maximum number of connections.
+    pub(super) fn capacity(&self) -> usize {
+        self.slots.len()
     }
 
     /// Open connections: waiting for their client or being served.
@@ -70,20 +69,19 @@ impl Connections {
     pub(super) fn insert(&self, stream: TcpStream, random: u64) -> Result<(), TcpStream> {
         let free = lock(&self.free).pop();
         let Some(slot) = free.or_else(|| self.evict_one(random)) else { return Err(stream) };
-        let connection = Box::new(Connection::new(stream, Instant::now()));
+        let connection = Box::new(Connection::new(stream, Instant::now(), self.idle));
         let mut place = lock(&self.slots[slot.0]);
-        let flags = flags(Interest::Readable);
-        match epoll::add(&self.epoll, connection.stream(), EventData::new_u64(slot.0 as u64), flags) {
+        match self.poller.add(connection.stream(), slot.0, Interest::Readable) {
             Ok(()) => *place = Some(connection),
             Err(_) => {
                 drop(place);
-                lock(&self.free).push(slot)
+                self.free(slot)
             }
         }
         Ok(())
     }
 
-    /// Closes the longest-waiting connection of a random sample. Returns its slot, or None if none is evictable.
+    /// Closes the longest-waiting evictable connection of a random sample. Returns its slot, or None if there is none.
     pub(super) fn evict_one(&self, random: u64) -> Option<Slot> {
         let mut waiting = Vec::with_capacity(SAMPLE);
         let mut state = random;
@@ -96,18 +94,15 @@ impl Connections {
             }
         }
         waiting.sort_unstable();
-        let found = waiting.into_iter().find(|(_, slot)| {
-            let mut place = lock(&self.slots[*slot]);
-            match place.take_if(|connection| connection.is_evictable()) {
-                Some(connection) => {
-                    self.reserved_bytes.fetch_sub(connection.reserved_bytes(), Relaxed);
-                    METRICS.connection_evicted();
-                    true
-                }
-                None => false,
+        let evicted = waiting.into_iter().find(|(_, slot)| {
+            let evicted = lock(&self.slots[*slot]).take_if(|connection| connection.is_evictable());
+            if evicted.is_some() {
+                self.poller.remove(*slot);
+                METRICS.connection_evicted();
             }
+            evicted.is_some()
         });
-        found.map(|(_, slot)| Slot(slot))
+        evicted.map(|(_, slot)| Slot(slot))
     }
 
     /// Frees the slot of an evicted connection.
@@ -115,34 +110,33 @@ impl Connections {
         lock(&self.free).push(slot)
     }
 
-    /// The slot of a ready connection.
-    pub(super) fn next(&self, timeout: Option<Duration>) -> Option<Slot> {
-        let mut events = [MaybeUninit::uninit(); 1];
-        let timeout =
-            timeout.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
-        let (events, _) = epoll::wait(&self.epoll, &mut events, timeout.as_ref()).ok()?;
-        events.first().map(|event| Slot(event.data.u64() as usize))
+    /// Waits for a connection to become ready. Returns None when `timeout` is over, or a signal came.
+    pub(super) fn next(&self, timeout: Option<Duration>) -> Option<Next> {
+        self.poller.wait(timeout).map(|event| match event {
+            Event::Ready(slot) => Next::Ready(Slot(slot)),
+            Event::Woken => Next::Woken,
+        })
+    }
+
+    /// Makes one call of [`Connections::next`] return [`Next::Woken`].
+    pub(super) fn wake_worker(&self) {
+        self.poller.wake()
     }
 
     /// Whether a connection is ready.
     pub(super) fn has_next(&self) -> bool {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], Some(&now)) == Ok(1)
+        self.poller.has_ready()
     }
 
     /// Takes a waiting connection to serve it. Returns None if another thread has it or it is closed.
     pub(super) fn take(&self, slot: Slot) -> Option<Box<Connection>> {
-        let connection = lock(&self.slots[slot.0]).take()?;
-        self.reserved_bytes.fetch_sub(connection.reserved_bytes(), Relaxed);
-        Some(connection)
+        lock(&self.slots[slot.0]).take()
     }
 
     /// Puts a connection back to wait for its next event.
     pub(super) fn put(&self, slot: Slot, connection: Box<Connection>, interest: Interest) {
         let mut place = lock(&self.slots[slot.0]);
-        let data = EventData::new_u64(slot.0 as u64);
-        if epoll::modify(&self.epoll, connection.stream(), data, flags(interest)).is_ok() {
-            self.reserved_bytes.fetch_add(connection.reserved_bytes(), Relaxed);
+        if self.poller.modify(connection.stream(), slot.0, interest).is_ok() {
             *place = Some(connection);
         } else {
             drop(place);
@@ -150,7 +144,18 @@ impl Connections {
         }
     }
 
+    /// Gives memory to a connection that waits for it, and makes it ready. Drops the memory if the connection waits no longer.
+    pub(super) fn grant(&self, slot: Slot, ticket: Ticket, memory: Reservation) {
+        let mut place = lock(&self.slots[slot.0]);
+        if let Some(connection) = place.as_deref_mut().filter(|connection| connection.ticket() == Some(ticket)) {
+            connection.grant(memory);
+            // Writable at once: nothing is being sent to it. If this fails, its deadline closes it.
+            let _ = self.poller.modify(connection.stream(), slot.0, Interest::Writable);
+        }
+    }
+
     pub(super) fn close(&self, slot: Slot, connection: Box<Connection>) {
+        self.poller.remove(slot.0);
         drop(connection);
         self.free(slot)
     }
@@ -164,12 +169,4 @@ impl Connections {
             }
         }
     }
-}
-
-fn flags(interest: Interest) -> EventFlags {
-    let flags = match interest {
-        Interest::Readable => EventFlags::IN | EventFlags::RDHUP,
-        Interest::Writable => EventFlags::OUT,
-    };
-    flags | EventFlags::ONESHOT
 }

@@ -1,4 +1,4 @@
-//! OWNS tiny_http: turns our reply into the bytes on the wire.
+//! OWNS tiny_http: turns the head of our reply into the bytes on the wire.
 //!
 //! tiny_http prints the head; two lines of it are corrected here: it drops `Connection`, without which a proxy takes our closing for a
 //! fault, and it gives a 204 a `Content-Length`, which RFC 9110 8.6 forbids.
@@ -23,7 +23,7 @@ fn header(name: &str, value: &str) -> Header {
     Header::from_bytes(name, value).expect("headers of ours are ASCII")
 }
 
-/// Appends a reply to `out`.
+/// Appends the head of a reply to `out`.
 pub(super) fn print(out: &mut Vec<u8>, reply: &Reply, frame: &Frame) {
     let mut headers = Vec::with_capacity(6 + reply.headers.len());
     headers.push(header("Server", "k8s-job-dispatcher"));
@@ -54,9 +54,6 @@ pub(super) fn print(out: &mut Vec<u8>, reply: &Reply, frame: &Frame) {
         out.truncate(out.len() - END.len());
         out.extend(format!("Connection: {connection}\r\n\r\n").as_bytes());
     }
-    if !frame.is_head {
-        out.extend(&*reply.body);
-    }
 }
 
 #[cfg(test)]
@@ -84,10 +81,10 @@ mod tests {
         let want = format!(
             "HTTP/1.1 201 Created\nDate: D\nServer: k8s-job-dispatcher\nContent-Type: application/json\n{COMMON}\nLocation: /job/a\nContent-Length: 2\n"
         );
-        assert_eq!(printed(&reply, false, false, false), format!("{want}\n{{}}"));
+        assert_eq!(printed(&reply, false, false, false), want);
         assert_eq!(printed(&reply, true, false, false), want, "HEAD has the head of GET");
-        assert!(printed(&reply, false, false, true).ends_with("Content-Length: 2\nConnection: close\n\n{}"));
-        assert!(printed(&reply, false, true, false).ends_with("Content-Length: 2\nConnection: keep-alive\n\n{}"));
+        assert!(printed(&reply, false, false, true).ends_with("Content-Length: 2\nConnection: close\n"));
+        assert!(printed(&reply, false, true, false).ends_with("Content-Length: 2\nConnection: keep-alive\n"));
     }
 
     #[test]
@@ -100,7 +97,7 @@ mod tests {
     #[test]
     fn large_replies_are_not_chunked() {
         let text = printed(&Reply::json(200, vec![b'x'; 100_000]), false, false, false);
-        assert!(text.contains("Content-Length: 100000\n") && !text.contains("Transfer-Encoding"));
+        assert!(text.contains("Content-Length: 100000") && !text.contains("Transfer-Encoding"));
     }
 
     #[test]

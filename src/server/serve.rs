@@ -1,8 +1,9 @@
-//! Serves one whole request, from route to reply: plans, calls the API server, writes the log line. A panic is answered with 500.
+//! Answers whole requests: plans, calls the API server, writes the log line. A panic is answered with 500.
 
+use super::admission::Task;
 use super::reply::Frame;
 use crate::config::Config;
-use crate::dispatch::{internal_error, perform, plan};
+use crate::dispatch::{Dispatch, Plan, internal_error, perform, plan, plan_large};
 use crate::docs::{self, Docs};
 use crate::http::{Reply, Request};
 use crate::kube::Client;
@@ -45,40 +46,72 @@ impl Server {
         Server { config, is_stopping: AtomicBool::new(false), readiness: Mutex::default(), docs }
     }
 
-    /// `arrived`: when the whole request was received. `client`: none with `--dry-run=client`. `gauges`: for the metrics.
-    pub(super) fn serve(
+    /// Answers what is not a dispatch. `gauges`: for the metrics.
+    pub(super) fn answer(
         &self,
         route: &Result<Route, Status>,
         request: &Request,
-        frame: &Frame,
         client: &mut Option<Client>,
-        arrived: Instant,
-        now: &dyn Fn() -> Gauges,
+        gauges: &dyn Fn() -> Gauges,
     ) -> Reply {
-        let until = arrived + self.config.request_timeout;
-        let answered = catch_unwind(AssertUnwindSafe(|| match route {
+        self.guarded(client, |client| match route {
             Err(status) => status.clone().into(),
             Ok(Route::Live) => Reply::empty(204),
-            Ok(Route::Ready) => self.ready(client.as_mut()),
+            Ok(Route::Ready) => self.ready(client),
             Ok(Route::Metrics) => {
-                let (media_type, text) = METRICS.print(now(), request.header("accept").unwrap_or_default());
+                let (media_type, text) = METRICS.print(gauges(), request.header("accept").unwrap_or_default());
                 Reply::text(media_type, text.into_bytes())
             }
             Ok(Route::OpenApi) => docs::contract(),
             Ok(Route::Page(page)) => self.docs.reply(*page).unwrap_or_else(|| no_such_path().into()),
-            Ok(route) => match plan(&self.config, route, request, until) {
-                Ok(dispatch) => perform(&self.config, client.as_mut(), dispatch, until),
-                Err(status) => status.into(),
-            },
-        }));
-        let reply = answered.unwrap_or_else(|_panic| {
+            Ok(Route::Dispatch(_) | Route::Job(_)) => internal_error().into(), // see `plan` and `perform`
+        })
+    }
+
+    /// Decides what a dispatch does, unless its filter needs a large run.
+    pub(super) fn plan(
+        &self,
+        route: &Result<Route, Status>,
+        request: &Request,
+        until: Instant,
+    ) -> Result<Plan, Status> {
+        let route = route.as_ref().map_err(Status::clone)?;
+        let planned = catch_unwind(AssertUnwindSafe(|| plan(&self.config, route, request, until)));
+        planned.unwrap_or_else(|_panic| Err(internal_error()))
+    }
+
+    /// Decides what a dispatch does, with a large run of its filter, which ends at `until` at the latest.
+    pub(super) fn plan_large(
+        &self,
+        route: &Result<Route, Status>,
+        request: &Request,
+        log_lines: u32,
+        until: Instant,
+    ) -> Result<Dispatch, Status> {
+        let Ok(Route::Dispatch(path)) = route else { return Err(internal_error()) };
+        let planned = catch_unwind(AssertUnwindSafe(|| plan_large(&self.config, path, request, log_lines, until)));
+        planned.unwrap_or_else(|_panic| Err(internal_error()))
+    }
+
+    /// Calls the API server until a dispatch is done.
+    pub(super) fn perform(&self, dispatch: Dispatch, client: &mut Option<Client>, until: Instant) -> Reply {
+        self.guarded(client, |client| perform(&self.config, client, dispatch, until))
+    }
+
+    /// Turns a panic into a 500.
+    fn guarded(&self, client: &mut Option<Client>, work: impl FnOnce(Option<&mut Client>) -> Reply) -> Reply {
+        let reply = catch_unwind(AssertUnwindSafe(|| work(client.as_mut())));
+        reply.unwrap_or_else(|_panic| {
             *client = self.client(); // whatever state the old one is in
             internal_error().into()
-        });
-        let took = arrived.elapsed();
-        METRICS.request(name_of(route), reply.code, Some(took));
-        log_reply(request, frame, &reply, took, route.as_ref().is_ok_and(Route::is_probe));
-        reply
+        })
+    }
+
+    /// Counts and logs a request that is answered. `arrived`: when the whole request was received.
+    pub(super) fn log(&self, task: &Task, frame: &Frame, reply: &Reply) {
+        let took = task.arrived.elapsed();
+        METRICS.request(name_of(&task.route), reply.code, Some(took));
+        log_reply(&task.request, frame, reply, took, task.route.as_ref().is_ok_and(Route::is_probe));
     }
 
     pub(super) fn client(&self) -> Option<Client> {

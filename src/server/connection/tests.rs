@@ -1,20 +1,34 @@
 use super::*;
+use crate::server::connections::Slot;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::LazyLock;
 
-const ROOMY: Bounds = Bounds { max_body: 1 << 20, available_bytes: 1 << 20 };
-const FULL: Bounds = Bounds { max_body: 1 << 20, available_bytes: 0 };
+const MAX_BODY: usize = 1 << 20;
+const IDLE: Duration = Duration::from_secs(75);
+
+static MEMORY: LazyLock<RequestMemory> = LazyLock::new(|| RequestMemory::new(MAX_BODY, 1000));
+/// Another request waits for the large budget.
+static NO_MEMORY: LazyLock<RequestMemory> = LazyLock::new(|| {
+    let memory = RequestMemory::new(MAX_BODY, 1000);
+    memory.wait(Slot(0), memory.ticket(), usize::MAX);
+    memory
+});
+
+fn with(memory: &RequestMemory) -> Bounds<'_> {
+    Bounds { max_body: MAX_BODY, memory, idle: IDLE, max_wait: Duration::from_secs(7) }
+}
 
 /// A connection, and its client.
 fn pair() -> (Connection, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     client.set_nodelay(true).unwrap();
-    (Connection::new(listener.accept().unwrap().0, Instant::now()), client)
+    (Connection::new(listener.accept().unwrap().0, Instant::now(), IDLE), client)
 }
 
 /// Sends, and goes on until all of it was read.
-fn send(connection: &mut Connection, client: &mut TcpStream, text: &str, bounds: Bounds) -> Step {
+fn send(connection: &mut Connection, client: &mut TcpStream, text: &str, bounds: Bounds<'_>) -> Step {
     client.write_all(text.as_bytes()).unwrap();
     let mut scratch = [0; 64 << 10];
     let mut unread = text.len();
@@ -31,9 +45,9 @@ fn send(connection: &mut Connection, client: &mut TcpStream, text: &str, bounds:
     }
 }
 
-fn serve(connection: &mut Connection, bounds: Bounds) -> Step {
+fn serve(connection: &mut Connection, bounds: Bounds<'_>) -> Step {
     let frame = Frame { id: "i".into(), is_head: false, is_http_10: false, close: false };
-    connection.reply(&Reply::empty(204), &frame);
+    connection.reply(Reply::empty(204), &frame);
     connection.advance(&mut [0; 4096], false, bounds, &|_| Ok(()))
 }
 
@@ -54,61 +68,115 @@ fn a_request_in_pieces_is_served_once_and_the_connection_stays_open() {
     let (mut connection, mut client) = pair();
     let text = post(3, "abc");
     let (first, second) = text.split_at(20);
-    assert!(matches!(send(&mut connection, &mut client, first, ROOMY), Step::Wait(Interest::Readable)));
-    assert!(connection.is_unfinished() && connection.reserved_bytes() > 0);
-    let Step::Serve(request) = send(&mut connection, &mut client, second, ROOMY) else { panic!("no request") };
+    assert!(matches!(send(&mut connection, &mut client, first, with(&MEMORY)), Step::Wait(Interest::Readable)));
+    assert!(connection.is_unfinished());
+    let Step::Serve(request) = send(&mut connection, &mut client, second, with(&MEMORY)) else { panic!("no request") };
     assert_eq!((request.method(), request.body()), ("POST", &b"abc"[..]));
-    assert!(matches!(serve(&mut connection, ROOMY), Step::Wait(Interest::Readable)));
+    assert!(matches!(serve(&mut connection, with(&MEMORY)), Step::Wait(Interest::Readable)));
     assert!(connection.is_idle());
-    assert_eq!((connection.reserved_bytes(), received(&mut client).matches("HTTP/1.1 ").count()), (0, 1));
+    assert_eq!(received(&mut client).matches("HTTP/1.1 ").count(), 1);
 }
 
 #[test]
 fn an_answered_request_is_not_rejected_for_lack_of_memory() {
     let (mut connection, mut client) = pair();
     let body = "x".repeat(40_000);
-    send(&mut connection, &mut client, &post(body.len(), ""), ROOMY);
-    assert!(matches!(send(&mut connection, &mut client, &body, ROOMY), Step::Serve(_)));
-    assert!(matches!(serve(&mut connection, FULL), Step::Wait(Interest::Readable)));
+    send(&mut connection, &mut client, &post(body.len(), ""), with(&MEMORY));
+    assert!(matches!(send(&mut connection, &mut client, &body, with(&MEMORY)), Step::Serve(_)));
+    assert!(matches!(serve(&mut connection, with(&NO_MEMORY)), Step::Wait(Interest::Readable)));
     assert_eq!(received(&mut client).matches("HTTP/1.1 ").count(), 1);
 }
 
 #[test]
-fn without_memory_a_large_request_is_rejected_and_a_small_one_is_not() {
+fn without_memory_a_large_request_waits_unread_and_a_small_one_does_not() {
     let (mut connection, mut client) = pair();
-    assert!(matches!(send(&mut connection, &mut client, &post(100, "a"), FULL), Step::Wait(Interest::Readable)));
+    let small = post(100, "a");
+    assert!(matches!(send(&mut connection, &mut client, &small, with(&NO_MEMORY)), Step::Wait(Interest::Readable)));
     assert_eq!(received(&mut client), "");
+
     let (mut connection, mut client) = pair();
-    let text = post(100_000, &"x".repeat(50_000));
-    send(&mut connection, &mut client, &text, FULL);
-    assert!(received(&mut client).starts_with("HTTP/1.1 503 "));
+    let text = post(100_000, &"x".repeat(100_000));
+    client.write_all(&text.as_bytes()[..50_000]).unwrap();
+    while !connection.has_unread() {
+        std::thread::yield_now()
+    }
+    let advance = |connection: &mut Connection| connection.advance(&mut [0; 4096], true, with(&NO_MEMORY), &|_| Ok(()));
+    let Step::WaitForMemory(bytes) = advance(&mut connection) else { panic!("it does not wait") };
+    assert_eq!(bytes, text.len());
+    let ticket = MEMORY.ticket();
+    connection.wait_with(ticket);
+    assert!(!connection.is_evictable(), "it waits for us");
+    connection.grant(MEMORY.try_reserve_large(bytes).unwrap());
+    assert!(matches!(advance(&mut connection), Step::Wait(Interest::Readable)));
+    client.write_all(&text.as_bytes()[50_000..]).unwrap();
+    let request = loop {
+        match advance(&mut connection) {
+            Step::Serve(request) => break request,
+            step => assert!(matches!(step, Step::Wait(Interest::Readable)), "{step:?}"),
+        }
+    };
+    assert_eq!(request.body().len(), 100_000);
+}
+
+#[test]
+fn a_request_that_gets_no_memory_in_time_is_told_so() {
+    let (mut connection, mut client) = pair();
+    let step = send(&mut connection, &mut client, &post(100_000, ""), with(&NO_MEMORY));
+    assert!(matches!(step, Step::WaitForMemory(_)), "{step:?}");
+    connection.wait_with(NO_MEMORY.ticket());
+    assert!(connection.expire());
+    assert!(connection.stop_waiting().is_some());
+    connection.advance(&mut [0; 64], false, with(&NO_MEMORY), &|_| Ok(()));
+    let reply = received(&mut client);
+    assert!(reply.starts_with("HTTP/1.1 503 ") && reply.contains("Retry-After: 1"), "{reply}");
+}
+
+#[test]
+fn a_connection_that_waits_for_its_client_can_be_evicted() {
+    for text in ["", "\r", "GET / HTTP/1.1\r\n", &post(10, "a")] {
+        let (mut connection, mut client) = pair();
+        if !text.is_empty() {
+            send(&mut connection, &mut client, text, with(&MEMORY));
+        }
+        assert!(connection.is_evictable(), "{text:?}");
+    }
+    // it pipelines and does not read
+    let (mut connection, mut client) = pair();
+    let two = "GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n".repeat(2);
+    assert!(matches!(send(&mut connection, &mut client, &two, with(&MEMORY)), Step::Serve(_)));
+    assert!(!connection.is_evictable(), "its next request was received");
+    let frame = Frame { id: "i".into(), is_head: false, is_http_10: false, close: false };
+    connection.reply(Reply::json(200, vec![b'x'; 10 << 20]), &frame);
+    let step = connection.advance(&mut [0; 4096], false, with(&MEMORY), &|_| Ok(()));
+    assert!(matches!(step, Step::Wait(Interest::Writable)), "{step:?}");
+    assert!(connection.is_evictable());
 }
 
 #[test]
 fn a_408_names_what_is_missing() {
     for (text, missing) in [("GET / HTTP/1.1\r\n", "the head"), (&post(10, "a"), "the body")] {
         let (mut connection, mut client) = pair();
-        send(&mut connection, &mut client, text, ROOMY);
+        send(&mut connection, &mut client, text, with(&MEMORY));
         assert!(connection.expire());
-        connection.advance(&mut [0; 64], false, ROOMY, &|_| Ok(()));
+        connection.advance(&mut [0; 64], false, with(&MEMORY), &|_| Ok(()));
         let reply = received(&mut client);
         assert!(reply.starts_with("HTTP/1.1 408 ") && reply.contains(missing), "{reply}");
     }
-    assert!(!pair().0.expire(), "an idle one is closed without a word");
+    assert!(!pair().0.expire(), "an idle one is closed without a reply");
 }
 
 #[test]
 fn an_empty_line_does_not_extend_the_idle_deadline() {
     let (mut connection, mut client) = pair();
     let (since, deadline) = (connection.waits_since(), connection.deadline());
-    send(&mut connection, &mut client, "\r\n", ROOMY);
+    send(&mut connection, &mut client, "\r\n", with(&MEMORY));
     assert!(connection.is_idle());
     assert_eq!((connection.waits_since(), connection.deadline()), (since, deadline));
-    send(&mut connection, &mut client, "G", ROOMY);
+    send(&mut connection, &mut client, "G", with(&MEMORY));
     assert!(connection.deadline() < deadline, "a head has less time");
     let in_head = connection.deadline();
-    send(&mut connection, &mut client, "E", ROOMY);
-    assert_eq!(connection.deadline(), in_head, "and a drip does not stretch it");
+    send(&mut connection, &mut client, "E", with(&MEMORY));
+    assert_eq!(connection.deadline(), in_head, "and a slow client does not extend it");
 }
 
 #[test]
@@ -126,11 +194,11 @@ fn a_connection_with_unread_input_is_not_evicted() {
 fn a_pipelining_client_yields_to_others() {
     let (mut connection, mut client) = pair();
     let text = "GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n".repeat(MAX_IN_A_ROW as usize + 1);
-    let mut step = send(&mut connection, &mut client, &text, ROOMY);
+    let mut step = send(&mut connection, &mut client, &text, with(&MEMORY));
     let mut served = 0;
     while let Step::Serve(_) = step {
         served += 1;
-        step = serve(&mut connection, ROOMY);
+        step = serve(&mut connection, with(&MEMORY));
     }
     assert!(matches!(step, Step::Wait(Interest::Writable)), "{step:?}");
     assert_eq!(served, MAX_IN_A_ROW);

@@ -1,0 +1,232 @@
+//! The global allocator: counts the memory that each thread needs, and returns large freed blocks to the kernel.
+//!
+//! The one file with `unsafe`: it passes every call on unchanged, to one of two allocators that is chosen by the block's size alone.
+//! Small blocks go to mimalloc on musl, whose own allocator is slower with two threads than with one. Large blocks go to the C library,
+//! which maps each by itself, returns it to the kernel when any thread frees it, and grows it without a copy. So resident memory is what
+//! is counted, and no thread keeps the pages of a body that it has read.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+#[cfg(target_env = "musl")]
+const SMALL: mimalloc::MiMalloc = mimalloc::MiMalloc;
+#[cfg(not(target_env = "musl"))]
+const SMALL: System = System;
+/// Size in bytes from which on the C library allocates. musl maps blocks of at least 128 KiB one by one, smaller ones a few at a time.
+const LARGE: usize = 16 << 10;
+
+/// Size classes of blocks smaller than [`LARGE`]: 8 bytes, multiples of 16 up to 64, then four per power of two, as in mimalloc (a test
+/// compares them).
+const CLASSES: usize = 44;
+
+/// What a thread needs. A page of small blocks serves one size class, and a single block keeps it resident. So for each class the largest
+/// number of bytes live at once since [`start_counting`] counts, whatever was freed since. Large blocks count while they live.
+struct Account {
+    live: [Cell<isize>; CLASSES],
+    most: [Cell<isize>; CLASSES],
+    needed: Cell<isize>,
+}
+
+thread_local! {
+    // initialised at compile time and without a destructor, so that the allocator may use it at any time
+    static ACCOUNT: Account = const {
+        Account {
+            live: [const { Cell::new(0) }; CLASSES],
+            most: [const { Cell::new(0) }; CLASSES],
+            needed: Cell::new(0),
+        }
+    };
+}
+
+/// The size class of a block, and the bytes that a block of this class takes.
+#[inline]
+fn class(size: usize) -> (usize, isize) {
+    let words = size.div_ceil(8);
+    if words <= 8 {
+        let words = if words > 1 { words.next_multiple_of(2) } else { words };
+        return (words, 8 * words as isize);
+    }
+    let words = words - 1;
+    let log = words.ilog2() as usize;
+    let quarter = words >> (log - 2);
+    (4 * log + (quarter & 3) - 3, (8 * (quarter + 1) << (log - 2)) as isize)
+}
+
+#[inline]
+fn count_alloc(size: usize) {
+    ACCOUNT.with(|account| {
+        if size >= LARGE {
+            return account.needed.set(account.needed.get() + size as isize);
+        }
+        let (class, bytes) = class(size);
+        let live = account.live[class].get() + bytes;
+        account.live[class].set(live);
+        let more = live - account.most[class].get();
+        if more > 0 {
+            account.most[class].set(live);
+            account.needed.set(account.needed.get() + more)
+        }
+    })
+}
+
+#[inline]
+fn count_dealloc(size: usize) {
+    ACCOUNT.with(|account| {
+        if size >= LARGE {
+            return account.needed.set(account.needed.get() - size as isize);
+        }
+        let (class, bytes) = class(size);
+        account.live[class].set(account.live[class].get() - bytes)
+    })
+}
+
+/// Starts a new count for this thread, at 0.
+pub(crate) fn start_counting() {
+    ACCOUNT.with(|account| {
+        account.most.iter().zip(&account.live).for_each(|(most, live)| most.set(live.get()));
+        account.needed.set(0)
+    })
+}
+
+/// Bytes that this thread has needed since [`start_counting`]; negative if it has freed older large blocks.
+#[inline]
+pub(crate) fn needed_bytes() -> isize {
+    ACCOUNT.with(|account| account.needed.get())
+}
+
+/// Returns the pages that this thread has freed to the kernel.
+pub(crate) fn return_freed_pages() {
+    #[cfg(target_env = "musl")]
+    // SAFETY: takes no pointers, and may be called at any time
+    unsafe {
+        libmimalloc_sys::mi_collect(true)
+    }
+}
+
+pub(crate) struct Counting;
+
+// SAFETY: every call is passed on unchanged to SMALL or System. Which of them follows from the layout's size alone, and GlobalAlloc's
+// caller passes the layout that a block was allocated with; so each block is freed and resized by the allocator that returned it.
+// Counting touches only thread-local integers: it allocates nothing and cannot panic.
+unsafe impl GlobalAlloc for Counting {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count_alloc(layout.size());
+        // SAFETY: the caller's promise about the layout
+        unsafe { if layout.size() < LARGE { SMALL.alloc(layout) } else { System.alloc(layout) } }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count_alloc(layout.size());
+        // SAFETY: the caller's promise about the layout
+        unsafe { if layout.size() < LARGE { SMALL.alloc_zeroed(layout) } else { System.alloc_zeroed(layout) } }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        count_dealloc(layout.size());
+        // SAFETY: `block` was allocated with this layout, so by the same allocator
+        unsafe { if layout.size() < LARGE { SMALL.dealloc(block, layout) } else { System.dealloc(block, layout) } }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: `block` was allocated with this layout, so by the same allocator, which also serves the new size
+        let new = unsafe {
+            match (layout.size() < LARGE, size < LARGE) {
+                (true, true) => SMALL.realloc(block, layout, size),
+                (false, false) => System.realloc(block, layout, size),
+                _ => return self.move_block(block, layout, size),
+            }
+        };
+        if !new.is_null() {
+            count_alloc(size);
+            count_dealloc(layout.size())
+        }
+        new
+    }
+}
+
+impl Counting {
+    /// Resizes a block whose old and new size belong to different allocators.
+    #[cold]
+    unsafe fn move_block(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller of `realloc` promises that `size`, rounded up to the alignment, does not overflow; the new block has at
+        // least the bytes that are copied, and does not overlap the old one
+        unsafe {
+            let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+            if !new.is_null() {
+                std::ptr::copy_nonoverlapping(block, new, layout.size().min(size));
+                self.dealloc(block, layout)
+            }
+            new
+        }
+    }
+}
+
+/// `tests/image` runs these under valgrind.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_classes_are_those_of_mimalloc() {
+        for size in 1..LARGE {
+            let (class, bytes) = class(size);
+            assert!(class < CLASSES, "{size}");
+            // SAFETY: a pure function
+            let theirs = unsafe { libmimalloc_sys::mi_good_size(size) };
+            assert_eq!(bytes as usize, theirs, "a block of {size} bytes");
+        }
+    }
+
+    #[test]
+    fn the_most_of_each_class_counts_and_large_blocks_while_they_live() {
+        start_counting();
+        let small = vec![0u8; 100];
+        assert_eq!(needed_bytes(), 112);
+        drop(small);
+        assert_eq!(needed_bytes(), 112, "its page may stay resident");
+        drop(vec![1u8; 97]);
+        assert_eq!(needed_bytes(), 112, "the same class again");
+        let large = vec![2u8; LARGE];
+        assert_eq!(needed_bytes(), 112 + LARGE as isize);
+        drop(large);
+        assert_eq!(needed_bytes(), 112);
+        start_counting();
+        assert_eq!(needed_bytes(), 0);
+    }
+
+    #[test]
+    fn blocks_keep_their_contents_however_they_are_resized() {
+        start_counting();
+        let before = needed_bytes();
+        for (from, to) in [(10, 100), (100, 10), (100, LARGE), (LARGE, 100), (LARGE, 9 * LARGE), (9 * LARGE, LARGE + 1)]
+        {
+            let mut bytes: Vec<u8> = Vec::with_capacity(from);
+            bytes.extend((0..from).map(|at| at as u8));
+            bytes.truncate(to);
+            bytes.shrink_to_fit();
+            bytes.reserve_exact(to - bytes.len());
+            bytes.resize(to, 7);
+            let kept = from.min(to);
+            assert!(bytes[..kept].iter().enumerate().all(|(at, byte)| *byte == at as u8), "{from} to {to}");
+            assert!(bytes[kept..].iter().all(|byte| *byte == 7), "{from} to {to}");
+        }
+        assert!(needed_bytes() >= before);
+    }
+
+    #[test]
+    fn blocks_may_be_freed_by_another_thread() {
+        let blocks: Vec<Vec<u8>> = [1, 1000, LARGE, 200_000].map(|size| vec![3; size]).into();
+        let freed = std::thread::spawn(move || {
+            start_counting();
+            assert!(blocks.iter().all(|block| block.iter().all(|byte| *byte == 3)));
+            drop(blocks);
+            needed_bytes()
+        });
+        assert!(freed.join().unwrap() <= -(LARGE as isize));
+    }
+}

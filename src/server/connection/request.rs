@@ -1,0 +1,128 @@
+//! From a connection's input to a whole request.
+
+use super::{Admit, Awaited, BODY, Bounds, CONTINUE, Connection, HEAD, Parsed, Phase};
+use crate::budget::Reservation;
+use crate::server::chunked::Chunks;
+use crate::server::memory::SMALL;
+use crate::server::parse::{self, Framing, Scan};
+use crate::status::Status;
+
+/// Bytes reserved at first for a body of unknown length.
+const CHUNKED: usize = 1 << 10;
+
+impl Connection {
+    /// A whole request from the input, if there is one.
+    ///
+    /// Errors: the error for a malformed or oversized request.
+    pub(super) fn parse_request(&mut self, bounds: Bounds<'_>, admit: Admit<'_>) -> Result<Parsed, Status> {
+        if let Phase::Idle = self.phase {
+            if !self.has_skipped_line && self.input.starts_with(b"\r\n") {
+                self.input.drain(..2); // one empty line before a request is skipped (RFC 9112 2.2)
+                self.has_skipped_line = true;
+            }
+            if matches!(self.input[..], [] | [b'\r']) {
+                return Ok(Parsed::Incomplete);
+            }
+            self.scan = Scan::default();
+            self.begin_phase(Phase::Head(None), HEAD);
+        }
+        if let Phase::Head(known) = self.phase {
+            let length = match known {
+                Some(length) => length,
+                None => {
+                    let Some(length) = self.scan.head_len(&self.input)? else { return Ok(Parsed::Incomplete) };
+                    self.phase = Phase::Head(Some(length));
+                    length
+                }
+            };
+            if let Some(needed) = self.take_head(length, bounds, admit)? {
+                return Ok(Parsed::NeedsMemory(needed));
+            }
+        }
+        self.take_body(bounds)
+    }
+
+    /// Parses the head, and reserves memory for the whole request. Returns the bytes that are missing, if they are.
+    fn take_head(&mut self, length: usize, bounds: Bounds<'_>, admit: Admit<'_>) -> Result<Option<usize>, Status> {
+        let parse::Head { mut request, framing, expects_continue } =
+            parse::head(&self.input[..length], bounds.max_body)?;
+        let body_len = match framing {
+            Framing::Length(body) => body,
+            Framing::Chunked => 0,
+        };
+        let here = self.input.len().min(length + body_len);
+        let has_body = self.input.len() > length;
+        let sends_continue = expects_continue && !has_body && framing != Framing::Length(0);
+        if sends_continue {
+            request.bytes = self.input[..length].to_vec();
+            admit(&request)?;
+        }
+        // without a length, memory for a very small body; `take_body` reserves more
+        let needed = if framing == Framing::Chunked { length + CHUNKED } else { length + body_len };
+        let small = if needed <= SMALL { bounds.memory.try_reserve_small(needed) } else { None };
+        let memory = small.or_else(|| self.granted.take()).or_else(|| bounds.memory.try_reserve_large(needed));
+        if memory.is_none() {
+            return Ok(Some(needed));
+        }
+        request.reservation = memory;
+        request.bytes = std::mem::take(&mut self.input);
+        self.input = request.bytes.split_off(here);
+        self.input_memory = None;
+        let awaited = match framing {
+            Framing::Length(body) => Awaited::Bytes(length + body - here),
+            Framing::Chunked => Awaited::Chunks(Chunks::default()),
+        };
+        self.begin_phase(Phase::Body(request, awaited), BODY);
+        if sends_continue {
+            self.output.push(CONTINUE);
+        }
+        Ok(None)
+    }
+
+    fn take_body(&mut self, bounds: Bounds<'_>) -> Result<Parsed, Status> {
+        let Phase::Body(request, awaited) = &mut self.phase else { return Ok(Parsed::Incomplete) };
+        let is_whole = match awaited {
+            Awaited::Bytes(left) => {
+                let here = self.input.len().min(*left);
+                if request.bytes.capacity() - request.bytes.len() < here {
+                    let more = request.bytes.len().clamp(here, *left); // twice as much, but not more than will arrive
+                    request.bytes.reserve_exact(more)
+                }
+                request.bytes.extend(self.input.drain(..here));
+                *left -= here;
+                *left == 0
+            }
+            Awaited::Chunks(chunks) => {
+                let most = request.head_len + bounds.max_body;
+                let reserved = request.reservation.as_ref().map_or(0, |memory| memory.bytes());
+                let needed = (request.bytes.len() + self.input.len()).min(most);
+                let mut grows = |memory: &mut Reservation| memory.try_grow((2 * needed).min(SMALL));
+                if needed > reserved && !(needed <= SMALL && request.reservation.as_mut().is_some_and(&mut grows)) {
+                    // its length is unknown: the largest body is reserved at once, for two that each wait for more could wait for ever
+                    let memory = self.granted.take().or_else(|| bounds.memory.try_reserve_large(most));
+                    let Some(memory) = memory else { return Ok(Parsed::NeedsMemory(most)) };
+                    request.reservation = Some(memory);
+                }
+                if request.bytes.capacity() < needed {
+                    let doubled = (2 * request.bytes.len()).clamp(needed, most.max(needed));
+                    request.bytes.reserve_exact(doubled - request.bytes.len())
+                }
+                let progress = chunks.decode(&self.input, &mut request.bytes, bounds.max_body)?;
+                self.input.drain(..progress.consumed);
+                progress.is_whole
+            }
+        };
+        if !is_whole {
+            return Ok(Parsed::Incomplete);
+        }
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Body(mut request, _) => {
+                if let Some(memory) = &mut request.reservation {
+                    memory.shrink(request.bytes.capacity())
+                }
+                Ok(Parsed::Request(request))
+            }
+            _ => Ok(Parsed::Incomplete),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Memory for requests, from their heads until they are answered. A large request that finds none available waits, unread, in order of
+//! arrival.
+
+use super::connections::Slot;
+use crate::budget::{Budget, Reservation};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Bytes up to which a request is small. Small ones have a budget of their own, so that a few slow uploads do not block them.
+pub(super) const SMALL: usize = 16 << 10;
+/// Bytes for small requests, and for partly received heads: a thousand requests of 2 KiB.
+const SMALL_BUDGET: usize = 2 << 20;
+/// Bytes for large requests, unless two of the largest need more.
+const LARGE_BUDGET: usize = 6 << 20;
+
+/// Budgets for requests, and the queue of those that wait.
+#[derive(Debug)]
+pub(super) struct RequestMemory {
+    small: Arc<Budget>,
+    large: Arc<Budget>,
+    waiting: Mutex<VecDeque<Waiting>>,
+    /// Length of `waiting`, to look at without the lock.
+    waiting_len: AtomicUsize,
+    max_waiting: usize,
+    next_ticket: AtomicU64,
+}
+
+/// Tells a waiting connection from a later one in the same slot.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Ticket(u64);
+
+#[derive(Debug)]
+struct Waiting {
+    slot: Slot,
+    ticket: Ticket,
+    bytes: usize,
+}
+
+impl RequestMemory {
+    /// `max_request`: bytes of the largest request. `connections`: their maximum number, half of which may wait.
+    pub(super) fn new(max_request: usize, connections: usize) -> Self {
+        RequestMemory {
+            small: Budget::new(SMALL_BUDGET),
+            large: Budget::new(LARGE_BUDGET.max(2 * max_request)),
+            waiting: Mutex::default(),
+            waiting_len: AtomicUsize::new(0),
+            max_waiting: connections.div_ceil(2),
+            next_ticket: AtomicU64::new(0),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For a request of at most [`SMALL`] bytes, or part of a head. None: not available now.
+    pub(super) fn try_reserve_small(&self, bytes: usize) -> Option<Reservation> {
+        self.small.try_reserve(bytes)
+    }
+
+    /// For a larger request. None: not available now, or others have waited longer.
+    pub(super) fn try_reserve_large(&self, bytes: usize) -> Option<Reservation> {
+        if self.waiting_len.load(SeqCst) > 0 { None } else { self.large.try_reserve(bytes) }
+    }
+
+    /// Whether another request may wait.
+    pub(super) fn may_wait(&self) -> bool {
+        self.waiting_len.load(SeqCst) < self.max_waiting
+    }
+
+    pub(super) fn ticket(&self) -> Ticket {
+        Ticket(self.next_ticket.fetch_add(1, Relaxed))
+    }
+
+    /// Queues a connection that needs so many bytes. The caller then calls [`RequestMemory::next_grant`]: bytes may have been released.
+    pub(super) fn wait(&self, slot: Slot, ticket: Ticket, bytes: usize) {
+        let mut waiting = self.waiting();
+        waiting.push_back(Waiting { slot, ticket, bytes });
+        self.waiting_len.store(waiting.len(), SeqCst);
+    }
+
+    /// The connection that has waited longest, with its memory, if that is available now.
+    pub(super) fn next_grant(&self) -> Option<(Slot, Ticket, Reservation)> {
+        if self.waiting_len.load(SeqCst) == 0 {
+            return None;
+        }
+        let mut waiting = self.waiting();
+        let reservation = self.large.try_reserve(waiting.front()?.bytes)?;
+        let Waiting { slot, ticket, .. } = waiting.pop_front()?;
+        self.waiting_len.store(waiting.len(), SeqCst);
+        Some((slot, ticket, reservation))
+    }
+
+    /// Removes a connection that waits no longer.
+    pub(super) fn leave(&self, ticket: Ticket) {
+        let mut waiting = self.waiting();
+        waiting.retain(|one| one.ticket != ticket);
+        self.waiting_len.store(waiting.len(), SeqCst);
+    }
+
+    pub(super) fn reserved_bytes(&self) -> usize {
+        self.small.reserved_bytes() + self.large.reserved_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_requests_wait_in_order_of_arrival() {
+        let memory = RequestMemory::new(3 << 20, 4);
+        let first = memory.try_reserve_large(5 << 20).unwrap();
+        assert!(memory.try_reserve_large(2 << 20).is_none() && memory.may_wait());
+        let tickets = [memory.ticket(), memory.ticket()];
+        memory.wait(Slot(7), tickets[0], 2 << 20);
+        memory.wait(Slot(8), tickets[1], 1);
+        assert!(!memory.may_wait(), "half of the connections wait");
+        assert!(memory.next_grant().is_none(), "the second fits, but does not overtake");
+        assert!(memory.try_reserve_large(1).is_none(), "nor does a new one");
+        drop(first);
+        let (slot, ticket, reservation) = memory.next_grant().unwrap();
+        assert_eq!((slot, ticket, reservation.bytes()), (Slot(7), tickets[0], 2 << 20));
+        memory.leave(tickets[1]);
+        assert!(memory.next_grant().is_none() && memory.try_reserve_large(1).is_some());
+    }
+}

@@ -1,0 +1,150 @@
+//! The poller for other Unixes: poll(2). One of the waiting threads polls for all; the others wait for what it finds. Simple and not
+//! fast: it is for trying things on a laptop.
+
+use super::{Alarm, Event, timespec};
+use crate::server::connection::Interest;
+use rustix::event::{PollFd, PollFlags, poll};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::TcpStream;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+#[derive(Debug)]
+pub(in crate::server) struct Poller {
+    state: Mutex<State>,
+    /// Something is ready, or nobody polls any more.
+    changed: Condvar,
+    /// Interrupts the thread that polls.
+    alarm: Alarm,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// A duplicate of each slot's socket, so that it stays open while it is polled.
+    sockets: BTreeMap<usize, Socket>,
+    ready: VecDeque<Event>,
+    is_polling: bool,
+}
+
+#[derive(Debug)]
+struct Socket {
+    stream: Arc<TcpStream>,
+    /// None: not armed.
+    interest: Option<Interest>,
+}
+
+impl Poller {
+    pub(in crate::server) fn new() -> std::io::Result<Self> {
+        Ok(Poller { state: Mutex::default(), changed: Condvar::new(), alarm: Alarm::new()? })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds the socket of a slot, armed for one event.
+    pub(in crate::server) fn add(&self, stream: &TcpStream, slot: usize, interest: Interest) -> std::io::Result<()> {
+        let stream = Arc::new(stream.try_clone()?);
+        self.lock().sockets.insert(slot, Socket { stream, interest: Some(interest) });
+        self.alarm.ring();
+        Ok(())
+    }
+
+    /// Arms the socket of a slot for one more event.
+    pub(in crate::server) fn modify(&self, stream: &TcpStream, slot: usize, interest: Interest) -> std::io::Result<()> {
+        if let Some(socket) = self.lock().sockets.get_mut(&slot) {
+            socket.interest = Some(interest);
+            self.alarm.ring();
+            return Ok(());
+        }
+        self.add(stream, slot, interest)
+    }
+
+    /// Removes the socket of a slot, before it is closed.
+    pub(in crate::server) fn remove(&self, slot: usize) {
+        let mut state = self.lock();
+        state.sockets.remove(&slot);
+        state.ready.retain(|event| *event != Event::Ready(slot))
+    }
+
+    /// Returns None when `timeout` is over.
+    pub(in crate::server) fn wait(&self, timeout: Option<Duration>) -> Option<Event> {
+        let end = timeout.map(|timeout| Instant::now() + timeout);
+        let mut state = self.lock();
+        loop {
+            if let Some(event) = state.ready.pop_front() {
+                return Some(event);
+            }
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            if !state.is_polling {
+                state.is_polling = true;
+                state = self.poll(state, left);
+                state.is_polling = false;
+                self.changed.notify_all()
+            } else if left != Some(Duration::ZERO) {
+                let left = left.unwrap_or(Duration::MAX);
+                state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            if left == Some(Duration::ZERO) {
+                return state.ready.pop_front();
+            }
+        }
+    }
+
+    /// Polls all armed sockets once, without the lock.
+    fn poll<'a>(&'a self, state: MutexGuard<'a, State>, timeout: Option<Duration>) -> MutexGuard<'a, State> {
+        let armed: Vec<(usize, Arc<TcpStream>, PollFlags)> = state
+            .sockets
+            .iter()
+            .filter_map(|(slot, socket)| Some((*slot, socket.stream.clone(), flags(socket.interest?))))
+            .collect();
+        drop(state);
+        let mut polled: Vec<PollFd<'_>> = armed.iter().map(|(_, stream, flags)| PollFd::new(stream, *flags)).collect();
+        polled.push(PollFd::new(&self.alarm.read, PollFlags::IN));
+        let timeout = timeout.map(timespec);
+        let found = poll(&mut polled, timeout.as_ref());
+        let ready: Vec<bool> = polled.iter().map(|one| found.is_ok() && !one.revents().is_empty()).collect();
+        drop(polled);
+        let mut state = self.lock();
+        for ((slot, stream, _), _) in armed.iter().zip(&ready).filter(|(_, is_ready)| **is_ready) {
+            let State { sockets, ready, .. } = &mut *state;
+            // the slot may have got another socket meanwhile
+            let same = sockets.get_mut(slot).filter(|socket| Arc::ptr_eq(&socket.stream, stream));
+            if let Some(socket) = same.filter(|socket| socket.interest.is_some()) {
+                socket.interest = None;
+                ready.push_back(Event::Ready(*slot))
+            }
+        }
+        while self.alarm.take() {}
+        state
+    }
+
+    /// Makes one call of [`Poller::wait`] return.
+    pub(in crate::server) fn wake(&self) {
+        self.lock().ready.push_back(Event::Woken);
+        self.changed.notify_one();
+        self.alarm.ring()
+    }
+
+    /// Whether [`Poller::wait`] would return at once.
+    pub(in crate::server) fn has_ready(&self) -> bool {
+        let state = self.lock();
+        if state.ready.is_empty() && !state.is_polling {
+            let mut state = state;
+            state.is_polling = true;
+            state = self.poll(state, Some(Duration::ZERO));
+            state.is_polling = false;
+            self.changed.notify_all();
+            return !state.ready.is_empty();
+        }
+        !state.ready.is_empty()
+    }
+}
+
+fn flags(interest: Interest) -> PollFlags {
+    match interest {
+        Interest::Readable => PollFlags::IN,
+        Interest::Writable => PollFlags::OUT,
+        Interest::Nothing => PollFlags::empty(), // but a reset
+    }
+}

@@ -1,0 +1,291 @@
+//! What a worker does with a ready connection: read, plan, call, reply, and wait for its next event.
+
+use super::{Worker, Workers};
+use crate::dispatch::{Dispatch, Plan};
+use crate::filter::LARGE_RUN_STACK;
+use crate::http::{Reply, Request};
+use crate::server::admission::{Decision, Task};
+use crate::server::connection::{Connection, Interest, Step};
+use crate::server::connections::Slot;
+use crate::server::large_runs::{LargeRun, Queued};
+use crate::server::memory::SMALL;
+use crate::server::output::SMALL_BODY;
+use crate::server::reply::Frame;
+use crate::server::serve::{admit, log_refusal, request_id};
+use crate::status::{Reason, Status};
+use log::error;
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+impl Workers {
+    pub(super) fn advance(&self, worker: &mut Worker, connection: &mut Connection, readable: bool) -> Step {
+        connection.advance(&mut worker.scratch, readable, self.bounds(), &admit)
+    }
+
+    /// Handles a connection that became readable or writable.
+    pub(super) fn on_ready(&self, worker: &mut Worker, slot: Slot) {
+        if let Some(mut connection) = self.connections.take(slot) {
+            match connection.stop_waiting() {
+                // it waits for memory, and its client has disconnected
+                Some(ticket) => {
+                    self.memory.leave(ticket);
+                    self.connections.close(slot, connection)
+                }
+                None => {
+                    let step = self.advance(worker, &mut connection, true);
+                    self.drive(worker, slot, connection, step)
+                }
+            }
+        }
+        self.grant_memory()
+    }
+
+    /// Handles a task that another thread has handed over.
+    pub(super) fn on_woken(&self, worker: &mut Worker) {
+        let task = self.handed_over().pop_front();
+        if let Some(task) = task {
+            self.run(worker, task)
+        }
+        self.grant_memory()
+    }
+
+    fn handed_over(&self) -> MutexGuard<'_, VecDeque<Task>> {
+        self.handed_over.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves a task to a worker.
+    pub(super) fn hand_over(&self, task: Task) {
+        self.handed_over().push_back(task);
+        self.connections.wake_worker()
+    }
+
+    /// Gives released memory to the requests that have waited longest.
+    pub(super) fn grant_memory(&self) {
+        while let Some((slot, ticket, memory)) = self.memory.next_grant() {
+            self.connections.grant(slot, ticket, memory)
+        }
+    }
+
+    /// Waits for the next event of the connection, unless a whole request has been received on it.
+    pub(super) fn rearm(&self, slot: Slot, mut connection: Box<Connection>, step: Step) -> Option<Task> {
+        match step {
+            Step::Wait(interest) => self.connections.put(slot, connection, interest),
+            Step::WaitForMemory(bytes) => {
+                let ticket = self.memory.ticket();
+                connection.wait_with(ticket);
+                // first into the table, where a grant finds it, then into the queue
+                self.connections.put(slot, connection, Interest::Nothing);
+                self.memory.wait(slot, ticket, bytes);
+                self.grant_memory()
+            }
+            Step::Close => self.connections.close(slot, connection),
+            Step::Serve(request) => return Some(Task::new(slot, connection, request)),
+        }
+        None
+    }
+
+    /// Serves a whole request, then waits for the connection's next event.
+    fn drive(&self, worker: &mut Worker, slot: Slot, connection: Box<Connection>, step: Step) {
+        if let Some(task) = self.rearm(slot, connection, step) {
+            self.run(worker, task)
+        }
+    }
+
+    /// Runs a task, and those that its client has pipelined.
+    fn run(&self, worker: &mut Worker, task: Task) {
+        let mut next = Some(task);
+        while let Some(mut task) = next {
+            let step = if task.is_dispatch() {
+                match self.admission.admit(task) {
+                    Decision::Admitted(task) => return self.dispatch(worker, task),
+                    Decision::Queued => return,
+                    Decision::Rejected(full) => task = full,
+                }
+                self.reject(worker, &mut task, Reason::Overloaded, "too many requests are queued")
+            } else {
+                // it is answered at once
+                task.request.forget_body();
+                task.request.reservation = None;
+                let gauges = || self.gauges();
+                let reply = self.server.answer(&task.route, &task.request, &mut worker.client, &gauges);
+                self.reply(worker, &mut task, reply)
+            };
+            let Task { slot, connection, request, .. } = task;
+            drop(request);
+            next = self.rearm(slot, connection, step);
+        }
+    }
+
+    /// Serves one admitted request, then the queued ones, oldest first; releases the permit when the queue is empty.
+    fn dispatch(&self, worker: &mut Worker, task: Task) {
+        let mut next = Some(task);
+        while let Some(mut task) = next {
+            let until = task.arrived + self.server.config.request_timeout;
+            let planned = match task.planned.take() {
+                Some(dispatch) => Ok(Plan::Ready(dispatch)),
+                None if Instant::now() > until => {
+                    Err(Status::new(Reason::Overloaded, "too many requests were queued before this one"))
+                }
+                None => self.server.plan(&task.route, &task.request, until),
+            };
+            let reply = match planned {
+                Err(status) => status.into(),
+                Ok(Plan::Ready(dispatch)) => {
+                    let reply = self.server.perform(dispatch, &mut worker.client, until);
+                    self.note_wait(worker);
+                    reply
+                }
+                Ok(Plan::NeedsLargeRun { log_lines }) => {
+                    self.queue_large_run(worker, LargeRun { task, log_lines });
+                    next = self.admission.next(None);
+                    continue;
+                }
+            };
+            // the reply is sent before the permit is passed on
+            let step = self.reply(worker, &mut task, reply);
+            let Task { slot, connection, request, .. } = task;
+            drop(request);
+            let again = self.rearm(slot, connection, step);
+            self.grant_memory();
+            next = self.admission.next(again);
+        }
+    }
+
+    fn note_wait(&self, worker: &mut Worker) {
+        if let Some(client) = &mut worker.client {
+            let (before, waited) = (self.average.load(Relaxed), client.take_waited().as_micros() as u64);
+            self.average.store((15 * before + waited) / 16, Relaxed);
+        }
+    }
+
+    /// Queues a large run, and starts the thread for it if there is none.
+    fn queue_large_run(&self, worker: &mut Worker, run: LargeRun) {
+        match self.large_runs.push(run) {
+            Queued::Waits => (),
+            Queued::Rejected(task) => {
+                self.reject_and_rearm(worker, task, Reason::Overloaded, "too many large requests")
+            }
+            Queued::NeedsThread => {
+                let Some(workers) = self.this.upgrade() else { return };
+                let thread = thread::Builder::new().name("large-run".into()).stack_size(LARGE_RUN_STACK);
+                if let Err(cause) = thread.spawn(move || workers.do_large_runs()) {
+                    error!("cannot start a thread: {cause}");
+                    while let Some(LargeRun { task, .. }) = self.large_runs.next() {
+                        self.reject_and_rearm(worker, task, Reason::Overloaded, "no thread is available")
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does large runs until there are none left. The tasks then go back to the workers, who call the API server.
+    fn do_large_runs(&self) {
+        let mut worker = Worker::without_client();
+        while let Some(LargeRun { mut task, log_lines }) = self.large_runs.next() {
+            match self.do_large_run(&task, log_lines) {
+                Ok(dispatch) => {
+                    task.planned = Some(dispatch);
+                    task.request.forget_body();
+                    self.hand_over(task)
+                }
+                Err(status) => {
+                    let step = self.reply(&mut worker, &mut task, status.into());
+                    let Task { slot, connection, request, .. } = task;
+                    drop(request);
+                    if let Some(pipelined) = self.rearm(slot, connection, step) {
+                        self.hand_over(pipelined)
+                    }
+                }
+            }
+            self.grant_memory()
+        }
+    }
+
+    fn do_large_run(&self, task: &Task, log_lines: u32) -> Result<Dispatch, Status> {
+        let config = &self.server.config;
+        let until = task.arrived + config.request_timeout;
+        // a task that has waited longer would have no time left for the API server
+        let start_by = until - config.request_timeout / 2;
+        let late = || Status::new(Reason::Overloaded, "too many large requests were queued before this one");
+        if Instant::now() > start_by {
+            return Err(late());
+        }
+        let memory = self.large_runs.reserve_output(config.filter.max_output(), start_by);
+        let mut memory = memory.ok_or_else(late)?;
+        let wall_end = until.min(Instant::now() + config.request_timeout / 2);
+        let mut dispatch = self.server.plan_large(&task.route, &task.request, log_lines, wall_end)?;
+        if let Dispatch::Create { manifest, .. } = &mut dispatch {
+            memory.shrink(manifest.json.capacity());
+            manifest.reservation = Some(memory)
+        }
+        Ok(dispatch)
+    }
+
+    fn frame(&self, request: &Request) -> Frame {
+        Frame {
+            id: request_id(request.header("x-request-id")),
+            is_head: request.method() == "HEAD",
+            is_http_10: request.is_http_10,
+            close: request.close || self.is_draining.load(Relaxed),
+        }
+    }
+
+    /// Logs and sends the reply to a task.
+    fn reply(&self, worker: &mut Worker, task: &mut Task, reply: Reply) -> Step {
+        let frame = self.frame(&task.request);
+        let reply = self.with_memory(reply);
+        self.server.log(task, &frame, &reply);
+        task.connection.reply(reply, &frame);
+        self.advance(worker, &mut task.connection, false)
+    }
+
+    /// Reserves memory for a large body until its client has read it; without memory, 503 takes the reply's place.
+    fn with_memory(&self, mut reply: Reply) -> Reply {
+        if let Cow::Owned(body) = &mut reply.body
+            && body.len() > SMALL_BODY
+            && reply.reservation.is_none()
+        {
+            body.shrink_to_fit();
+            match self.large_runs.try_reserve_reply(body.capacity()) {
+                Some(memory) => reply.reservation = Some(memory),
+                None => return Status::new(Reason::Overloaded, "too many large replies are being sent").into(),
+            }
+        }
+        reply
+    }
+
+    pub(super) fn reject(&self, worker: &mut Worker, task: &mut Task, reason: Reason, message: &str) -> Step {
+        let frame = self.frame(&task.request);
+        let status = Status::new(reason, message);
+        log_refusal(&frame, Some(&task.request), &status, Some(task.arrived.elapsed()));
+        task.connection.reply(status.into(), &frame);
+        self.advance(worker, &mut task.connection, false)
+    }
+
+    /// For a thread that serves nothing itself.
+    pub(super) fn reject_and_rearm(&self, worker: &mut Worker, mut task: Task, reason: Reason, message: &str) {
+        let step = self.reject(worker, &mut task, reason, message);
+        let Task { slot, connection, request, .. } = task;
+        drop(request);
+        if let Some(pipelined) = self.rearm(slot, connection, step) {
+            self.hand_over(pipelined)
+        }
+    }
+}
+
+impl Request {
+    /// Frees the memory of a large body that is needed no longer.
+    fn forget_body(&mut self) {
+        if self.bytes.len() > SMALL {
+            self.bytes.truncate(self.head_len);
+            self.bytes.shrink_to_fit();
+            if let Some(memory) = &mut self.reservation {
+                memory.shrink(self.bytes.capacity())
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Ends what has waited too long, periodically and during shutdown.
+
+use super::{Worker, Workers};
+use crate::server::admission::Task;
+use crate::server::connection::{Connection, Interest, Step};
+use crate::server::connections::Slot;
+use crate::status::{Reason, Status};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+impl Workers {
+    /// Ends what has passed its deadline; called periodically.
+    pub(in crate::server) fn expire_overdue(&self) {
+        let mut worker = Worker::without_client();
+        let now = Instant::now();
+        let is_draining = self.is_draining.load(Relaxed);
+        let is_over = |connection: &Connection| connection.deadline() < now || is_draining && connection.is_idle();
+        self.connections.take_each(is_over, |slot, mut connection| {
+            if connection.deadline() < now {
+                match connection.expire() {
+                    true => {
+                        let step = self.advance(&mut worker, &mut connection, false);
+                        self.end_wait(&mut connection);
+                        self.rearm_or_hand_over(slot, connection, step)
+                    }
+                    false => self.connections.close(slot, connection),
+                }
+            } else if connection.has_unread() {
+                self.connections.put(slot, connection, Interest::Readable) // a request that came in time
+            } else {
+                self.connections.close(slot, connection)
+            }
+        });
+        let timeout = self.server.config.request_timeout;
+        let message = "was queued for too long";
+        while let Some(task) = self.admission.pop_if(|task| task.arrived + timeout < now) {
+            self.reject_and_rearm(&mut worker, task, Reason::Overloaded, message)
+        }
+        while let Some(task) = self.large_runs.pop_if(|task| task.arrived + timeout / 2 < now) {
+            self.reject_and_rearm(&mut worker, task, Reason::Overloaded, message)
+        }
+        self.grant_memory()
+    }
+
+    /// Rejects partly received requests during shutdown.
+    pub(in crate::server) fn reject_unfinished(&self) {
+        let mut worker = Worker::without_client();
+        self.connections.take_each(Connection::is_unfinished, |slot, mut connection| {
+            connection.refuse(Status::new(Reason::ShuttingDown, "the request did not arrive before the shutdown"));
+            self.end_wait(&mut connection);
+            let step = self.advance(&mut worker, &mut connection, false);
+            self.rearm_or_hand_over(slot, connection, step)
+        });
+    }
+
+    /// Rejects what is still queued when the time for shutdown is over.
+    pub(in crate::server) fn reject_queued(&self) {
+        let mut worker = Worker::without_client();
+        let all = |_: &Task| true;
+        while let Some(task) = self.admission.pop_if(all).or_else(|| self.large_runs.pop_if(all)) {
+            self.reject_and_rearm(&mut worker, task, Reason::ShuttingDown, "shutting down")
+        }
+    }
+
+    /// The connection's request waits for memory no longer.
+    fn end_wait(&self, connection: &mut Connection) {
+        if let Some(ticket) = connection.stop_waiting() {
+            self.memory.leave(ticket)
+        }
+    }
+
+    fn rearm_or_hand_over(&self, slot: Slot, connection: Box<Connection>, step: Step) {
+        if let Some(task) = self.rearm(slot, connection, step) {
+            self.hand_over(task)
+        }
+    }
+}
