@@ -301,14 +301,24 @@ fn api_server(
 
 /// The filter and its name; None if there was a problem.
 fn filter(reader: &mut Reader<'_>, limits: Limits, warnings: &mut Vec<String>) -> Option<(Filter, String)> {
-    let file = reader.text(Key::FromFile).map(|(file, _)| file);
+    let file = reader.text(Key::FromFile);
     let argument = reader.text(Key::Filter).map(|(filter, _)| filter);
+    // the command line overrides the environment
+    let is_option = file.as_ref().is_some_and(|(_, source)| source.starts_with("--"));
+    let (file, argument) = match (file, argument) {
+        (Some((file, _)), Some(_)) if is_option => {
+            warnings.push(format!("the filter is read from `{file}`; the argument FILTER is ignored"));
+            (Some(file), None)
+        }
+        (Some((file, _)), Some(argument)) => {
+            warnings.push(format!("the filter is the argument FILTER; the variable FROM_FILE, `{file}`, is ignored"));
+            (None, Some(argument))
+        }
+        (file, argument) => (file.map(|(file, _)| file), argument),
+    };
     let code;
     let source = match (&file, &argument) {
-        (Some(file), argument) => {
-            if argument.is_some() {
-                warnings.push(format!("the filter comes from `{file}`; the argument is not used"));
-            }
+        (Some(file), _) => {
             match read_text(Path::new(file), 1 << 20) {
                 Ok(text) => code = text,
                 Err(error) => {
@@ -321,7 +331,7 @@ fn filter(reader: &mut Reader<'_>, limits: Limits, warnings: &mut Vec<String>) -
         }
         (None, Some(argument)) => Source { code: argument, name: "<argument>", folder: None },
         (None, None) => {
-            warnings.push("no filter was given; the default filter makes demonstration Jobs".to_owned());
+            warnings.push("no filter was given; the default filter creates demonstration Jobs".to_owned());
             Source { code: DEFAULT_FILTER, name: "<default>", folder: None }
         }
     };

@@ -23,7 +23,15 @@ const HIDDEN_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorizati
 #[derive(Debug)]
 pub(crate) enum Dispatch {
     /// Create this Job and return its name.
-    Create { manifest: Manifest, fingerprint: String, nonce: String },
+    Create {
+        manifest: Manifest,
+        fingerprint: String,
+        nonce: String,
+        /// The part of the reply's `Location` before the Job's name.
+        location: String,
+    },
+    /// The filter has no output for this request: do nothing.
+    Nothing,
     /// Get the status of the Job of this name, which is a DNS-1123 label.
     Lookup(String),
 }
@@ -47,7 +55,7 @@ pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Ins
     match route {
         Route::Job(id) if manifest::is_label(id) => Ok(Plan::Ready(Dispatch::Lookup(id.clone()))),
         Route::Dispatch(path) => match with_input(request, path, until, |input| config.filter.run_small(input)) {
-            SmallRun::Done(outcome) => create(config, outcome).map(Plan::Ready),
+            SmallRun::Done(outcome) => create(config, request, outcome).map(Plan::Ready),
             SmallRun::NeedsLargeRun { log_lines } => Ok(Plan::NeedsLargeRun { log_lines }),
         },
         Route::Job(_) => Err(next::no_such_job()),
@@ -66,7 +74,7 @@ pub(crate) fn plan_large(
     log_lines: u32,
     until: Instant,
 ) -> Result<Dispatch, Status> {
-    create(config, with_input(request, path, until, |input| config.filter.run_large(input, log_lines)))
+    create(config, request, with_input(request, path, until, |input| config.filter.run_large(input, log_lines)))
 }
 
 fn with_input<R>(request: &Request, path: &str, wall_end: Instant, run: impl FnOnce(&Input<'_>) -> R) -> R {
@@ -79,15 +87,16 @@ fn with_input<R>(request: &Request, path: &str, wall_end: Instant, run: impl FnO
     })
 }
 
-fn create(config: &Config, outcome: Run) -> Result<Dispatch, Status> {
+fn create(config: &Config, request: &Request, outcome: Run) -> Result<Dispatch, Status> {
     let (output, fingerprint) = match outcome {
         Run::Output { json, fingerprint } => (json, fingerprint),
+        Run::Nothing => return Ok(Dispatch::Nothing),
         other => return Err(filter_status(other)),
     };
     let nonce = format!("{:016x}{:016x}", random(), random());
     let shown_nonce = config.api_server.as_ref().map(|_| &nonce[..]); // --dry-run=client shows none
     let manifest = manifest::check(&output, &config.namespace, &fingerprint, shown_nonce)?;
-    Ok(Dispatch::Create { manifest, fingerprint, nonce })
+    Ok(Dispatch::Create { manifest, fingerprint, nonce, location: location(request.path()) })
 }
 
 /// `$REQUEST`.
@@ -119,6 +128,15 @@ fn describe(request: &Request, path: &str) -> Value {
     })
 }
 
+/// What leads from this path, at or below `/job`, to `/job/`: a relative reference (RFC 3986 5.2), which survives a path prefix that a
+/// proxy adds or removes.
+fn location(path: &str) -> String {
+    match path.matches('/').count() {
+        0 | 1 => "job/".into(),
+        segments => "../".repeat(segments - 2),
+    }
+}
+
 /// Identifies a request: equal path, query string and JSON value give the same fingerprint.
 fn fingerprint(path: &str, query: &str, canonical_body: &[u8]) -> String {
     let mut hash = Sha256::new();
@@ -132,7 +150,6 @@ fn fingerprint(path: &str, query: &str, canonical_body: &[u8]) -> String {
 fn filter_status(run: Run) -> Status {
     match run {
         Run::Error { message, details } => Status { details, ..Status::new(Reason::FilterError, message) },
-        Run::Nothing => Status::new(Reason::FilterEmpty, "the filter produced no manifest for this request"),
         Run::Limit(limit) => {
             Status::new(Reason::FilterLimit, format!("the filter exceeds the limit of {limit} for this request"))
         }
@@ -143,7 +160,7 @@ fn filter_status(run: Run) -> Status {
         }
         Run::BadBody(why) => Status::new(Reason::BadRequest, format!("the body is not JSON: {why}")),
         Run::TooLate => Status::new(Reason::Overloaded, "the dispatcher is too busy to run the filter in time"),
-        Run::Defect | Run::Output { .. } => internal_error(),
+        Run::Defect | Run::Output { .. } | Run::Nothing => internal_error(),
     }
 }
 
@@ -154,12 +171,13 @@ pub(crate) fn internal_error() -> Status {
 
 /// Makes calls until there is an answer; the one place that does. Without a client (`--dry-run=client`) it makes none.
 pub(crate) fn perform(config: &Config, client: Option<&mut Client>, dispatch: Dispatch, until: Instant) -> Reply {
-    let (mut manifest, mut name, fingerprint, nonce) = match dispatch {
-        Dispatch::Create { mut manifest, fingerprint, nonce } => {
+    let (mut manifest, mut name, fingerprint, nonce, location) = match dispatch {
+        Dispatch::Create { mut manifest, fingerprint, nonce, location } => {
             let name = manifest.choose_name(random());
-            (Some(manifest), name, fingerprint, nonce)
+            (Some(manifest), name, fingerprint, nonce, location)
         }
-        Dispatch::Lookup(name) => (None, name, String::new(), String::new()),
+        Dispatch::Nothing => return Reply::empty(204),
+        Dispatch::Lookup(name) => (None, name, String::new(), String::new(), String::new()),
     };
     let Some(client) = client else {
         let Some(manifest) = manifest else { return next::no_such_job().into() };
@@ -180,13 +198,14 @@ pub(crate) fn perform(config: &Config, client: Option<&mut Client>, dispatch: Di
     let how = if config.dry_run == DryRun::Server { Create::DryRun } else { Create::Store };
     let (mut attempts, mut last) = (Attempts::default(), None);
     loop {
-        let (call, now) = match next(intent, attempts, last.as_ref()) {
+        let names = attempts.names;
+        let (call, now) = match next(intent, attempts, last.take()) {
             Step::Call(call, now) => (call, now),
-            Step::Answer(Ok(answer)) => return reply(name, answer),
+            Step::Answer(Ok(answer)) => return reply(name, &location, answer),
             Step::Answer(Err(status)) => return Reply { job: Some(name), ..status.into() },
         };
         if let Some(manifest) = &mut manifest
-            && now.names > attempts.names
+            && now.names > names
         {
             name = manifest.choose_name(random());
         }
@@ -200,15 +219,17 @@ pub(crate) fn perform(config: &Config, client: Option<&mut Client>, dispatch: Di
     }
 }
 
-fn reply(name: String, answer: Answer) -> Reply {
-    let created = |code, body: Value| {
-        Reply::json(code, body.to_string().into_bytes()).with_header("Location", format!("/job/{name}"))
+fn reply(name: String, location: &str, answer: Answer) -> Reply {
+    // names are DNS labels, which need no escapes
+    let created = |code, more: &str| {
+        let body = format!(r#"{{"id":"{name}"{more}}}"#);
+        Reply::json(code, body.into_bytes()).with_header("Location", format!("{location}{name}"))
     };
     let reply = match answer {
-        Answer::Created => created(201, json!({"id": name})),
-        Answer::Same => created(200, json!({"id": name})),
-        Answer::Valid => created(200, json!({"id": name, "dryRun": true})),
-        Answer::Status(status) => Reply::json(200, json!({"id": name, "status": status}).to_string().into_bytes()),
+        Answer::Created => created(201, ""),
+        Answer::Same => created(200, ""),
+        Answer::Valid => created(200, r#","dryRun":true"#),
+        Answer::Status(status) => Reply::json(200, format!(r#"{{"id":"{name}","status":{status}}}"#).into_bytes()),
     };
     Reply { job: Some(name), ..reply }
 }

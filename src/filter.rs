@@ -9,9 +9,12 @@
 mod access;
 mod arithmetic;
 mod compile;
+mod constants;
 mod json;
 mod meter;
 mod natives;
+mod nesting;
+mod number;
 mod order;
 mod regex;
 mod rewrite;
@@ -221,7 +224,7 @@ impl Filter {
     fn run_metered(&self, input: &Input<'_>, limits: &Limits, is_parsed: &Cell<bool>) -> Outcome {
         let body = match json::read(input.body) {
             Ok(body) => body,
-            Err(error) => return Outcome::BadBody(error.to_string()),
+            Err(error) => return Outcome::BadBody(error),
         };
         let fingerprint = (input.fingerprint)(&body.to_canonical_json());
         is_parsed.set(true);

@@ -36,7 +36,10 @@ impl Request {
         self.text(&self.method)
     }
     pub(crate) fn path(&self) -> &str {
-        self.text(&self.path)
+        match self.text(&self.path) {
+            "" => "/", // a target in absolute form without a path (RFC 9112 3.2.2)
+            path => path,
+        }
     }
     pub(crate) fn query(&self) -> &str {
         self.text(&self.query)

@@ -3,25 +3,30 @@
 
 mod answer;
 mod credentials;
+mod errors;
 mod resolver;
 mod tls;
+mod url;
 
 pub(crate) use answer::{Job, Outcome, Refusal, RefusalKind};
+pub(crate) use url::{check_url, is_loopback};
 
 use crate::metrics::METRICS;
 use credentials::{Credentials, Current};
+use errors::{cannot_reach, outcome_of};
 use log::{debug, warn};
 use resolver::Numeric;
 use std::io::Read;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use ureq::Agent;
 use ureq::config::AutoHeaderValue;
 use ureq::http::{HeaderValue, Method, Request, Response, Uri, header};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::transport::{Connector, TcpConnector};
-use ureq::{Body, Error, Timeout};
+use ureq::{Body, BodyReader};
 
 /// Connecting takes one round trip and a TLS handshake.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -31,12 +36,16 @@ const READY: Duration = Duration::from_secs(1);
 const MAX_IDLE: Duration = Duration::from_secs(15);
 /// Bytes of a response: etcd limits a Job to 1.5 MiB, and it grows a little as JSON.
 const MAX_ANSWER: u64 = 4 << 20;
-/// An answer of more is never held whole: of a Job what we look at, of a refusal its beginning.
-const WHOLE: u64 = 64 << 10;
-/// Buffers of a connection, which each thread has. The input's holds the head of an answer: the API server bounds its warnings to 4 Ki
-/// characters, and the rest is below 1 KiB. A body passes through either in pieces.
-const INPUT_BUFFER: usize = 8 << 10;
+/// Bytes of a response that are held. Of a longer one only the parts that we need: of a Job some fields, of a refusal its beginning.
+const MAX_HELD: u64 = 64 << 10;
+/// Buffers of a connection, one per thread. The input's has to hold a whole head: the API server limits its warnings to 4 Ki characters,
+/// which are 12 KiB in CJK, and quotes may double that. A body passes through either in pieces.
+const INPUT_BUFFER: usize = 33 << 10;
+const MAX_HEAD: usize = 32 << 10;
 const OUTPUT_BUFFER: usize = 4 << 10;
+/// Warnings of one response that are logged, and bytes of each.
+const MAX_WARNINGS: usize = 16;
+const MAX_WARNING: usize = 1024;
 const USER_AGENT: &str = concat!("k8s-job-dispatcher/", env!("CARGO_PKG_VERSION"));
 
 /// Address and credentials of the API server; shared by all threads.
@@ -74,7 +83,7 @@ impl Verb {
 }
 
 impl ApiServer {
-    /// `base` comes from [`check_url`].
+    /// `base`: as [`check_url`] returns it.
     ///
     /// Errors: each file that cannot be used, named.
     pub(crate) fn new(base: &str, token: Option<PathBuf>, ca: Option<PathBuf>) -> Result<Self, Vec<String>> {
@@ -86,33 +95,25 @@ impl ApiServer {
     pub(crate) fn base(&self) -> &str {
         &self.base
     }
-}
 
-/// The URL with its scheme in lower case, without a trailing slash.
-///
-/// Errors: why this is not the URL of an API server.
-pub(crate) fn check_url(url: &str) -> Result<String, String> {
-    let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
-    let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        Err("it must begin with http:// or https://".into())
-    } else if uri.host().is_none_or(str::is_empty) {
-        Err("it names no host".into())
-    } else if authority.contains('@') {
-        Err("it must not hold credentials; use --token-file".into())
-    } else if uri.query().is_some() || url.contains('#') {
-        Err("it must not have a query or fragment".into())
-    } else {
-        Ok(uri.to_string().trim_end_matches('/').to_owned())
+    /// Why no connection can be made now, and what to do; None if one can.
+    pub(crate) fn check_reachable(&self) -> Option<String> {
+        let uri: Uri = self.base.parse().ok()?;
+        let host = uri.host()?.trim_matches(['[', ']']);
+        let port = uri.port_u16().unwrap_or(if self.is_https { 443 } else { 80 });
+        let addresses = match (host, port).to_socket_addrs() {
+            Ok(addresses) => addresses,
+            Err(error) => return Some(cannot_reach(&self.base, &error)),
+        };
+        let mut last = None;
+        for address in addresses {
+            match TcpStream::connect_timeout(&address, CONNECT) {
+                Ok(_) => return None,
+                Err(error) => last = Some(cannot_reach(&self.base, &error)),
+            }
+        }
+        last
     }
-}
-
-/// Whether the URL's host is this machine.
-pub(crate) fn is_loopback(url: &str) -> bool {
-    let uri: Option<Uri> = url.parse().ok();
-    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default().trim_matches(['[', ']']);
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// One thread's connection to the API server: a pool of one, so that no lock is contended.
@@ -149,7 +150,7 @@ impl Client {
             "/apis/batch/v1/namespaces/{namespace}/jobs?fieldManager=k8s-job-dispatcher&fieldValidation=Strict{dry_run}"
         );
         match self.call(Verb::Create, &path, Some(manifest), until) {
-            Ok(answer) => answer::to_create(name, answer.code, answer.retry_after, &answer.body),
+            Ok(answer) => answer.to_create(name),
             Err(outcome) => outcome,
         }
     }
@@ -158,7 +159,7 @@ impl Client {
     pub(crate) fn get(&mut self, namespace: &str, name: &str, until: Instant) -> Outcome {
         let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}");
         match self.call(Verb::Get, &path, None, until) {
-            Ok(answer) => answer::to_get(name, answer.code, answer.retry_after, &answer.body),
+            Ok(answer) => answer.to_get(name),
             Err(outcome) => outcome,
         }
     }
@@ -170,8 +171,8 @@ impl Client {
         let is_ready = matches!(answer, Ok(Answer { code: 200 | 403, .. })) && Instant::now() < until;
         if !is_ready {
             match answer {
-                Ok(answer) => warn!("not ready: the API server's /readyz says {}", answer.code),
-                Err(outcome) => warn!("not ready: {outcome:?}"),
+                Ok(answer) => warn!("not ready: {}/readyz returns {}", self.server.base, answer.code),
+                Err(outcome) => warn!("not ready: {outcome}"),
             }
         }
         is_ready
@@ -214,7 +215,7 @@ impl Client {
         METRICS.call(word, answer.as_ref().ok().map(|answer| answer.code), took);
         match &answer {
             Ok(answer) => debug!("{method} {path} {} {took:?}", answer.code),
-            Err(outcome) => debug!("{method} {path} {took:?} {outcome:?}"),
+            Err(outcome) => debug!("{method} {path} {took:?} {outcome}"),
         }
         answer
     }
@@ -229,7 +230,7 @@ impl Client {
     ) -> Result<Answer, Outcome> {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Outcome::TimedOut("no time was left for a call".into()));
+            return Err(Outcome::TimedOut("no time was left for another call".into()));
         }
         let uri: Uri = format!("{}{path}", self.server.base)
             .parse()
@@ -249,7 +250,7 @@ impl Client {
             }
             None => self.agent.run(self.timed(request.map(|_| ()), left)),
         };
-        Answer::read(response.map_err(outcome_of)?)
+        read(response.map_err(|error| outcome_of(&self.server.base, error))?, &self.server)
     }
 
     /// One time-out for all of a call, and a shorter one for connecting.
@@ -274,6 +275,7 @@ fn agent(server: &ApiServer, current: &Current) -> Agent {
         .max_idle_connections_per_host(1)
         .max_idle_age(MAX_IDLE)
         .input_buffer_size(INPUT_BUFFER)
+        .max_response_header_size(MAX_HEAD)
         .output_buffer_size(OUTPUT_BUFFER)
         .accept(AutoHeaderValue::None)
         .accept_encoding(AutoHeaderValue::None)
@@ -284,87 +286,30 @@ fn agent(server: &ApiServer, current: &Current) -> Agent {
     Agent::with_parts(config, connector, Numeric::default())
 }
 
-struct Answer {
-    code: u16,
-    retry_after: Option<u32>,
-    body: Vec<u8>,
-}
+type Answer = answer::Answer<BodyReader<'static>>;
 
-impl Answer {
-    fn read(mut response: Response<Body>) -> Result<Self, Outcome> {
-        for warning in response.headers().get_all(header::WARNING) {
-            warn!("the API server warns: {:?}", String::from_utf8_lossy(warning.as_bytes()));
-        }
-        let retry_after = response.headers().get(header::RETRY_AFTER);
-        let retry_after = retry_after.and_then(|value| value.to_str().ok()).and_then(|text| text.trim().parse().ok());
-        let code = response.status().as_u16();
-        let mut rest = response.body_mut().with_config().limit(MAX_ANSWER).reader();
-        let mut body = Vec::new();
-        let failed = |error: std::io::Error| outcome_of(error.into());
-        (&mut rest).take(WHOLE).read_to_end(&mut body).map_err(failed)?;
-        if body.len() as u64 == WHOLE && (200..300).contains(&code) {
-            let whole = std::io::Cursor::new(body).chain(std::io::BufReader::new(rest));
-            body = answer::gist(whole).map_err(|error| match error.is_io() {
-                true => failed(error.into()),
-                false => Outcome::InvalidResponse(error.to_string()),
-            })?;
-        }
-        Ok(Answer { code, retry_after, body })
+fn read(response: Response<Body>, server: &Arc<ApiServer>) -> Result<Answer, Outcome> {
+    let (head, body) = response.into_parts();
+    for warning in head.headers.get_all(header::WARNING).iter().take(MAX_WARNINGS) {
+        let warning = &warning.as_bytes()[..warning.len().min(MAX_WARNING)];
+        warn!("the API server warns: {:?}", String::from_utf8_lossy(warning));
     }
-}
-
-fn outcome_of(error: Error) -> Outcome {
-    let text = error.to_string();
-    match error {
-        Error::Timeout(Timeout::Resolve | Timeout::Connect) => Outcome::Disconnected(text),
-        Error::Timeout(_) => Outcome::TimedOut(text),
-        Error::Protocol(_) | Error::Http(_) | Error::LargeResponseHeader(..) | Error::BodyExceedsLimit(_) => {
-            Outcome::InvalidResponse(text)
-        }
-        _ => Outcome::Disconnected(text),
+    let retry_after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let server = server.clone();
+    let mut answer = Answer {
+        code: head.status.as_u16(),
+        retry_after: retry_after.and_then(|value| answer::retry_after(value, SystemTime::now())),
+        body: Vec::new(),
+        rest: None,
+        is_unbounded: !head.headers.contains_key(header::CONTENT_LENGTH)
+            && !head.headers.contains_key(header::TRANSFER_ENCODING),
+        read_error: Box::new(move |error| outcome_of(&server.base, error.into())),
+    };
+    let mut rest = body.into_with_config().limit(MAX_ANSWER).reader();
+    let read = (&mut rest).take(MAX_HELD).read_to_end(&mut answer.body);
+    read.map_err(|error| (answer.read_error)(error))?;
+    if answer.body.len() as u64 == MAX_HELD && head.status.is_success() {
+        answer.rest = Some(rest)
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_of_an_api_server() {
-        for good in [
-            "http://127.0.0.1:8001",
-            "https://[::1]:6443/",
-            "https://host/k8s/clusters/c",
-            "https://kubernetes.default.svc",
-        ] {
-            assert!(check_url(good).is_ok(), "{good}");
-        }
-        for bad in [
-            "",
-            "host",
-            "ftp://host",
-            "http://",
-            "https://user:pw@host",
-            "http://host/?a",
-            "http://host/#a",
-            "http://a b",
-        ] {
-            assert!(check_url(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_scheme_is_case_insensitive() {
-        assert_eq!(check_url("HTTPS://Host:1/x").unwrap(), "https://Host:1/x");
-    }
-
-    #[test]
-    fn loopback_is_known() {
-        for yes in ["http://127.0.0.1:8001", "http://localhost", "http://[::1]:80"] {
-            assert!(is_loopback(yes), "{yes}");
-        }
-        for no in ["http://10.0.0.1", "http://localhost.example.com", "http://[::2]"] {
-            assert!(!is_loopback(no), "{no}");
-        }
-    }
+    Ok(answer)
 }

@@ -86,14 +86,39 @@ pub(crate) fn check_headers(route: &Route, request: &Request) -> Result<(), Stat
     if !matches!(route, Route::Dispatch(_)) {
         return Ok(());
     }
-    if request.header("content-encoding").is_some() {
-        return Err(Status::new(Reason::UnsupportedMediaType, "the body has a Content-Encoding; send it as it is"));
+    let encodings = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("content-encoding"));
+    if encodings.map(|(_, value)| value).any(names_coding) {
+        return Err(Status::new(Reason::UnsupportedMediaType, "the body has a Content-Encoding; send it unencoded"));
     }
-    if !request.header("content-type").is_some_and(is_json) {
-        let message = "the body must be JSON; say so with -H 'Content-Type: application/json'";
-        return Err(Status::new(Reason::UnsupportedMediaType, message));
+    match request.header("content-type") {
+        Some(media_type) if is_json(media_type) => Ok(()),
+        other => Err(Status::new(Reason::UnsupportedMediaType, not_json(other, request.body()))),
     }
-    Ok(())
+}
+
+/// Whether a `Content-Encoding` names a coding; `identity` is none (RFC 9110 8.4.1).
+fn names_coding(value: &[u8]) -> bool {
+    let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    codings.any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
+}
+
+/// What the sender of another media type can do. The body may not have been read.
+fn not_json(media_type: Option<&[u8]>, body: &[u8]) -> &'static str {
+    let is = |start: &str| {
+        media_type
+            .is_some_and(|given| given.get(..start.len()).is_some_and(|g| g.eq_ignore_ascii_case(start.as_bytes())))
+    };
+    let looks_like_json = matches!(body.trim_ascii_start(), [b'{' | b'[' | b'"', ..]);
+    match () {
+        _ if looks_like_json => {
+            "the body looks like JSON, but the Content-Type is not; send -H 'Content-Type: application/json'"
+        }
+        _ if is("application/x-www-form-urlencoded") || is("multipart/form-data") => {
+            "forms are not supported; let the sender post JSON (webhook senders have a setting for it)"
+        }
+        _ if media_type.is_none() => "the Content-Type is missing; send JSON with -H 'Content-Type: application/json'",
+        _ => "only JSON is supported: application/json or application/*+json",
+    }
 }
 
 pub(crate) fn no_such_path() -> Status {

@@ -91,6 +91,13 @@ pub(crate) fn run(mut config: Config) -> Result<(), String> {
         .spawn(expire)
         .map_err(|error| format!("cannot start threads: {error}"))?;
 
+    if let Some(api_server) = workers.server.config.api_server.clone() {
+        // once, so that a mistake shows before the first request; the dispatcher serves meanwhile
+        let check = move || api_server.check_reachable().iter().for_each(|problem| warn!("{problem}"));
+        let started = thread::Builder::new().name("start-check".into()).spawn(check);
+        started.map_err(|error| format!("cannot start threads: {error}"))?;
+    }
+
     accept_until(&listener, &workers, &mut signals, None);
     workers.server.is_stopping.store(true, Relaxed);
     info!("stopping; still accepting for {shutdown_delay:?}");

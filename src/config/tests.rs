@@ -104,11 +104,21 @@ fn where_the_filter_comes_from() {
     let path = file.to_str().unwrap();
     assert_eq!(
         config(&[".", "-f", path], &[]).warnings,
-        [format!("the filter comes from `{path}`; the argument is not used")]
+        [format!("the filter is read from `{path}`; the argument FILTER is ignored")]
     );
-    assert_eq!(config(&["."], &[("FROM_FILE", path)]).warnings.len(), 1);
+    let by_argument = config(&["error"], &[("FROM_FILE", path)]);
+    assert_eq!(
+        (by_argument.filter_name.as_str(), by_argument.warnings),
+        (
+            "<argument>",
+            vec![format!("the filter is the argument FILTER; the variable FROM_FILE, `{path}`, is ignored")]
+        )
+    );
+    assert_eq!(config(&[], &[("FROM_FILE", path)]).filter_name, path);
+    let by_option = config(&["-f", path, "error"], &[("FROM_FILE", "/nonexistent")]);
+    assert_eq!((by_option.filter_name.as_str(), by_option.warnings.len()), (path, 1));
     assert_eq!(config(&["-f", path], &[]).warnings.len(), 0);
-    assert_eq!(config(&[], &[]).warnings, ["no filter was given; the default filter makes demonstration Jobs"]);
+    assert_eq!(config(&[], &[]).warnings, ["no filter was given; the default filter creates demonstration Jobs"]);
     std::fs::remove_file(file).unwrap();
 }
 

@@ -72,6 +72,7 @@ fn outcome(folder: &Path) -> Result<Value, Value> {
             manifest.choose_name(0);
             Ok(json(&manifest.json))
         }
+        Ok(Dispatch::Nothing) => Ok(Value::Null),
         Ok(Dispatch::Lookup(name)) => panic!("{}: a POST became a lookup of {name}", folder.display()),
         Err(status) => Err(json(&Reply::from(status).body)),
     }
@@ -140,4 +141,19 @@ fn fingerprints_tell_requests_apart() {
     seen.sort();
     seen.dedup();
     assert_eq!(seen.len(), all.len());
+}
+
+#[test]
+fn a_location_leads_to_the_job_from_every_path() {
+    for (path, want) in [
+        ("/job", "job/"),
+        ("/job/", ""),
+        ("/job/a", ""),
+        ("/job/a/", "../"),
+        ("/job/a/b", "../"),
+        ("/job/a/b/c//", "../../../../"),
+        ("/j%6Fb/%C3%A9", ""),
+    ] {
+        assert_eq!(location(path), want, "{path}");
+    }
 }

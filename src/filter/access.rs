@@ -1,7 +1,8 @@
 //! Access to values for jaq: index, slice, iterate, and update along paths. Null accepts any path, as in jq.
 
 use super::meter::{check_memory, count_container_index, step};
-use super::value::{Error, List, Map, Value, chars, float, null_behind};
+use super::number::{self, float};
+use super::value::{Error, List, Map, Value, chars, null_behind};
 use jaq_core::box_iter::{BoxIter, box_once};
 use jaq_core::path::Opt;
 use jaq_core::val::Range as Slice;
@@ -33,7 +34,7 @@ fn substring(text: &str, at: Range<usize>) -> Value {
 
 impl jaq_core::ValT for Value {
     fn from_num(literal: &str) -> ValR<Self> {
-        Ok(Value::Number(Num::from_dec_str(literal)))
+        Ok(Value::Number(number::parse(literal).unwrap_or_else(|_| Num::from_dec_str(literal))))
     }
 
     fn from_map<I: IntoIterator<Item = (Self, Self)>>(pairs: I) -> ValR<Self> {

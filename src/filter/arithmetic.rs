@@ -1,24 +1,22 @@
 //! `+ - * / %` on values, with jq's rules for each pair of types.
 
 use super::meter::{Exceeded, check_memory, exceed, max_string, step};
-use super::value::{Error, List, Value, float, number};
+use super::number::{MAX_EXACT, calculated, float, operand};
+use super::value::{Error, List, Value};
 use jaq_core::ValR;
 use jaq_core::ops::Math;
 use jaq_json::Num;
 use std::sync::Arc;
 
-/// Floats up to here are integers without a gap (2^53); a quotient within is shown as an integer, as jq shows it.
-const EXACT: f64 = 9_007_199_254_740_992.0;
-
 fn math(op: Math, left: Value, right: Value) -> ValR<Value> {
     step(0);
     Ok(match (op, left, right) {
         (Math::Add, Value::Null(_), other) | (Math::Add, other, Value::Null(_)) => other,
-        (Math::Add, Value::Number(a), Value::Number(b)) => number(a + b),
-        (Math::Sub, Value::Number(a), Value::Number(b)) => number(a - b),
-        (Math::Mul, Value::Number(a), Value::Number(b)) => number(a * b),
+        (Math::Add, Value::Number(a), Value::Number(b)) => number(operand(a) + operand(b)),
+        (Math::Sub, Value::Number(a), Value::Number(b)) => number(operand(a) - operand(b)),
+        (Math::Mul, Value::Number(a), Value::Number(b)) => number(operand(a) * operand(b)),
         (Math::Div, Value::Number(a), Value::Number(b)) => quotient(&a, &b),
-        (Math::Rem, Value::Number(a), Value::Number(b)) if float(&b) != 0.0 => number(a % b),
+        (Math::Rem, Value::Number(a), Value::Number(b)) if float(&b) != 0.0 => number(operand(a) % operand(b)),
 
         (Math::Add, Value::String(mut a), Value::String(b)) => {
             Arc::make_mut(&mut a).push_str(&b);
@@ -49,9 +47,14 @@ fn math(op: Math, left: Value, right: Value) -> ValR<Value> {
     })
 }
 
+fn number(number: Num) -> Value {
+    Value::Number(calculated(number))
+}
+
+/// Shown as an integer where doubles have no gaps, as in jq.
 fn quotient(a: &Num, b: &Num) -> Value {
     let quotient = float(a) / float(b);
-    if quotient.fract() == 0.0 && quotient.abs() < EXACT { (quotient as isize).into() } else { quotient.into() }
+    if quotient.fract() == 0.0 && quotient.abs() < MAX_EXACT { (quotient as isize).into() } else { quotient.into() }
 }
 
 fn repeated(text: &str, times: &Value) -> Value {

@@ -1,7 +1,9 @@
 //! Compiles filter source: reads its modules, and reports every error with file, line, column, source line and a caret.
 
+use super::constants::check_regexes;
 use super::meter::Data;
 use super::natives;
+use super::nesting::{MAX_NESTING, too_deep};
 use super::rewrite::{Names, collect_names, rewrite};
 use jaq_core::Compiler;
 use jaq_core::load::{self, Arena, File, Import, Loader};
@@ -52,6 +54,7 @@ fn compile_here(source: Source<'_>) -> Result<Compiled, String> {
     if source.code.len() > MAX_SOURCE {
         return Err(format!("{}: longer than {MAX_SOURCE} bytes\n", source.name));
     }
+    check_nesting(source.code, Path::new(source.name))?;
     // once as it is written, for errors that point to the right place, and to learn which definitions take filters
     let mut names = Names::new();
     collect_names(source.code, &mut names);
@@ -60,12 +63,15 @@ fn compile_here(source: Source<'_>) -> Result<Compiled, String> {
         wants_request |= code.contains("$REQUEST") || code.contains("$__prog_args");
     };
     see(source.code);
-    let mut inspect = |code: String| {
+    let mut sources = vec![(PathBuf::from(source.name), source.code.to_owned())];
+    let mut inspect = |code: String, path: &Path| {
         collect_names(&code, &mut names);
         see(&code);
+        sources.push((path.to_owned(), code.clone()));
         Ok(code)
     };
     let plain = load_and_compile(source, source.code, &mut inspect)?;
+    check_constants(sources, &names)?;
 
     // once more, rewritten, where that changes anything
     let mut is_rewritten = false;
@@ -75,16 +81,33 @@ fn compile_here(source: Source<'_>) -> Result<Compiled, String> {
         Ok::<_, String>(new)
     };
     let main = rewritten(source.code).map_err(|error| format!("{}: {error}\n", source.name))?;
-    let safe = load_and_compile(source, &main, &mut |code| rewritten(&code))?;
+    let safe = load_and_compile(source, &main, &mut |code, _| rewritten(&code))?;
     let filter = if is_rewritten { safe } else { plain };
     Ok(Compiled { filter, wants_request })
+}
+
+/// Errors: as of [`at`].
+fn check_nesting(code: &str, path: &Path) -> Result<(), String> {
+    let Some(deep) = too_deep(code) else { return Ok(()) };
+    let part = &code[code.floor_char_boundary(deep)..];
+    Err(at(&File { code, path: path.to_owned() }, part, &format!("nested deeper than {MAX_NESTING}")))
+}
+
+/// Errors: constant regexes that do not compile, as of [`at`].
+fn check_constants(sources: Vec<(PathBuf, String)>, names: &Names) -> Result<(), String> {
+    let mut diagnostics = Diagnostics::default();
+    for (path, code) in &sources {
+        let file = File { code: &code[..], path: path.clone() };
+        check_regexes(code, names, &mut |part, why| diagnostics.add(&file, part, || why));
+    }
+    if diagnostics.errors == 0 { Ok(()) } else { Err(diagnostics.into_text()) }
 }
 
 /// `prepare` sees the source of each module and may change it.
 fn load_and_compile(
     source: Source<'_>,
     code: &str,
-    prepare: &mut dyn FnMut(String) -> Result<String, String>,
+    prepare: &mut dyn FnMut(String, &Path) -> Result<String, String>,
 ) -> Result<jaq_core::Filter<Data>, String> {
     let prelude = load::parse(include_str!("prelude.jq"), |parser| parser.defs()).expect("our own prelude parses");
     let defs = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs()).chain(prelude);
@@ -92,13 +115,16 @@ fn load_and_compile(
     let reader = |import: Import<'_, &str, PathBuf>| {
         let path = find(source.folder, &import)?;
         let code = read_module(&path)?;
+        if too_deep(&code).is_some() {
+            return Err(format!("nested deeper than {MAX_NESTING}"));
+        }
         if !read.contains(&path) {
             read.push(path.clone());
         }
         if read.len() > MAX_MODULES {
             return Err(format!("more than {MAX_MODULES} modules"));
         }
-        Ok(File { code: prepare(code)?, path })
+        Ok(File { code: prepare(code, &path)?, path })
     };
     let arena = Arena::default();
     let main = File { code, path: PathBuf::from(source.name) };

@@ -1,18 +1,16 @@
 //! Parses and prints values as JSON. Parsing is strict (serde_json: UTF-8, no NaN, no comments) and metered.
 
 use super::meter::{Exceeded, check_memory, exceed, max_string, step};
+use super::number::{self, Literals};
 use super::order::sorted;
-use super::value::{List, Map, Text, Value, number};
+use super::value::{List, Map, Text, Value};
 use jaq_json::Num;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::io::Write;
 
 /// Arrays and objects within each other. serde_json's own bound is one less, and cannot be told from a body that ends early.
 const MAX_NESTING: u32 = 128;
-/// Floats without a fraction below this are written as integers: the API server refuses `300.0` for an integer.
-const MAX_INTEGRAL: f64 = 1e17;
-
 /// Why a value cannot be written as JSON.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Unwritable {
@@ -91,10 +89,7 @@ impl Value {
             Value::Bool(true) => out.extend(b"true"),
             Value::Number(Num::Float(float)) if !float.is_finite() && form.strict => return Err(Unwritable::NotFinite),
             Value::Number(Num::Float(float)) if !float.is_finite() => out.extend(b"null"),
-            Value::Number(Num::Float(float)) if float.fract() == 0.0 && float.abs() < MAX_INTEGRAL => {
-                print(out, format_args!("{}", *float as i64))
-            }
-            Value::Number(number) => print(out, format_args!("{number}")),
+            Value::Number(number) => number::write(number, form.sorted, out),
             Value::String(text) => quote(text, out, form.max),
             Value::Array(list) => {
                 out.push(b'[');
@@ -129,10 +124,6 @@ impl Value {
     }
 }
 
-fn print(out: &mut Vec<u8>, what: fmt::Arguments<'_>) {
-    out.write_fmt(what).expect("writing to memory does not fail")
-}
-
 /// Writes a JSON string, but not much more than fits into `max` bytes.
 fn quote(text: &str, out: &mut Vec<u8>, max: usize) {
     step(text.len() >> 6);
@@ -141,33 +132,94 @@ fn quote(text: &str, out: &mut Vec<u8>, max: usize) {
     serde_json::to_writer(out, &text[..text.floor_char_boundary(room)]).expect("writing to memory does not fail")
 }
 
-/// Reads one JSON text, and nothing behind it.
-pub(super) fn read(json: &[u8]) -> serde_json::Result<Value> {
+/// Reads one JSON text, and nothing behind it. A byte order mark in front is skipped (RFC 8259 8.1).
+///
+/// Errors: what is wrong, and where.
+pub(super) fn read(json: &[u8]) -> Result<Value, String> {
+    let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
+    let error = match read_with(json, json) {
+        Ok(value) => return Ok(value),
+        Err(error) => error.to_string(),
+    };
+    if error.starts_with("number out of range") {
+        // serde_json reads numbers as doubles; those that are larger are hidden from it
+        check_memory(json.len());
+        let mut hidden = json.to_vec();
+        for range in Literals::new(json) {
+            let literal = std::str::from_utf8(&json[range.clone()]).unwrap_or_default();
+            if literal.parse::<f64>().is_ok_and(f64::is_infinite) {
+                hidden[range.clone()].fill(b'0');
+                hidden[range.start + 1] = b'.';
+            }
+        }
+        return read_with(&hidden, json).map_err(|error| error.to_string());
+    }
+    Err(match error.strip_prefix("lone leading surrogate") {
+        Some(place) => format!("half a surrogate pair (as \\ud800){place}"),
+        None => error.replace("unexpected end of hex escape", "half a surrogate pair (as \\ud800)"),
+    })
+}
+
+/// `original`: the text with the literals of the numbers.
+fn read_with(json: &[u8], original: &[u8]) -> serde_json::Result<Value> {
+    let numbers = Numbers { seen: Cell::new(0), literals: RefCell::new(Literals::new(original)) };
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     deserializer.disable_recursion_limit(); // ours is in `Build`
-    let value = Build { levels: MAX_NESTING }.deserialize(&mut deserializer)?;
+    let value = Build { levels: MAX_NESTING, numbers: Some(&numbers) }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
 }
 
 /// The same value as ours; null for what is nested too deep.
 pub(super) fn convert(json: serde_json::Value) -> Value {
-    Build { levels: MAX_NESTING }.deserialize(json).unwrap_or_default()
+    Build { levels: MAX_NESTING, numbers: None }.deserialize(json).unwrap_or_default()
 }
 
-/// Builds a value that may have so many levels more.
-struct Build {
-    levels: u32,
+/// The numbers of a text: serde_json shows them as doubles, their literals have the exact value.
+struct Numbers<'j> {
+    seen: Cell<usize>,
+    literals: RefCell<Literals<'j>>,
 }
 
-impl Build {
-    fn inner<E: serde::de::Error>(&self) -> Result<Build, E> {
-        let levels = self.levels.checked_sub(1);
-        levels.map(|levels| Build { levels }).ok_or_else(|| E::custom(format!("nested deeper than {MAX_NESTING}")))
+impl Numbers<'_> {
+    /// Counts a number. Returns its place among all.
+    fn count(&self) -> usize {
+        self.seen.replace(self.seen.get() + 1)
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Build {
+/// Builds a value that may have so many levels more.
+#[derive(Clone, Copy)]
+struct Build<'j> {
+    levels: u32,
+    numbers: Option<&'j Numbers<'j>>,
+}
+
+impl<'j> Build<'j> {
+    fn inner<E: serde::de::Error>(self) -> Result<Build<'j>, E> {
+        let levels = self.levels.checked_sub(1);
+        levels
+            .map(|levels| Build { levels, ..self })
+            .ok_or_else(|| E::custom(format!("nested deeper than {MAX_NESTING}")))
+    }
+
+    /// An integer of 64 bits.
+    fn integer<E>(self, integer: isize) -> Result<Value, E> {
+        if let Some(numbers) = self.numbers {
+            numbers.count();
+        }
+        Ok(integer.into())
+    }
+
+    /// A number whose literal tells more than serde_json does.
+    fn exact<E: serde::de::Error>(self, rounded: f64) -> Result<Value, E> {
+        let Some(numbers) = self.numbers else { return Ok(rounded.into()) };
+        let number = numbers.count();
+        number::parse(numbers.literals.borrow_mut().get(number)).map(Value::Number).map_err(E::custom)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Build<'_> {
     type Value = Value;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         step(0);
@@ -175,7 +227,7 @@ impl<'de> DeserializeSeed<'de> for Build {
     }
 }
 
-impl<'de> Visitor<'de> for Build {
+impl<'de> Visitor<'de> for Build<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -188,13 +240,16 @@ impl<'de> Visitor<'de> for Build {
         Ok(boolean.into())
     }
     fn visit_i64<E>(self, integer: i64) -> Result<Value, E> {
-        Ok(number(Num::from_integral(integer)))
+        self.integer(integer as isize)
     }
-    fn visit_u64<E>(self, integer: u64) -> Result<Value, E> {
-        Ok(number(Num::from_integral(integer)))
+    fn visit_u64<E: serde::de::Error>(self, integer: u64) -> Result<Value, E> {
+        match isize::try_from(integer) {
+            Ok(integer) => self.integer(integer),
+            Err(_) => self.exact(integer as f64),
+        }
     }
-    fn visit_f64<E>(self, float: f64) -> Result<Value, E> {
-        Ok(float.into())
+    fn visit_f64<E: serde::de::Error>(self, rounded: f64) -> Result<Value, E> {
+        self.exact(rounded)
     }
     fn visit_str<E>(self, text: &str) -> Result<Value, E> {
         Ok(Value::string(text))

@@ -2,8 +2,9 @@
 
 use super::json;
 use super::meter::{Data, count_log_line, step};
+use super::number::{self, float};
 use super::regex;
-use super::value::{Error, List, Map, Text, Value, chars, float};
+use super::value::{Error, List, Map, Text, Value, chars};
 use jaq_core::box_iter::box_once;
 use jaq_core::native::{Filter as Native, Fun, bome, run, unary, v};
 use jaq_core::{Bind, Cv, Exn, RunPtr, ValR, ValT, ValX, ValXs};
@@ -106,9 +107,7 @@ fn tonumber(value: Value) -> ValR<Value> {
     };
     step(text.len());
     let is_plain = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
-    let integer = || text.parse::<isize>().ok().map(Value::from);
-    let float = || text.parse::<f64>().ok().filter(|float| float.is_finite()).map(Value::from);
-    let number = text.bytes().all(is_plain).then(|| integer().or_else(float)).flatten();
+    let number = text.bytes().all(is_plain).then(|| number::parse(text).ok()).flatten().map(Value::Number);
     number.ok_or_else(|| Error::str(format_args!("{value} cannot be parsed as a number")))
 }
 

@@ -1,6 +1,7 @@
 //! How values compare and contain each other: jq's order of types, numbers by size, text by code point, objects by their sorted keys first.
 
 use super::meter::step;
+use super::number::compare;
 use super::value::{Error, List, Map, Text, Value, chars};
 use jaq_core::ValR;
 use std::cmp::Ordering;
@@ -10,7 +11,7 @@ impl Ord for Value {
     fn cmp(&self, other: &Self) -> Ordering {
         step(0);
         match (self, other) {
-            (Value::Number(a), Value::Number(b)) => a.cmp(b),
+            (Value::Number(a), Value::Number(b)) => compare(a, b),
             (Value::String(a), Value::String(b)) => {
                 step(a.len().min(b.len()) >> 8);
                 a[..].cmp(&b[..])

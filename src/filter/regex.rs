@@ -11,10 +11,11 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 /// Bytes of a regex's source.
 const MAX_SOURCE: usize = 4096;
-/// Regexes in the cache; ordinary filters have a dozen, only filters that build regexes from bodies have more.
-const MAX_KEPT: usize = 64;
-/// Bytes of a compiled regex with the tables of its search, kept and at all: 64 of them are 4 MiB.
-const MAX_KEPT_WEIGHT: usize = 1 << 16;
+/// Bytes of the regexes in the cache, with the tables of their searches. Ordinary filters have a dozen of some kilobytes; only filters that
+/// build regexes from bodies have more.
+const MAX_CACHED: usize = 1 << 20;
+/// Bytes of one regex in the cache, and of one at all.
+const MAX_CACHED_WEIGHT: usize = 1 << 16;
 const MAX_WEIGHT: usize = 1 << 20;
 /// Size limits to try, as powers of two: the smallest that does tells how large the regex is.
 const SIZE_BITS: Range<u32> = 9..18;
@@ -30,10 +31,23 @@ struct Compiled {
     cost: usize,
 }
 
-static KEPT: LazyLock<Mutex<HashMap<String, Arc<Compiled>>>> = LazyLock::new(Mutex::default);
+#[derive(Default)]
+struct Cache {
+    regexes: HashMap<String, Arc<Compiled>>,
+    weight: usize,
+}
 
-fn kept() -> std::sync::MutexGuard<'static, HashMap<String, Arc<Compiled>>> {
-    KEPT.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+static CACHE: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
+
+fn cache() -> std::sync::MutexGuard<'static, Cache> {
+    CACHE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Whether `source` compiles.
+///
+/// Errors: why not.
+pub(super) fn check(source: &str, flags: &str) -> Result<(), String> {
+    compile(source, flags).map(|_| ())
 }
 
 /// Compiles `source`, or takes it from the cache.
@@ -45,7 +59,7 @@ fn compile(source: &str, flags: &str) -> Result<Arc<Compiled>, String> {
         return Err(format!("regex longer than {MAX_SOURCE} bytes"));
     }
     let key = format!("{flags}/{source}");
-    if let Some(compiled) = kept().get(&key) {
+    if let Some(compiled) = cache().regexes.get(&key) {
         return Ok(compiled.clone());
     }
     step(16 * source.len());
@@ -61,17 +75,18 @@ fn compile(source: &str, flags: &str) -> Result<Arc<Compiled>, String> {
         match build(source, flags, size) {
             Ok(regex) => {
                 let compiled = Arc::new(Compiled { regex, cost: states * (2 + groups) });
-                if weight <= MAX_KEPT_WEIGHT {
-                    let mut kept = kept();
-                    if kept.len() >= MAX_KEPT {
-                        kept.clear()
+                if weight <= MAX_CACHED_WEIGHT {
+                    let mut cache = cache();
+                    if cache.weight + weight > MAX_CACHED {
+                        *cache = Cache::default()
                     }
-                    kept.insert(key, compiled.clone());
+                    cache.weight += weight;
+                    cache.regexes.insert(key, compiled.clone());
                 }
                 return Ok(compiled);
             }
             Err(error) if error.to_string().contains("size limit") => step(states),
-            Err(_) => return Err("invalid regex".into()),
+            Err(error) => return Err(format!("invalid regex: {error}")),
         }
     }
     Err("regex too large".into())

@@ -77,7 +77,7 @@ pub(super) fn rewrite<'c>(code: &'c str, names: &Names) -> Result<Cow<'c, str>, 
 }
 
 /// Calls `see` with the tokens of every nesting level.
-fn each_block<'t, 's>(tokens: &'t [Token<&'s str>], see: &mut dyn FnMut(&'t [Token<&'s str>])) {
+pub(super) fn each_block<'t, 's>(tokens: &'t [Token<&'s str>], see: &mut dyn FnMut(&'t [Token<&'s str>])) {
     see(tokens);
     for token in tokens {
         match &token.1 {

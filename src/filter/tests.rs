@@ -178,9 +178,7 @@ fn ways_to_end() {
 
 #[test]
 fn bodies_are_strict_json() {
-    for body in
-        ["", "[1", "{'a':1}", "nan", "NaN", "01", "+1", "[1,]", "# x\n1", "\u{feff}1", "\"\\ud800\"", "1 2", "1e1000"]
-    {
+    for body in ["", "[1", "{'a':1}", "nan", "NaN", "01", "+1", "[1,]", "# x\n1", "\"\\ud800\"", "1 2", "1e1000"] {
         assert!(matches!(outcome(".", body), Outcome::BadBody(_)), "{body}");
     }
     assert!(matches!(run(&compile("."), b"\"\xff\""), Outcome::BadBody(_)));
@@ -194,12 +192,62 @@ fn bodies_are_strict_json() {
 }
 
 #[test]
+fn a_byte_order_mark_is_skipped_and_half_a_surrogate_pair_is_named() {
+    give(".", "\u{feff}[1]", "[1]");
+    for body in [r#""\ud800""#, r#""\ud800x""#, r#""\ud800\u0041""#, r#""\udc00""#, r#"{"\ud800": 1}"#] {
+        let Outcome::BadBody(why) = outcome(".", body) else { panic!("{body} is accepted") };
+        assert!(why.contains("half a surrogate pair") && why.contains("column"), "{body} gives {why}");
+    }
+}
+
+#[test]
+fn numbers_that_are_passed_on_keep_their_value() {
+    let long = "7".repeat(1000);
+    for (code, body, want) in [
+        (".", "18446744073709551615", "18446744073709551615"),
+        (".", &long, &long),
+        (".[0]", "[12345678901234567891, 1.5, 1]", "12345678901234567891"),
+        ("map(tostring)", "[12345678901234567891, 1e30, 0.5]", r#"["12345678901234567891","1e30","0.5"]"#),
+        (".a.b", r#"{"1": 2, "a": {"b": 0.30000000000000000000004}}"#, "0.30000000000000000000004"),
+        (". + 1", "12345678901234567890", "1.2345678901234567e19"),
+        ("-.", "5", "-5"),
+        ("12345678901234567891", "null", "12345678901234567891"),
+        ("tojson | fromjson", "12345678901234567891", "12345678901234567891"),
+        ("tonumber", r#""12345678901234567891""#, "12345678901234567891"),
+        (". == 12345678901234567890", "12345678901234567891", "false"),
+        (
+            "unique",
+            "[12345678901234567891, 12345678901234567890, 12345678901234567891.0]",
+            "[12345678901234567890,12345678901234567891]",
+        ),
+        ("sort", "[1e400000000000000000000, 2]".replace("1e400000000000000000000", "3").as_str(), "[2,3]"),
+        ("floor", "0.99999999999999999999999", "1"),
+        ("length", "-12345678901234567891", "1.2345678901234567e19"),
+        (".[.i]", r#"{"i": 12345678901234567891}"#, "null"),
+    ] {
+        if code == ".[.i]" {
+            assert!(matches!(outcome(code, body), Outcome::Error { .. }));
+            continue;
+        }
+        give(code, body, want);
+    }
+    for (body, why) in [
+        ("[1e400]", "the number 1e400 is larger than a double can be at line 1 column 7"),
+        (&format!("1{long}"), "the number 17777777777777777777... has more than 1000 digits"),
+    ] {
+        let Outcome::BadBody(text) = outcome(".", body) else { panic!("{body} is accepted") };
+        assert!(text.starts_with(why.split(" at line").next().unwrap()) && text.contains(" at line "), "{text}");
+    }
+}
+
+#[test]
 fn equal_bodies_are_equal_in_canonical_form() {
     let canonical = |body: &str| String::from_utf8(json::read(body.as_bytes()).unwrap().to_canonical_json()).unwrap();
     let want = r#"{"a":[1,{"x":2,"y":3}],"b":"ä"}"#;
     assert_eq!(canonical(want), want);
     assert_eq!(canonical("{ \"b\" : \"\\u00e4\", \"a\" : [1.0, {\"y\":3,\"x\":2}] }"), want);
-    assert_eq!(canonical("12345678901234567890123"), "1.2345678901234568e22");
+    assert_eq!(canonical("12345678901234567890123"), "12345678901234567890123");
+    assert_ne!(canonical("12345678901234567890"), canonical("12345678901234567891"));
 }
 
 #[test]
@@ -299,6 +347,47 @@ fn all_errors_of_a_source_are_reported_together() {
     assert!(errors(&" ".repeat(70_000)).contains("longer than 65536 bytes"));
     assert!(errors(&".a".repeat(300)).contains("a path of more than 256 parts"));
     Filter::compile(Source { code: &"(".repeat(60_000), name: "x.jq", folder: None }, limits()).unwrap_err();
+}
+
+#[test]
+fn constant_regexes_that_do_not_compile_are_found_at_start() {
+    let compiled = |code: &str| Filter::compile(Source { code, name: "x.jq", folder: None }, limits());
+    let text = compiled("1 |\n  test(\"(a\")").unwrap_err();
+    assert!(text.starts_with("x.jq:2:8: invalid regex: ") && text.ends_with("\n  test(\"(a\")\n       ^\n"), "{text}");
+    for bad in [
+        r#"match("a"; "q")"#,
+        r#"[.[] | capture("(?<n>a")]"#,
+        r#"sub("[";"x")"#,
+        r#"gsub("a";"x";"q")"#,
+        r#"split("(";null)"#,
+        r#"{a: scan("*")}"#,
+        r#""\(splits("("))""#,
+        r#"def f: test("("); 1"#,
+    ] {
+        assert!(compiled(bad).is_err(), "{bad}");
+    }
+    for good in [
+        r#"test("(a)")"#,
+        r#"split("(")"#,
+        r#"test("\(.x)(")"#,
+        r#"test(.re)"#,
+        r#"def test(f): f; test("(")"#,
+        r#"test("("; .flags)"#,
+        r#"gsub("a"; "(")"#,
+    ] {
+        assert!(compiled(good).is_ok(), "{good}");
+    }
+    let Outcome::Error { message, .. } = outcome("test(.)", r#""(""#) else { panic!("no error") };
+    assert!(message.starts_with("invalid regex"), "{message}");
+}
+
+#[test]
+fn source_that_nests_too_deep_is_rejected() {
+    for piece in ["(", "[", "def f: ", "\"\\(", "if . then "] {
+        let text =
+            Filter::compile(Source { code: &piece.repeat(5000), name: "x.jq", folder: None }, limits()).unwrap_err();
+        assert!(text.starts_with("x.jq:1:") && text.contains("nested deeper than 200"), "{piece}: {text}");
+    }
 }
 
 #[test]

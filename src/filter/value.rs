@@ -1,6 +1,7 @@
 //! The value type of filters: JSON with UTF-8 strings and string keys, whose size and depth are limited.
 
 use super::meter::{Exceeded, MAX_DEPTH, MAX_NULL_DEPTH, Slice, check_memory, exceed, max_string, step};
+use super::number::{calculated, float};
 use jaq_json::Num;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -248,22 +249,6 @@ pub(super) fn chars(text: &str) -> usize {
     text.chars().count()
 }
 
-/// Integers of 64 bits and floats: what grows beyond becomes a float, as in jq.
-pub(super) fn number(number: Num) -> Value {
-    Value::Number(match number {
-        Num::Int(_) | Num::Float(_) => number,
-        big => big + Num::Float(0.0),
-    })
-}
-
-pub(super) fn float(number: &Num) -> f64 {
-    match number {
-        Num::Int(integer) => *integer as f64,
-        Num::Float(float) => *float,
-        Num::BigInt(_) | Num::Dec(_) => f64::NAN, // never made: see `number`
-    }
-}
-
 impl Value {
     pub(super) fn missing() -> Value {
         Value::Null(MISSING)
@@ -323,7 +308,7 @@ impl From<isize> for Value {
 
 impl From<usize> for Value {
     fn from(integer: usize) -> Self {
-        number(Num::from_integral(integer))
+        Value::Number(calculated(Num::from_integral(integer)))
     }
 }
 

@@ -2,9 +2,15 @@
 
 use crate::manifest::{FINGERPRINT, MANAGED_BY, MANAGER, NONCE};
 use crate::status::Cause;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use std::collections::HashMap;
+use std::io::Read;
+use std::time::{Duration, SystemTime};
+
+/// Seconds. A server that wants more wait than this is wrong about its clock, or hostile.
+const MAX_RETRY_AFTER: u64 = 300;
 
 /// How a call ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +24,8 @@ pub(crate) enum Outcome {
     TimedOut(String),
     /// A response that does not fit the request.
     InvalidResponse(String),
+    /// A response whose head is too long or malformed, as when admission gives hundreds of warnings; the request may have been processed.
+    UnreadableHead(String),
 }
 
 /// The parts of a Job that we need.
@@ -27,8 +35,8 @@ pub(crate) struct Job {
     pub(crate) fingerprint: Option<String>,
     pub(crate) nonce: Option<String>,
     pub(crate) is_being_deleted: bool,
-    /// As the API gives it.
-    pub(crate) status: Value,
+    /// As the API gives it, as JSON text.
+    pub(crate) status: String,
 }
 
 /// The API server refused a request.
@@ -51,8 +59,10 @@ pub(crate) enum RefusalKind {
     NoSuchNamespace,
     Invalid,
     TooLarge,
-    /// An admission webhook or policy.
+    /// An admission webhook or policy denied the Job.
     Policy,
+    /// An admission webhook denied the Job with a code that says that it fails itself.
+    WebhookFault,
     Quota,
     NamespaceTerminating,
     /// RBAC, and admission plugins that are part of the cluster's set-up.
@@ -67,27 +77,19 @@ pub(crate) enum RefusalKind {
     Unexpected,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
-struct StatusObject {
-    kind: Option<String>,
-    message: Option<String>,
-    reason: Option<String>,
-    details: Option<Details>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
-struct Details {
-    kind: Option<String>,
-    causes: Option<Vec<StatusCause>>,
-    retry_after_seconds: Option<u32>,
-}
-
-#[derive(Deserialize)]
-struct StatusCause {
-    reason: Option<String>,
-    field: Option<String>,
+/// A response of which only the body is still to be interpreted.
+pub(super) struct Answer<R> {
+    pub(super) code: u16,
+    /// Seconds, from the header.
+    pub(super) retry_after: Option<u32>,
+    /// The body, or its beginning.
+    pub(super) body: Vec<u8>,
+    /// The rest of a body that is too long to be held whole.
+    pub(super) rest: Option<R>,
+    /// The response does not say where its body ends, so that a broken connection looks like the end.
+    pub(super) is_unbounded: bool,
+    /// What it means that the rest cannot be read.
+    pub(super) read_error: Box<dyn Fn(std::io::Error) -> Outcome>,
 }
 
 #[derive(Deserialize)]
@@ -95,7 +97,7 @@ struct JobObject {
     kind: String,
     metadata: Metadata,
     #[serde(default)]
-    status: Value,
+    status: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -118,63 +120,123 @@ struct Metadata {
     deletion_timestamp: Option<String>,
 }
 
-/// What we look at of a Job that is too long to be held whole, as JSON.
-pub(super) fn gist(job: impl std::io::Read) -> serde_json::Result<Vec<u8>> {
-    #[derive(Deserialize, serde::Serialize)]
-    struct Gist {
-        kind: Value,
-        metadata: GistMetadata,
-        #[serde(default)]
-        status: Value,
-    }
-    #[derive(Deserialize, serde::Serialize)]
-    #[serde(default, rename_all = "camelCase")]
-    #[derive(Default)]
-    struct GistMetadata {
-        name: Value,
-        labels: Value,
-        annotations: Value,
-        deletion_timestamp: Value,
-    }
-    serde_json::to_vec(&serde_json::from_reader::<_, Gist>(job)?)
-}
-
-/// The outcome of a POST of the Job `name`.
-pub(super) fn to_create(name: &str, code: u16, retry_after: Option<u32>, body: &[u8]) -> Outcome {
-    if code != 201 {
-        return refusal(code, retry_after, body);
-    }
-    match serde_json::from_slice::<CreatedObject>(body) {
-        Ok(job) if job.kind == "Job" && job.metadata.name == name => Outcome::Created,
-        Ok(other) => Outcome::InvalidResponse(format!("201 with {:?} {:?}", other.kind, other.metadata.name)),
-        Err(error) => Outcome::InvalidResponse(format!("201 without a Job: {error}")),
-    }
-}
-
-/// The outcome of a GET of the Job `name`.
-pub(super) fn to_get(name: &str, code: u16, retry_after: Option<u32>, body: &[u8]) -> Outcome {
-    if code != 200 {
-        return refusal(code, retry_after, body);
-    }
-    match serde_json::from_slice::<JobObject>(body) {
-        Ok(job) if job.kind == "Job" && job.metadata.name == name => {
-            let text = |map: &Option<HashMap<String, String>>, key| map.as_ref().and_then(|map| map.get(key)).cloned();
-            Outcome::Found(Box::new(Job {
-                is_ours: text(&job.metadata.labels, MANAGED_BY).as_deref() == Some(MANAGER),
-                fingerprint: text(&job.metadata.annotations, FINGERPRINT),
-                nonce: text(&job.metadata.annotations, NONCE),
-                is_being_deleted: job.metadata.deletion_timestamp.is_some(),
-                status: if job.status.is_null() { Value::Object(serde_json::Map::new()) } else { job.status },
-            }))
+impl<R: Read> Answer<R> {
+    /// Why the body is not a Job.
+    fn no_job(&self, error: serde_json::Error) -> Outcome {
+        if error.is_io() {
+            (self.read_error)(error.into())
+        } else if error.is_eof() && self.is_unbounded {
+            Outcome::Disconnected(format!("the response ends early: {error}"))
+        } else {
+            Outcome::InvalidResponse(format!("{} without a Job: {error}", self.code))
         }
-        Ok(other) => Outcome::InvalidResponse(format!("200 with {:?} {:?}", other.kind, other.metadata.name)),
-        Err(error) => Outcome::InvalidResponse(format!("200 without a Job: {error}")),
+    }
+
+    fn parse<T: DeserializeOwned>(&mut self) -> serde_json::Result<T> {
+        match self.rest.take() {
+            None => serde_json::from_slice(&self.body),
+            Some(rest) => serde_json::from_reader((&self.body[..]).chain(std::io::BufReader::new(rest))),
+        }
+    }
+
+    /// The outcome of a POST of the Job `name`.
+    pub(super) fn to_create(mut self, name: &str) -> Outcome {
+        if self.code != 201 {
+            return refusal(name, self.code, self.retry_after, &self.body);
+        }
+        match self.parse::<CreatedObject>() {
+            Ok(job) if job.kind == "Job" && job.metadata.name == name => Outcome::Created,
+            Ok(other) => Outcome::InvalidResponse(format!("201 with {:?} {:?}", other.kind, other.metadata.name)),
+            Err(error) => self.no_job(error),
+        }
+    }
+
+    /// The outcome of a GET of the Job `name`.
+    pub(super) fn to_get(mut self, name: &str) -> Outcome {
+        if self.code != 200 {
+            return refusal(name, self.code, self.retry_after, &self.body);
+        }
+        match self.parse::<JobObject>() {
+            Ok(job) if job.kind == "Job" && job.metadata.name == name => {
+                let text = |map: &Option<HashMap<String, String>>, key| map.as_ref()?.get(key).cloned();
+                Outcome::Found(Box::new(Job {
+                    is_ours: text(&job.metadata.labels, MANAGED_BY).as_deref() == Some(MANAGER),
+                    fingerprint: text(&job.metadata.annotations, FINGERPRINT),
+                    nonce: text(&job.metadata.annotations, NONCE),
+                    is_being_deleted: job.metadata.deletion_timestamp.is_some(),
+                    status: match job.status {
+                        Some(status) if status.get() != "null" => Box::<str>::from(status).into(),
+                        _ => "{}".into(),
+                    },
+                }))
+            }
+            Ok(other) => Outcome::InvalidResponse(format!("200 with {:?} {:?}", other.kind, other.metadata.name)),
+            Err(error) => self.no_job(error),
+        }
     }
 }
 
-/// The body is not always a Status: a 429 of API priority and fairness is plain text, and so are the answers of proxies.
-fn refusal(code: u16, retry_after: Option<u32>, body: &[u8]) -> Outcome {
-    const SHOWN: usize = 2048; // a message can quote a manifest whole
+/// Seconds from a `Retry-After` header, which has seconds or a date (RFC 9110 10.2.3).
+pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<u32> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(bounded(value.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    let wait = date.duration_since(now).unwrap_or(Duration::ZERO);
+    Some(bounded(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)))
+}
+
+fn bounded(seconds: u64) -> u32 {
+    seconds.clamp(1, MAX_RETRY_AFTER) as u32
+}
+
+/// Kubernetes' Status. What has an unexpected type counts as absent: an error is better told by its code alone than not at all.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct StatusObject {
+    #[serde(deserialize_with = "lenient")]
+    kind: Option<String>,
+    #[serde(deserialize_with = "lenient")]
+    message: Option<String>,
+    #[serde(deserialize_with = "lenient")]
+    reason: Option<String>,
+    #[serde(deserialize_with = "lenient")]
+    details: Option<Details>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Details {
+    #[serde(deserialize_with = "lenient")]
+    kind: Option<String>,
+    #[serde(deserialize_with = "lenient")]
+    causes: Option<Vec<StatusCause>>,
+    #[serde(deserialize_with = "lenient")]
+    retry_after_seconds: Option<u64>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct StatusCause {
+    #[serde(deserialize_with = "lenient")]
+    reason: Option<String>,
+    #[serde(deserialize_with = "lenient")]
+    field: Option<String>,
+}
+
+/// None for a value of another type.
+fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let raw = <&RawValue>::deserialize(deserializer)?;
+    Ok(serde_json::from_str(raw.get()).ok())
+}
+
+/// Bytes of a message that are looked at and logged; it can quote a manifest whole.
+const MAX_MESSAGE: usize = 2048;
+
+/// The body is not always a Status: a 429 of API priority and fairness is plain text, and so are the answers of proxies. Nor is it always
+/// whole: see [`cut_message`].
+fn refusal(name: &str, code: u16, retry_after: Option<u32>, body: &[u8]) -> Outcome {
     let status = serde_json::from_slice::<StatusObject>(body).ok();
     let status = status.filter(|status| status.kind.as_deref() == Some("Status"));
     let is_status = status.is_some();
@@ -183,53 +245,80 @@ fn refusal(code: u16, retry_after: Option<u32>, body: &[u8]) -> Outcome {
     let reason = status.reason.as_deref().unwrap_or_default();
     let message = match status.message {
         Some(message) => message,
-        None => String::from_utf8_lossy(&body[..body.len().min(SHOWN)]).into_owned(),
+        None => cut_message(body)
+            .unwrap_or_else(|| String::from_utf8_lossy(&body[..body.len().min(MAX_MESSAGE)]).into_owned()),
     };
     let mut causes = Vec::new();
     for cause in details.causes.into_iter().flatten() {
-        causes.push(Cause { field: cause.field, reason: cause.reason })
+        if cause.field.is_some() || cause.reason.is_some() {
+            causes.push(Cause { field: cause.field, reason: cause.reason })
+        }
     }
     let has_cause = |wanted: &str| causes.iter().any(|cause| cause.reason.as_deref() == Some(wanted));
     let resource = details.kind.as_deref().unwrap_or_default();
-    let kind = match code {
-        400 | 422 => RefusalKind::Invalid,
-        401 => RefusalKind::NotAuthenticated,
-        403 if has_cause("NamespaceTerminating") => RefusalKind::NamespaceTerminating,
-        403 => forbidden(&message),
-        404 if is_status && resource == "namespaces" => RefusalKind::NoSuchNamespace,
-        404 if is_status && reason == "NotFound" => RefusalKind::NoSuchJob,
-        409 if reason == "Conflict" || is_status && !matches!(resource, "jobs" | "") => RefusalKind::Conflict,
-        409 => RefusalKind::NameTaken,
-        413 => RefusalKind::TooLarge,
-        429 | 503 => RefusalKind::Busy,
-        500 => RefusalKind::Fault,
-        504 => RefusalKind::Slow,
-        _ => RefusalKind::Unexpected,
+    let kind = match (denial(name, code, &message), code) {
+        (Some(kind), _) => kind,
+        (None, 400 | 422) => RefusalKind::Invalid,
+        (None, 401) => RefusalKind::NotAuthenticated,
+        (None, 403) if has_cause("NamespaceTerminating") => RefusalKind::NamespaceTerminating,
+        (None, 403) if is_over_quota(name, &message) => RefusalKind::Quota,
+        (None, 403) => RefusalKind::NotAllowed,
+        (None, 404) if is_status && resource == "namespaces" => RefusalKind::NoSuchNamespace,
+        (None, 404) if is_status && reason == "NotFound" => RefusalKind::NoSuchJob,
+        (None, 409) if reason == "Conflict" || is_status && !matches!(resource, "jobs" | "") => RefusalKind::Conflict,
+        (None, 409) => RefusalKind::NameTaken,
+        (None, 413) => RefusalKind::TooLarge,
+        (None, 429 | 503) => RefusalKind::Busy,
+        (None, 500) => RefusalKind::Fault,
+        (None, 504) => RefusalKind::Slow,
+        (None, _) => RefusalKind::Unexpected,
     };
     if kind == RefusalKind::Invalid {
         causes.extend(causes_in(&message));
     }
     causes.dedup(); // they differ in their messages, which nobody sees
-    let retry_after = retry_after.or(details.retry_after_seconds);
+    let retry_after = retry_after.or(details.retry_after_seconds.map(bounded));
     let mut said = format!("{reason}: {message}");
-    said.truncate(said.floor_char_boundary(SHOWN));
+    said.truncate(said.floor_char_boundary(MAX_MESSAGE));
     Outcome::Refused(Refusal { kind, causes, retry_after, said: format!("{code} {said:?}") })
 }
 
-/// A 403 says only in words what it is about; the words are those of Kubernetes 1.20 to 1.37 (plugin/pkg/admission/resourcequota, apiserver/pkg/admission/plugin).
-fn forbidden(message: &str) -> RefusalKind {
-    if message.starts_with("admission webhook ") {
-        return RefusalKind::Policy; // what it says itself may be anything
-    }
-    let said = message.split_once("forbidden: ").map_or(message, |(_, said)| said);
-    let quota = ["exceeded quota:", "failed quota:", "insufficient quota to consume:", "status unknown for quota:"];
-    if quota.iter().any(|words| said.starts_with(words)) {
-        RefusalKind::Quota
-    } else if said.starts_with("ValidatingAdmissionPolicy ") {
-        RefusalKind::Policy
+/// The beginning of the message of a Status that is too long to be read whole.
+fn cut_message(body: &[u8]) -> Option<String> {
+    const BEGINNING: &[u8] = br#"{"kind":"Status","#;
+    const MESSAGE: &[u8] = br#""message":""#;
+    let body = &body[..body.len().min(MAX_MESSAGE)];
+    let at = body.strip_prefix(BEGINNING)?.windows(MESSAGE.len()).position(|window| window == MESSAGE)?;
+    let text = String::from_utf8_lossy(&body[BEGINNING.len() + at + MESSAGE.len()..]);
+    // quotes are what the words of a denial have
+    Some(text.replace("\\\"", "\""))
+}
+
+/// What the API server says about the Job `name`, behind the words that every refusal of its admission chain begins with.
+fn forbidden<'m>(name: &str, message: &'m str) -> Option<&'m str> {
+    message.strip_prefix("jobs.batch \"")?.strip_prefix(name)?.strip_prefix("\" is forbidden: ")
+}
+
+/// A denial by an admission webhook or policy. Only its words tell, at the start of the message: it may choose any code, and messages
+/// quote manifests (apiserver/pkg/admission/plugin of Kubernetes 1.20 to 1.37).
+fn denial(name: &str, code: u16, message: &str) -> Option<RefusalKind> {
+    if message.starts_with("admission webhook \"") {
+        // frameworks for webhooks answer so when they fail themselves
+        let is_fault = matches!(code, 429 | 500 | 503 | 504);
+        Some(if is_fault { RefusalKind::WebhookFault } else { RefusalKind::Policy })
+    } else if message.starts_with("policy '") && message.contains("' denied request: ") {
+        Some(RefusalKind::Policy) // a MutatingAdmissionPolicy
+    } else if forbidden(name, message)?.starts_with("ValidatingAdmissionPolicy '") {
+        Some(RefusalKind::Policy)
     } else {
-        RefusalKind::NotAllowed
+        None
     }
+}
+
+/// The words of the quota's admission plugin, of Kubernetes 1.20 to 1.37 (plugin/pkg/admission/resourcequota).
+fn is_over_quota(name: &str, message: &str) -> bool {
+    let quota = ["exceeded quota:", "failed quota:", "insufficient quota to consume:", "status unknown for quota:"];
+    forbidden(name, message).is_some_and(|said| quota.iter().any(|words| said.starts_with(words)))
 }
 
 /// Fields that a message names, where there are no causes: a value of a wrong type, and fields that the API does not know.
@@ -251,169 +340,4 @@ fn causes_in(message: &str) -> Vec<Cause> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn refused(code: u16, body: &str) -> Refusal {
-        match to_create("a", code, None, body.as_bytes()) {
-            Outcome::Refused(refusal) => refusal,
-            other => panic!("{code} {body} gave {other:?}"),
-        }
-    }
-
-    fn status(reason: &str, message: &str, details: Value) -> String {
-        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": reason, "message": message, "details": details})
-            .to_string()
-    }
-
-    #[test]
-    fn refusals_are_classified_by_code_reason_and_message() {
-        let jobs = json!({"name": "a", "group": "batch", "kind": "jobs"});
-        for (code, body, why) in [
-            (409, status("AlreadyExists", "jobs.batch \"a\" already exists", jobs.clone()), RefusalKind::NameTaken),
-            (
-                409,
-                status("AlreadyExists", "object is being deleted: jobs.batch \"a\" already exists", jobs.clone()),
-                RefusalKind::NameTaken,
-            ),
-            (
-                409,
-                status(
-                    "Conflict",
-                    "Operation cannot be fulfilled on resourcequotas",
-                    json!({"kind": "resourcequotas"}),
-                ),
-                RefusalKind::Conflict,
-            ),
-            (409, "conflict".to_owned(), RefusalKind::NameTaken),
-            (
-                403,
-                status(
-                    "Forbidden",
-                    "jobs.batch \"q2\" is forbidden: exceeded quota: rq, requested: count/jobs.batch=1",
-                    jobs.clone(),
-                ),
-                RefusalKind::Quota,
-            ),
-            (
-                403,
-                status("Forbidden", "jobs.batch \"q2\" is forbidden: status unknown for quota: rq", jobs.clone()),
-                RefusalKind::Quota,
-            ),
-            (
-                403,
-                status(
-                    "Forbidden",
-                    "jobs.batch is forbidden: User \"system:serviceaccount:n:s\" cannot create resource \"jobs\" in API group \"batch\" in the namespace \"n\"",
-                    jobs.clone(),
-                ),
-                RefusalKind::NotAllowed,
-            ),
-            (
-                403,
-                status("Forbidden", "admission webhook \"w.example.com\" denied the request: no", json!(null)),
-                RefusalKind::Policy,
-            ),
-            (
-                403,
-                status(
-                    "Forbidden",
-                    "admission webhook \"w\" denied the request: x is forbidden: exceeded quota: y",
-                    json!(null),
-                ),
-                RefusalKind::Policy,
-            ),
-            (
-                403,
-                status(
-                    "Forbidden",
-                    "jobs.batch \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
-                    jobs.clone(),
-                ),
-                RefusalKind::Policy,
-            ),
-            (
-                403,
-                status(
-                    "Forbidden",
-                    "jobs.batch \"a\" is forbidden: unable to create new content",
-                    json!({"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]}),
-                ),
-                RefusalKind::NamespaceTerminating,
-            ),
-            (
-                404,
-                status("NotFound", "namespaces \"n\" not found", json!({"name": "n", "kind": "namespaces"})),
-                RefusalKind::NoSuchNamespace,
-            ),
-            (404, status("NotFound", "jobs.batch \"a\" not found", jobs), RefusalKind::NoSuchJob),
-            (404, "404 page not found".to_owned(), RefusalKind::Unexpected),
-            (401, status("Unauthorized", "Unauthorized", json!(null)), RefusalKind::NotAuthenticated),
-            (413, status("RequestEntityTooLarge", "limit is 3145728", json!(null)), RefusalKind::TooLarge),
-            (429, "Too many requests, please try again later.".to_owned(), RefusalKind::Busy),
-            (500, status("InternalError", "x", json!({})), RefusalKind::Fault),
-            (504, status("Timeout", "x", json!({})), RefusalKind::Slow),
-            (200, "<html>".to_owned(), RefusalKind::Unexpected),
-            (502, String::new(), RefusalKind::Unexpected),
-            (302, String::new(), RefusalKind::Unexpected),
-        ] {
-            assert_eq!(refused(code, &body).kind, why, "{code} {body}");
-        }
-    }
-
-    #[test]
-    fn causes_come_from_details_or_from_the_message() {
-        let field =
-            |field: &str, reason: Option<&str>| Cause { field: Some(field.into()), reason: reason.map(str::to_owned) };
-        let details = json!({"kind": "Job", "causes": [{"reason": "FieldValueRequired", "message": "secret", "field": "spec.template.spec.restartPolicy"}, {"message": "x"}]});
-        let refusal = refused(422, &status("Invalid", "x", details));
-        assert_eq!(
-            refusal.causes,
-            [
-                field("spec.template.spec.restartPolicy", Some("FieldValueRequired")),
-                Cause { field: None, reason: None }
-            ]
-        );
-        let message = "Job in version \"v1\" cannot be handled as a Job: json: cannot unmarshal string into Go struct field JobSpec.spec.parallelism of type int32";
-        assert_eq!(
-            refused(400, &status("BadRequest", message, json!(null))).causes,
-            [field("spec.parallelism", Some("FieldValueTypeInvalid"))]
-        );
-        let message = "Job in version \"v1\" cannot be handled as a Job: strict decoding error: unknown field \"spec.x\", unknown field \"y\"";
-        assert_eq!(
-            refused(400, &status("BadRequest", message, json!(null))).causes,
-            [field("spec.x", None), field("y", None)]
-        );
-    }
-
-    #[test]
-    fn retry_after_comes_from_header_or_details() {
-        let body = status("TooManyRequests", "x", json!({"retryAfterSeconds": 7}));
-        assert_eq!(refused(429, &body).retry_after, Some(7));
-        let Outcome::Refused(refusal) = to_create("a", 429, Some(3), body.as_bytes()) else { panic!("no refusal") };
-        assert_eq!(refusal.retry_after, Some(3));
-    }
-
-    #[test]
-    fn only_the_requested_job_is_accepted() {
-        let job = |kind: &str, name: &str| {
-            json!({"kind": kind, "metadata": {"name": name, "labels": {MANAGED_BY: MANAGER}, "annotations": {NONCE: "n", FINGERPRINT: "f"}, "deletionTimestamp": "t"}, "status": {"active": 1}}).to_string()
-        };
-        let found = Job {
-            is_ours: true,
-            fingerprint: Some("f".into()),
-            nonce: Some("n".into()),
-            is_being_deleted: true,
-            status: json!({"active": 1}),
-        };
-        assert_eq!(to_get("a", 200, None, job("Job", "a").as_bytes()), Outcome::Found(Box::new(found)));
-        let bare = br#"{"kind":"Job","metadata":{"name":"a"}}"#;
-        assert_eq!(to_get("a", 200, None, bare), Outcome::Found(Box::new(Job { status: json!({}), ..Job::default() })));
-        assert_eq!(to_create("a", 201, None, bare), Outcome::Created);
-        for body in [job("JobList", "a"), job("Job", "b"), "<html>".to_owned(), String::new()] {
-            assert!(matches!(to_get("a", 200, None, body.as_bytes()), Outcome::InvalidResponse(_)), "{body}");
-            assert!(matches!(to_create("a", 201, None, body.as_bytes()), Outcome::InvalidResponse(_)), "{body}");
-        }
-    }
-}
+mod tests;

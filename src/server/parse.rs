@@ -180,9 +180,7 @@ impl<'a> Fields<'a> {
             if self.is_chunked {
                 return Err(bad_request("Transfer-Encoding is repeated"));
             }
-            if !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Status::new(Reason::NotImplemented, "the only supported transfer coding is chunked"));
-            }
+            check_transfer_encoding(value)?;
             self.is_chunked = true;
         } else if is("host") {
             if value.iter().any(|byte| !byte.is_ascii_graphic() || b"/?#@,\\\"<>".contains(byte)) {
@@ -202,6 +200,20 @@ impl<'a> Fields<'a> {
             self.expects_continue = true;
         }
         Ok(())
+    }
+}
+
+/// Errors: 400 if the last coding is not `chunked`, because then the body's end is unknown (RFC 9112 6.3); 501 for a coding before it.
+fn check_transfer_encoding(value: &[u8]) -> Result<(), Status> {
+    let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty());
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    match (codings.next_back(), codings.next()) {
+        (Some(last), None) if is_chunked(last) => Ok(()),
+        (Some(last), Some(first)) if is_chunked(last) && !is_chunked(first) && !codings.any(is_chunked) => {
+            Err(Status::new(Reason::NotImplemented, "the only supported transfer coding is chunked"))
+        }
+        (Some(last), Some(_)) if is_chunked(last) => Err(bad_request("the transfer coding chunked is applied twice")),
+        _ => Err(bad_request("the last transfer coding is not chunked")),
     }
 }
 

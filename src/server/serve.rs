@@ -56,7 +56,7 @@ impl Server {
     ) -> Reply {
         self.guarded(client, |client| match route {
             Err(status) => status.clone().into(),
-            Ok(Route::Live) => Reply::empty(204),
+            Ok(Route::Live) => ok(),
             Ok(Route::Ready) => self.ready(client),
             Ok(Route::Metrics) => {
                 let (media_type, text) = METRICS.print(gauges(), request.header("accept").unwrap_or_default());
@@ -124,7 +124,7 @@ impl Server {
         }
         let is_ready = client.is_none_or(|client| self.is_ready(client));
         match is_ready {
-            true => Reply::empty(204),
+            true => ok(),
             false => Status::new(Reason::ServiceUnavailable, "the API server is not ready").with_retry_after(1).into(),
         }
     }
@@ -143,6 +143,11 @@ impl Server {
         *lock() = Readiness { is_ready, known_since: Some(Instant::now()), asked_since: None };
         is_ready
     }
+}
+
+/// The answer to a probe. Some load balancers accept only 200.
+fn ok() -> Reply {
+    Reply::text("text/plain; charset=utf-8", &b"ok"[..])
 }
 
 /// Checks that need only the head of a request.

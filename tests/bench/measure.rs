@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     let mut figures = Figures { are_good: true };
     let size = std::fs::metadata(binary()).unwrap().len();
     figures.print("binary", size as f64 / 1e6, "MB", Some(MAX_SIZE));
-    figures.print("start to first 204, median", start(), "ms", Some(MAX_START));
+    figures.print("start to first reply, median", start(), "ms", Some(MAX_START));
     against_the_api_server(&mut figures);
     dry_run(&mut figures);
     if figures.are_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -61,7 +61,7 @@ fn start() -> f64 {
             let address = line.trim().rsplit(' ').next().unwrap();
             let mut connection = support::http::Line::connect(address);
             connection.send(request("GET", "/health/live", "", ""));
-            assert_eq!(connection.receive().unwrap().code, 204);
+            assert_eq!(connection.receive().unwrap().code, 200);
             begin.elapsed().as_secs_f64() * 1e3
         })
         .collect();

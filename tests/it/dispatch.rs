@@ -29,7 +29,7 @@ fn a_post_creates_a_job_and_a_repeated_one_returns_it() {
     let body = r#"{"id": "a", "phrase": "hello"}"#;
     let reply = dispatcher.post("/job", body);
     assert_eq!((reply.code, reply.json()), (201, json!({"id": "demo-job-a"})));
-    assert_eq!(reply.header("Location"), Some("/job/demo-job-a"));
+    assert_eq!(reply.header("Location"), Some("job/demo-job-a"));
     let job = namespace.job("demo-job-a").expect("the Job is there");
     assert_eq!(job["spec"]["template"]["spec"]["containers"][0]["args"], json!(["hello"]));
     assert_eq!(job["metadata"]["labels"]["app.kubernetes.io/managed-by"], "k8s-job-dispatcher");
@@ -37,7 +37,7 @@ fn a_post_creates_a_job_and_a_repeated_one_returns_it() {
 
     let again = dispatcher.post("/job", r#"{"phrase":"hello","id":"a"}"#);
     assert_eq!((again.code, again.json()), (200, json!({"id": "demo-job-a"})));
-    assert_eq!(again.header("Location"), Some("/job/demo-job-a"));
+    assert_eq!(again.header("Location"), Some("job/demo-job-a"));
 
     for other in [("/job", r#"{"id": "a", "phrase": "bye"}"#), ("/job/x", body), ("/job?x", body)] {
         assert_eq!(dispatcher.post(other.0, other.1).error(), (409, "AlreadyExists".into()), "{other:?}");
@@ -164,9 +164,11 @@ fn the_default_filters_pod_satisfies_restricted_pod_security() {
 fn readiness_follows_the_api_server() {
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[]);
-    assert_eq!(dispatcher.get("/health/ready").code, 204);
-    assert_eq!(dispatcher.get("/health/live").code, 204);
+    assert_eq!(dispatcher.get("/health/ready").code, 200);
+    assert_eq!(dispatcher.get("/health/live").code, 200);
     let live = dispatcher.get("/health/live");
-    assert_eq!((live.code, live.header("Content-Length"), live.header("Content-Type")), (204, None, None));
+    let text = Some("text/plain; charset=utf-8");
+    assert_eq!((live.code, &live.body[..], live.header("Content-Type")), (200, &b"ok"[..], text));
+    assert_eq!(dispatcher.get("/health/ready").body, b"ok");
     assert_eq!(dispatcher.send(request("POST", "/health/ready", JSON, "1")).header("Allow"), Some("GET, HEAD"));
 }

@@ -29,8 +29,8 @@ fn used(namespace: &Namespace) -> Dispatcher {
     assert_eq!(dispatcher.post("/job", "1").code, 500);
     assert_eq!(dispatcher.get("/job/a").code, 200);
     assert_eq!(dispatcher.get("/job/b").code, 404);
-    assert_eq!(dispatcher.get("/health/live").code, 204);
-    assert_eq!(dispatcher.get("/health/ready").code, 204);
+    assert_eq!(dispatcher.get("/health/live").code, 200);
+    assert_eq!(dispatcher.get("/health/ready").code, 200);
     for number in 0..20 {
         assert_eq!(dispatcher.get(&format!("/nowhere/{number}")).code, 404);
     }

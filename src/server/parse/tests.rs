@@ -36,7 +36,8 @@ fn targets() {
     assert_eq!(split("/a?b?c"), ok("/a", "b?c"));
     assert_eq!(split("*"), ok("*", ""));
     assert_eq!(split("http://h/a?b"), ok("/a", "b"));
-    assert_eq!(split("HTTP://H:80"), ok("", ""));
+    assert_eq!(split("HTTP://H:80"), ok("/", ""));
+    assert_eq!(split("http://h?b"), ok("/", "b"));
     assert_eq!(split("https://h:443/a"), ok("/a", ""));
     let without_host = parsed("GET http://h/a HTTP/1.0\r\n\r\n").unwrap();
     assert_eq!(without_host.request.path(), "/a");
@@ -61,9 +62,16 @@ fn framing() {
         ("Content-Length: 99999999999999999999999\r\n", 413),
         ("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", 400),
         ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 400),
-        ("Transfer-Encoding: identity\r\n", 501),
         ("Transfer-Encoding: gzip, chunked\r\n", 501),
-        ("Transfer-Encoding: xchunked\r\n", 501),
+        ("Transfer-Encoding: gzip , deflate,Chunked\r\n", 501),
+        ("Transfer-Encoding: identity\r\n", 400),
+        ("Transfer-Encoding: xchunked\r\n", 400),
+        ("Transfer-Encoding: chunked;q=1\r\n", 400),
+        ("Transfer-Encoding: chunked, gzip\r\n", 400),
+        ("Transfer-Encoding: chunked, chunked\r\n", 400),
+        ("Transfer-Encoding: chunked, gzip, chunked\r\n", 400),
+        ("Transfer-Encoding:\r\n", 400),
+        ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", 400),
         ("Expect: 200-ok\r\n", 417),
     ] {
         assert_eq!(framing(lines).unwrap_err(), code, "{lines:?}");

@@ -1,0 +1,209 @@
+use super::*;
+
+const CREATE: Intent<'_> = Intent::Create { fingerprint: "f", nonce: "n", is_generated: false, is_dry_run: false };
+const GENERATED: Intent<'_> = Intent::Create { fingerprint: "f", nonce: "n", is_generated: true, is_dry_run: false };
+const DRY_RUN: Intent<'_> = Intent::Create { fingerprint: "f", nonce: "n", is_generated: false, is_dry_run: true };
+const NONE: Attempts = Attempts { faults: 0, names: 0, vanished: 0, may_exist: false, refusal: None };
+
+fn job(is_ours: bool, fingerprint: &str, nonce: &str) -> Job {
+    Job { is_ours, fingerprint: Some(fingerprint.into()), nonce: Some(nonce.into()), ..Job::default() }
+}
+
+fn after(intent: Intent<'_>, attempts: Attempts, call: Call, outcome: Outcome) -> Step {
+    next(intent, attempts, Some((call, outcome)))
+}
+
+/// Code, reason and Retry-After of the answer.
+fn failure(step: Step) -> (Reason, Option<u32>) {
+    match step {
+        Step::Answer(Err(status)) => (status.reason, status.retry_after),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refusal(kind: RefusalKind, retry_after: Option<u32>) -> Outcome {
+    Outcome::Refused(Refusal { kind, causes: Vec::new(), retry_after, said: "said".into() })
+}
+
+#[test]
+fn a_taken_name_is_read() {
+    let found = |intent, attempts, job: Job| after(intent, attempts, Call::Get, Outcome::Found(Box::new(job)));
+    assert_eq!(after(CREATE, NONE, Call::Create, refusal(RefusalKind::NameTaken, None)), Step::Call(Call::Get, NONE));
+    assert_eq!(found(CREATE, NONE, job(true, "f", "n")), Step::Answer(Ok(Answer::Created)));
+    assert_eq!(found(CREATE, NONE, job(true, "f", "other")), Step::Answer(Ok(Answer::Same)));
+    assert_eq!(found(DRY_RUN, NONE, job(true, "f", "other")), Step::Answer(Ok(Answer::Valid)));
+    assert_eq!(failure(found(CREATE, NONE, job(true, "other", "other"))), (Reason::AlreadyExists, None));
+    assert_eq!(failure(found(CREATE, NONE, job(false, "f", "n"))), (Reason::AlreadyExists, None));
+    let deleted = Job { is_being_deleted: true, ..job(true, "f", "other") };
+    assert_eq!(failure(found(CREATE, NONE, deleted)), (Reason::AlreadyExists, Some(1)));
+}
+
+#[test]
+fn a_taken_random_name_is_replaced_up_to_three_times() {
+    let found = |attempts| after(GENERATED, attempts, Call::Get, Outcome::Found(Box::new(job(true, "f", "other"))));
+    for names in 0..3 {
+        let renamed = Attempts { names: names + 1, ..NONE };
+        assert_eq!(found(Attempts { names, ..NONE }), Step::Call(Call::Create, renamed));
+    }
+    assert_eq!(failure(found(Attempts { names: 3, ..NONE })), (Reason::AlreadyExists, None));
+    let ours = after(GENERATED, NONE, Call::Get, Outcome::Found(Box::new(job(true, "f", "n"))));
+    assert_eq!(ours, Step::Answer(Ok(Answer::Created)));
+}
+
+#[test]
+fn transient_failures_are_retried_once() {
+    for (outcome, reason, retry_after, may_create) in [
+        (Outcome::Disconnected("x".into()), Reason::BadGateway, None, true),
+        (refusal(RefusalKind::Fault, None), Reason::ServiceUnavailable, Some(1), true),
+        (refusal(RefusalKind::Conflict, Some(9)), Reason::ServiceUnavailable, Some(9), false),
+    ] {
+        for (intent, call) in [(CREATE, Call::Create), (CREATE, Call::Get), (Intent::Lookup, Call::Get)] {
+            let once = Attempts { faults: 1, may_exist: may_create && call == Call::Create, ..NONE };
+            assert_eq!(after(intent, NONE, call, outcome.clone()), Step::Call(call, once.clone()));
+            assert_eq!(failure(after(intent, once, call, outcome.clone())), (reason, retry_after));
+        }
+    }
+}
+
+#[test]
+fn after_a_quotas_refusal_the_job_is_read() {
+    let step = after(CREATE, NONE, Call::Create, refusal(RefusalKind::Quota, None));
+    let Step::Call(Call::Get, attempts) = step else { panic!("{step:?}") };
+    let got = |outcome| after(CREATE, attempts.clone(), Call::Get, outcome);
+    assert_eq!(failure(got(refusal(RefusalKind::NoSuchJob, None))), (Reason::QuotaExceeded, Some(10)));
+    let found = |job| got(Outcome::Found(Box::new(job)));
+    assert_eq!(found(job(true, "f", "other")), Step::Answer(Ok(Answer::Same)));
+    assert_eq!(found(job(true, "f", "n")), Step::Answer(Ok(Answer::Created)));
+    assert_eq!(failure(found(job(true, "other", "other"))), (Reason::AlreadyExists, None));
+    let deleted = Job { is_being_deleted: true, ..job(true, "f", "other") };
+    assert_eq!(failure(found(deleted)), (Reason::AlreadyExists, Some(1)));
+
+    let generated = after(GENERATED, attempts.clone(), Call::Get, Outcome::Found(Box::new(job(true, "f", "other"))));
+    assert_eq!(failure(generated), (Reason::QuotaExceeded, Some(10)), "a new name would be refused too");
+}
+
+#[test]
+fn after_a_refusal_that_follows_a_fault_the_job_is_read() {
+    let faulty = Attempts { faults: 1, may_exist: true, ..NONE };
+    for (kind, reason) in [
+        (RefusalKind::Invalid, Reason::Invalid),
+        (RefusalKind::Policy, Reason::Forbidden),
+        (RefusalKind::Busy, Reason::ServiceUnavailable),
+        (RefusalKind::NamespaceTerminating, Reason::ServiceUnavailable),
+        (RefusalKind::NotAllowed, Reason::BadGateway),
+    ] {
+        let step = after(CREATE, faulty.clone(), Call::Create, refusal(kind, None));
+        let Step::Call(Call::Get, attempts) = step else { panic!("{kind:?} gave {step:?}") };
+        let created = Outcome::Found(Box::new(job(true, "f", "n")));
+        assert_eq!(after(CREATE, attempts.clone(), Call::Get, created), Step::Answer(Ok(Answer::Created)));
+        let gone = after(CREATE, attempts, Call::Get, refusal(RefusalKind::NoSuchJob, None));
+        assert_eq!(failure(gone).0, reason, "{kind:?}");
+    }
+}
+
+#[test]
+fn after_a_response_with_an_unreadable_head_the_job_is_read() {
+    let unreadable = || Outcome::UnreadableHead("too many headers".into());
+    let step = after(CREATE, NONE, Call::Create, unreadable());
+    let Step::Call(Call::Get, attempts) = step else { panic!("{step:?}") };
+    let created = Outcome::Found(Box::new(job(true, "f", "n")));
+    assert_eq!(after(CREATE, attempts.clone(), Call::Get, created), Step::Answer(Ok(Answer::Created)));
+    let gone = after(CREATE, attempts, Call::Get, refusal(RefusalKind::NoSuchJob, None));
+    assert_eq!(failure(gone), (Reason::BadGateway, None));
+    assert_eq!(failure(after(Intent::Lookup, NONE, Call::Get, unreadable())), (Reason::BadGateway, None));
+}
+
+#[test]
+fn a_get_cannot_be_invalid_or_over_quota() {
+    use RefusalKind::*;
+    for kind in [Invalid, TooLarge, Policy, Quota, WebhookFault, NameTaken] {
+        for intent in [Intent::Lookup, CREATE] {
+            let step = after(intent, NONE, Call::Get, refusal(kind, None));
+            assert_eq!(failure(step), (Reason::BadGateway, None), "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn other_failures_are_final() {
+    for (why, reason, retry_after) in [
+        (RefusalKind::NoSuchNamespace, Reason::BadGateway, None),
+        (RefusalKind::Invalid, Reason::Invalid, None),
+        (RefusalKind::TooLarge, Reason::RequestEntityTooLarge, None),
+        (RefusalKind::Policy, Reason::Forbidden, None),
+        (RefusalKind::WebhookFault, Reason::ServiceUnavailable, Some(1)),
+        (RefusalKind::NamespaceTerminating, Reason::ServiceUnavailable, Some(1)),
+        (RefusalKind::Busy, Reason::ServiceUnavailable, Some(1)),
+        (RefusalKind::NotAllowed, Reason::BadGateway, None),
+        (RefusalKind::NotAuthenticated, Reason::BadGateway, None),
+        (RefusalKind::Slow, Reason::Timeout, None),
+        (RefusalKind::Unexpected, Reason::BadGateway, None),
+    ] {
+        assert_eq!(failure(after(CREATE, NONE, Call::Create, refusal(why, None))), (reason, retry_after), "{why:?}");
+    }
+    assert_eq!(failure(after(CREATE, NONE, Call::Create, Outcome::TimedOut("x".into()))).0, Reason::Timeout);
+    assert_eq!(failure(after(CREATE, NONE, Call::Create, Outcome::InvalidResponse("x".into()))).0, Reason::BadGateway);
+}
+
+#[test]
+fn a_vanished_job_is_created_again_once() {
+    let gone = |attempts| after(CREATE, attempts, Call::Get, refusal(RefusalKind::NoSuchJob, None));
+    let once = Attempts { vanished: 1, ..NONE };
+    assert_eq!(gone(NONE), Step::Call(Call::Create, once.clone()));
+    assert_eq!(failure(gone(once)), (Reason::AlreadyExists, Some(1)));
+    assert_eq!(failure(after(CREATE, NONE, Call::Create, refusal(RefusalKind::NoSuchJob, None))).0, Reason::BadGateway);
+}
+
+#[test]
+fn every_repeated_call_is_counted() {
+    use RefusalKind::*;
+    let all = [
+        NameTaken,
+        Conflict,
+        NoSuchJob,
+        NoSuchNamespace,
+        Invalid,
+        TooLarge,
+        Policy,
+        Quota,
+        NamespaceTerminating,
+        NotAllowed,
+        NotAuthenticated,
+        Busy,
+        Fault,
+        Slow,
+        Unexpected,
+        WebhookFault,
+    ];
+    for intent in [CREATE, GENERATED, Intent::Lookup] {
+        for (call, why) in all.into_iter().flat_map(|why| [(Call::Create, why), (Call::Get, why)]) {
+            if let Step::Call(next, attempts) = after(intent, NONE, call, refusal(why, None)) {
+                let is_progress = (call, next) == (Call::Create, Call::Get);
+                assert!(is_progress || attempts != NONE, "{call:?} {why:?} leads to {next:?} again");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lookup_shows_only_our_jobs() {
+    const STATUS: &str = r#"{"active":1}"#;
+    let found = |is_ours| {
+        let job = Job { is_ours, status: STATUS.into(), ..Job::default() };
+        after(Intent::Lookup, NONE, Call::Get, Outcome::Found(Box::new(job)))
+    };
+    assert_eq!(next(Intent::Lookup, NONE, None), Step::Call(Call::Get, NONE));
+    assert_eq!(found(true), Step::Answer(Ok(Answer::Status(STATUS.into()))));
+    assert_eq!(failure(found(false)).0, Reason::NotFound);
+    assert_eq!(
+        failure(after(Intent::Lookup, NONE, Call::Get, refusal(RefusalKind::NoSuchJob, None))).0,
+        Reason::NotFound
+    );
+}
+
+#[test]
+fn a_dry_run_is_not_a_creation() {
+    assert_eq!(next(CREATE, NONE, None), Step::Call(Call::Create, NONE));
+    assert_eq!(after(CREATE, NONE, Call::Create, Outcome::Created), Step::Answer(Ok(Answer::Created)));
+    assert_eq!(after(DRY_RUN, NONE, Call::Create, Outcome::Created), Step::Answer(Ok(Answer::Valid)));
+}

@@ -1,0 +1,151 @@
+//! How deep filter source nests. jaq lexes, parses and compiles by recursion, up to several kilobytes of stack a level; so a source that
+//! nests too deep is rejected before jaq sees it. Pure, and without recursion.
+
+/// Levels of brackets, strings with interpolation, definitions, conditionals and prefixes. Written programs have a dozen.
+pub(super) const MAX_NESTING: usize = 200;
+
+/// What is open at some place of the source.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Open {
+    Bracket,
+    /// A string, from its quote on.
+    Text,
+    /// `\(` in a string.
+    Interpolation,
+    /// `def`, up to its `;`.
+    Definition,
+    /// `if`, up to its `end`.
+    Condition,
+    /// `reduce`, `foreach`, `try`, `label`, `-`, `as`: they take a term, or the rest of a pipe.
+    Prefix,
+}
+
+/// Where `source` nests deeper than [`MAX_NESTING`], as a byte offset.
+pub(super) fn too_deep(source: &str) -> Option<usize> {
+    let bytes = source.as_bytes();
+    let mut open: Vec<Open> = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        if open.len() > MAX_NESTING {
+            return Some(at);
+        }
+        let rest = &bytes[at..];
+        if open.last() == Some(&Open::Text) {
+            match rest {
+                [b'\\', b'(', ..] => {
+                    open.push(Open::Interpolation);
+                    at += 2
+                }
+                [b'\\', ..] => at += 2,
+                [b'"', ..] => {
+                    open.pop();
+                    at += 1
+                }
+                _ => at += 1,
+            }
+            continue;
+        }
+        match rest[0] {
+            b'#' => at += rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len()),
+            b'"' => {
+                open.push(Open::Text);
+                at += 1
+            }
+            b'(' | b'[' | b'{' => {
+                open.push(Open::Bracket);
+                at += 1
+            }
+            b')' | b']' | b'}' => {
+                // whatever was left open within ends here
+                while open.pop().is_some_and(|inner| !matches!(inner, Open::Bracket | Open::Interpolation)) {}
+                at += 1
+            }
+            b';' => {
+                close_prefixes(&mut open);
+                if open.last() == Some(&Open::Definition) {
+                    open.pop();
+                }
+                at += 1
+            }
+            b',' => {
+                close_prefixes(&mut open);
+                at += 1
+            }
+            b'-' => {
+                open.push(Open::Prefix);
+                at += 1
+            }
+            byte if byte.is_ascii_alphabetic() || byte == b'_' || byte == b'$' || byte == b'@' || byte == b'.' => {
+                let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"_$@.:".contains(byte);
+                let length = rest.iter().position(|byte| !is_word(byte)).unwrap_or(rest.len());
+                match &rest[..length] {
+                    b"def" => open.push(Open::Definition),
+                    b"if" => open.push(Open::Condition),
+                    b"then" | b"elif" | b"else" => close_prefixes(&mut open),
+                    b"end" => {
+                        close_prefixes(&mut open);
+                        if open.last() == Some(&Open::Condition) {
+                            open.pop();
+                        }
+                    }
+                    b"reduce" | b"foreach" | b"try" | b"label" | b"as" => open.push(Open::Prefix),
+                    _ => (),
+                }
+                at += length
+            }
+            _ => at += 1,
+        }
+    }
+    None
+}
+
+fn close_prefixes(open: &mut Vec<Open>) {
+    while open.last() == Some(&Open::Prefix) {
+        open.pop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nests_without_end_is_found() {
+        for piece in [
+            "(",
+            "[",
+            "{a:",
+            "\"\\(",
+            "def f: ",
+            "if . then ",
+            "try ",
+            "reduce . as $x (",
+            "-",
+            ". as $x | ",
+            "label $x | ",
+        ] {
+            let deep = piece.repeat(MAX_NESTING + 2);
+            assert!(too_deep(&deep).is_some(), "{piece}");
+            assert_eq!(too_deep(&piece.repeat(50)), None, "{piece}");
+        }
+    }
+
+    #[test]
+    fn what_follows_each_other_does_not_nest() {
+        for piece in [
+            "def f: 1;\n",
+            "(1), ",
+            "[1, [2]], ",
+            "if . then 1 else 2 end, ",
+            "try error(1) catch ., ",
+            "\"a\\(1)b\" , ",
+            "\"(((\" , ",
+            "\"\\\\\" , \"\\\"(\" , ",
+            "# ((((\n",
+            "-1, ",
+            "reduce .[] as $x (0; . + $x), ",
+        ] {
+            assert_eq!(too_deep(&piece.repeat(1000)), None, "{piece}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+use super::*;
+use serde_json::{Value, json};
+
+fn answer(code: u16, body: impl Into<Vec<u8>>) -> Answer<&'static [u8]> {
+    let read_error = Box::new(|error: std::io::Error| Outcome::Disconnected(error.to_string()));
+    Answer { code, retry_after: None, body: body.into(), rest: None, is_unbounded: false, read_error }
+}
+
+fn refused(code: u16, body: &str) -> Refusal {
+    match answer(code, body).to_create("a") {
+        Outcome::Refused(refusal) => refusal,
+        other => panic!("{code} {body} gave {other:?}"),
+    }
+}
+
+fn status(reason: &str, message: &str, details: Value) -> String {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": reason, "message": message, "details": details})
+        .to_string()
+}
+
+#[test]
+fn refusals_are_classified_by_code_reason_and_message() {
+    let jobs = json!({"name": "a", "group": "batch", "kind": "jobs"});
+    for (code, body, why) in [
+        (409, status("AlreadyExists", "jobs.batch \"a\" already exists", jobs.clone()), RefusalKind::NameTaken),
+        (
+            409,
+            status("AlreadyExists", "object is being deleted: jobs.batch \"a\" already exists", jobs.clone()),
+            RefusalKind::NameTaken,
+        ),
+        (
+            409,
+            status("Conflict", "Operation cannot be fulfilled on resourcequotas", json!({"kind": "resourcequotas"})),
+            RefusalKind::Conflict,
+        ),
+        (409, "conflict".to_owned(), RefusalKind::NameTaken),
+        (
+            403,
+            status(
+                "Forbidden",
+                "jobs.batch \"a\" is forbidden: exceeded quota: rq, requested: count/jobs.batch=1",
+                jobs.clone(),
+            ),
+            RefusalKind::Quota,
+        ),
+        (
+            403,
+            status("Forbidden", "jobs.batch \"a\" is forbidden: status unknown for quota: rq", jobs.clone()),
+            RefusalKind::Quota,
+        ),
+        (
+            403,
+            status(
+                "Forbidden",
+                "jobs.batch is forbidden: User \"system:serviceaccount:n:s\" cannot create resource \"jobs\" in API group \"batch\" in the namespace \"n\"",
+                jobs.clone(),
+            ),
+            RefusalKind::NotAllowed,
+        ),
+        (
+            403,
+            status("Forbidden", "admission webhook \"w.example.com\" denied the request: no", json!(null)),
+            RefusalKind::Policy,
+        ),
+        (
+            403,
+            status(
+                "Forbidden",
+                "admission webhook \"w\" denied the request: x is forbidden: exceeded quota: y",
+                json!(null),
+            ),
+            RefusalKind::Policy,
+        ),
+        (
+            403,
+            status(
+                "Forbidden",
+                "jobs.batch \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
+                jobs.clone(),
+            ),
+            RefusalKind::Policy,
+        ),
+        (
+            403,
+            status(
+                "Forbidden",
+                "jobs.batch \"a\" is forbidden: unable to create new content",
+                json!({"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]}),
+            ),
+            RefusalKind::NamespaceTerminating,
+        ),
+        (
+            404,
+            status("NotFound", "namespaces \"n\" not found", json!({"name": "n", "kind": "namespaces"})),
+            RefusalKind::NoSuchNamespace,
+        ),
+        (404, status("NotFound", "jobs.batch \"a\" not found", jobs), RefusalKind::NoSuchJob),
+        (404, "404 page not found".to_owned(), RefusalKind::Unexpected),
+        (401, status("Unauthorized", "Unauthorized", json!(null)), RefusalKind::NotAuthenticated),
+        (413, status("RequestEntityTooLarge", "limit is 3145728", json!(null)), RefusalKind::TooLarge),
+        (429, "Too many requests, please try again later.".to_owned(), RefusalKind::Busy),
+        (500, status("InternalError", "x", json!({})), RefusalKind::Fault),
+        (504, status("Timeout", "x", json!({})), RefusalKind::Slow),
+        (200, "<html>".to_owned(), RefusalKind::Unexpected),
+        (502, String::new(), RefusalKind::Unexpected),
+        (302, String::new(), RefusalKind::Unexpected),
+    ] {
+        assert_eq!(refused(code, &body).kind, why, "{code} {body}");
+    }
+}
+
+#[test]
+fn causes_come_from_details_or_from_the_message() {
+    let field =
+        |field: &str, reason: Option<&str>| Cause { field: Some(field.into()), reason: reason.map(str::to_owned) };
+    let details = json!({"kind": "Job", "causes": [{"reason": "FieldValueRequired", "message": "secret", "field": "spec.template.spec.restartPolicy"}, {"message": "x"}]});
+    let refusal = refused(422, &status("Invalid", "x", details));
+    assert_eq!(refusal.causes, [field("spec.template.spec.restartPolicy", Some("FieldValueRequired")),]);
+    let message = "Job in version \"v1\" cannot be handled as a Job: json: cannot unmarshal string into Go struct field JobSpec.spec.parallelism of type int32";
+    assert_eq!(
+        refused(400, &status("BadRequest", message, json!(null))).causes,
+        [field("spec.parallelism", Some("FieldValueTypeInvalid"))]
+    );
+    let message = "Job in version \"v1\" cannot be handled as a Job: strict decoding error: unknown field \"spec.x\", unknown field \"y\"";
+    assert_eq!(
+        refused(400, &status("BadRequest", message, json!(null))).causes,
+        [field("spec.x", None), field("y", None)]
+    );
+}
+
+#[test]
+fn retry_after_comes_from_header_or_details() {
+    let body = status("TooManyRequests", "x", json!({"retryAfterSeconds": 7}));
+    assert_eq!(refused(429, &body).retry_after, Some(7));
+    let Outcome::Refused(refusal) = (Answer { retry_after: Some(3), ..answer(429, body) }).to_create("a") else {
+        panic!("no refusal")
+    };
+    assert_eq!(refusal.retry_after, Some(3));
+}
+
+#[test]
+fn only_the_requested_job_is_accepted() {
+    let job = |kind: &str, name: &str| {
+        json!({"kind": kind, "metadata": {"name": name, "labels": {MANAGED_BY: MANAGER}, "annotations": {NONCE: "n", FINGERPRINT: "f"}, "deletionTimestamp": "t"}, "status": {"active": 1}}).to_string()
+    };
+    let found = Job {
+        is_ours: true,
+        fingerprint: Some("f".into()),
+        nonce: Some("n".into()),
+        is_being_deleted: true,
+        status: r#"{"active":1}"#.into(),
+    };
+    assert_eq!(answer(200, job("Job", "a")).to_get("a"), Outcome::Found(Box::new(found)));
+    let bare = br#"{"kind":"Job","metadata":{"name":"a"}}"#;
+    assert_eq!(answer(200, bare).to_get("a"), Outcome::Found(Box::new(Job { status: "{}".into(), ..Job::default() })));
+    assert_eq!(answer(201, bare).to_create("a"), Outcome::Created);
+    for body in [job("JobList", "a"), job("Job", "b"), "<html>".to_owned(), String::new()] {
+        assert!(matches!(answer(200, &*body).to_get("a"), Outcome::InvalidResponse(_)), "{body}");
+        assert!(matches!(answer(201, &*body).to_create("a"), Outcome::InvalidResponse(_)), "{body}");
+    }
+}
+
+#[test]
+fn a_denial_is_told_by_its_words_whatever_the_code() {
+    let kind = |code, message: &str| refused(code, &status("Invalid", message, json!({"causes": [{}]}))).kind;
+    let webhook =
+        "admission webhook \"w.example.com\" denied the request: jobs.batch \"a\" is forbidden: exceeded quota: x";
+    let policy = "jobs.batch \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no";
+    for code in [400, 401, 403, 404, 409, 410, 413, 418, 422, 451] {
+        assert_eq!(kind(code, webhook), RefusalKind::Policy, "{code}");
+        assert_eq!(kind(code, policy), RefusalKind::Policy, "{code}");
+    }
+    for code in [429, 500, 503, 504] {
+        assert_eq!(kind(code, webhook), RefusalKind::WebhookFault, "{code}");
+    }
+    assert_eq!(refused(422, &status("Invalid", policy, json!({"causes": [{}]}))).causes, [], "no empty causes");
+    let mutating = "policy 'p' with binding 'b' denied request: expression 'x' resulted in error: y";
+    assert_eq!(kind(403, mutating), RefusalKind::Policy);
+    // anywhere else, the words are quoted from a manifest
+    for message in [
+        "Job.batch \"a\" is invalid: spec.x: Invalid value: \"admission webhook \\\"w\\\" denied\"",
+        "jobs.batch \"b\" is forbidden: ValidatingAdmissionPolicy 'p'",
+        "Job \"jobs.batch \\\"a\\\" is forbidden: exceeded quota: x\" is invalid",
+        "Admission webhook \"w\" denied",
+    ] {
+        assert_eq!(kind(422, message), RefusalKind::Invalid, "{message}");
+        assert_eq!(kind(403, message), RefusalKind::NotAllowed, "{message}");
+    }
+}
+
+#[test]
+fn a_status_with_fields_of_unexpected_types_is_read_as_far_as_possible() {
+    for (body, kind, retry_after) in [
+        (json!({"kind": "Status", "reason": 5, "message": ["x"], "details": "none"}), RefusalKind::NotAllowed, None),
+        (json!({"kind": "Status", "details": {"retryAfterSeconds": "5", "causes": {}}}), RefusalKind::NotAllowed, None),
+        (json!({"kind": "Status", "details": {"retryAfterSeconds": -5}}), RefusalKind::NotAllowed, None),
+        (json!({"kind": "Status", "details": {"retryAfterSeconds": 1e30}}), RefusalKind::NotAllowed, None),
+        (
+            json!({"kind": "Status", "details": {"retryAfterSeconds": 99999999999u64}}),
+            RefusalKind::NotAllowed,
+            Some(300),
+        ),
+        (
+            json!({"kind": "Status", "details": {"causes": [5, {"reason": []}], "retryAfterSeconds": 7}}),
+            RefusalKind::NotAllowed,
+            Some(7),
+        ),
+        (
+            json!({"kind": "Status", "details": null, "message": "jobs.batch \"a\" is forbidden: exceeded quota: q", "code": "x"}),
+            RefusalKind::Quota,
+            None,
+        ),
+        (json!([1]), RefusalKind::NotAllowed, None),
+    ] {
+        let refusal = refused(403, &body.to_string());
+        assert_eq!((refusal.kind, refusal.retry_after, refusal.causes), (kind, retry_after, vec![]), "{body}");
+    }
+    let cut =
+        &status("Forbidden", &format!("admission webhook \"w\" denied the request: {}", "x".repeat(9000)), json!(null))
+            [..5000];
+    assert_eq!(refused(403, cut).kind, RefusalKind::Policy, "a message that is too long to be read whole");
+    let cut = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"admission webhook \"w\" denied the requ"#;
+    assert_eq!(refused(403, cut).kind, RefusalKind::Policy);
+}
+
+#[test]
+fn retry_after_is_seconds_or_a_date() {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_777_000 - 2_500); // 2.5 s before the date below
+    for (value, want) in [
+        ("7", Some(7)),
+        (" 7 ", Some(7)),
+        ("0", Some(1)),
+        ("999999999999999999999999", Some(300)),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", Some(3)),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", Some(3)),
+        ("Sun, 06 Nov 1994 07:49:37 GMT", Some(1)),
+        ("Sat, 06 Nov 2094 08:49:37 GMT", Some(300)),
+        ("", None),
+        ("-1", None),
+        ("1.5", None),
+        ("soon", None),
+    ] {
+        assert_eq!(retry_after(value, now), want, "{value}");
+    }
+}
+
+#[test]
+fn a_body_of_unknown_length_that_ends_early_is_a_broken_connection() {
+    let unbounded = |body: &str| Answer { is_unbounded: true, ..answer(201, body) };
+    let whole = r#"{"kind":"Job","metadata":{"name":"a"}}"#;
+    assert_eq!(unbounded(whole).to_create("a"), Outcome::Created);
+    for body in ["", "{", &whole[..20], &whole[..whole.len() - 1]] {
+        assert!(matches!(unbounded(body).to_create("a"), Outcome::Disconnected(_)), "{body}");
+        let get = Answer { code: 200, ..unbounded(body) };
+        assert!(matches!(get.to_get("a"), Outcome::Disconnected(_)), "{body}");
+        assert!(matches!(answer(201, body).to_create("a"), Outcome::InvalidResponse(_)), "{body}");
+    }
+    assert!(matches!(unbounded("<html>").to_create("a"), Outcome::InvalidResponse(_)));
+}
+
+#[test]
+fn a_long_job_is_read_without_being_held() {
+    let large = json!({"kind": "Job", "metadata": {"name": "a", "managedFields": "x".repeat(100_000)}, "status": {"active": 1}}).to_string();
+    let (start, rest) = large.as_bytes().split_at(60_000);
+    let job = Answer { rest: Some(rest), ..answer(200, start) }.to_get("a");
+    assert_eq!(job, Outcome::Found(Box::new(Job { status: r#"{"active":1}"#.into(), ..Job::default() })));
+    assert!(matches!(Answer { rest: Some(&rest[1..]), ..answer(200, start) }.to_get("a"), Outcome::Found(_)));
+    assert!(matches!(Answer { rest: Some(&rest[..9]), ..answer(200, start) }.to_get("a"), Outcome::InvalidResponse(_)));
+}

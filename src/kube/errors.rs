@@ -1,0 +1,90 @@
+//! Says what went wrong with a call, and what to do, in an operator's words.
+
+use super::answer::Outcome;
+use super::url::is_loopback;
+use std::fmt;
+use std::io::ErrorKind;
+use ureq::{Error, Timeout};
+
+/// For the log.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Created => f.write_str("created"),
+            Outcome::Found(_) => f.write_str("found"),
+            Outcome::Refused(refusal) => f.write_str(&refusal.said),
+            Outcome::Disconnected(why)
+            | Outcome::TimedOut(why)
+            | Outcome::InvalidResponse(why)
+            | Outcome::UnreadableHead(why) => f.write_str(why),
+        }
+    }
+}
+
+/// The outcome of a call to the API server at `base` that failed.
+pub(super) fn outcome_of(base: &str, error: Error) -> Outcome {
+    match error {
+        Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
+            Outcome::Disconnected(format!("cannot reach {base}: it does not accept connections{}", remedy(base)))
+        }
+        Error::Timeout(_) => Outcome::TimedOut(format!("{base} did not respond in time")),
+        Error::Io(error) => Outcome::Disconnected(cannot_reach(base, &error)),
+        Error::HostNotFound => Outcome::Disconnected(format!("cannot reach {base}: no such host{}", remedy(base))),
+        Error::ConnectionFailed => Outcome::Disconnected(format!("cannot reach {base}{}", remedy(base))),
+        Error::Rustls(error) => {
+            Outcome::Disconnected(format!("no TLS connection to {base}: {error}; see --certificate-authority"))
+        }
+        Error::Protocol(_) | Error::Http(_) | Error::LargeResponseHeader(..) => {
+            Outcome::UnreadableHead(format!("cannot read the response of {base}: {error}"))
+        }
+        Error::BodyExceedsLimit(_) => Outcome::InvalidResponse(format!("the response of {base} is too long: {error}")),
+        error => Outcome::Disconnected(format!("no response from {base}: {error}")),
+    }
+}
+
+/// What an I/O error means.
+pub(super) fn cannot_reach(base: &str, error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => format!("cannot reach {base}: connection refused{}", remedy(base)),
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => {
+            format!("cannot reach {base}: it does not accept connections{}", remedy(base))
+        }
+        ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::BrokenPipe
+        | ErrorKind::UnexpectedEof => {
+            format!("{base} closed the connection: {error}")
+        }
+        ErrorKind::InvalidData => format!("no TLS connection to {base}: {error}; see --certificate-authority"),
+        _ => format!("cannot reach {base}: {error}{}", remedy(base)),
+    }
+}
+
+fn remedy(base: &str) -> &'static str {
+    if base.starts_with("http://") && is_loopback(base) { "; is kubectl proxy running?" } else { "; see --server" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_address_and_the_remedy() {
+        let text = |base, error| outcome_of(base, error).to_string();
+        let refused = || Error::Io(ErrorKind::ConnectionRefused.into());
+        assert_eq!(
+            text("http://127.0.0.1:8001", refused()),
+            "cannot reach http://127.0.0.1:8001: connection refused; is kubectl proxy running?"
+        );
+        assert_eq!(
+            text("https://10.0.0.1", refused()),
+            "cannot reach https://10.0.0.1: connection refused; see --server"
+        );
+        assert_eq!(
+            text("https://nowhere", Error::HostNotFound),
+            "cannot reach https://nowhere: no such host; see --server"
+        );
+        assert!(matches!(outcome_of("http://x", Error::BodyExceedsLimit(5)), Outcome::InvalidResponse(_)));
+        assert!(matches!(outcome_of("http://x", Error::Timeout(Timeout::PerCall)), Outcome::TimedOut(_)));
+    }
+}
