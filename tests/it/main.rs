@@ -34,3 +34,5 @@ mod secrets;
 mod shutdown;
 /// Consistency of help, README and code.
 mod tidy;
+/// Admission webhooks and policies that deny, fail or warn.
+mod webhooks;

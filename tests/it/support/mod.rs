@@ -15,6 +15,7 @@ pub(crate) mod http;
 pub(crate) mod kubelet;
 pub(crate) mod namespace;
 pub(crate) mod scripted;
+pub(crate) mod webhook;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};

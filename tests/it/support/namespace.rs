@@ -92,6 +92,14 @@ impl Namespace {
         (code == 200).then_some(job)
     }
 
+    /// Asks the API server directly to create a Job, as a dry run. Code and body.
+    pub(crate) fn try_create_job(&self, name: &str) -> (u16, Value) {
+        let job = json!({"metadata": {"name": name}, "spec": {"template": {"spec": {
+            "restartPolicy": "Never", "containers": [{"name": "job", "image": "busybox"}],
+        }}}});
+        self.admin().call("POST", &format!("{}?dryRun=All", self.jobs()), Some(&job))
+    }
+
     pub(crate) fn job_names(&self) -> Vec<String> {
         let (_, list) = self.admin().get(&self.jobs());
         let jobs = list["items"].as_array().into_iter().flatten();

@@ -123,7 +123,8 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
     }
 }
 
-fn read(reader: &mut BufReader<TcpStream>) -> Option<Seen> {
+/// The next request; None at the end of the connection.
+pub(super) fn read(reader: &mut BufReader<impl Read>) -> Option<Seen> {
     let mut first = String::new();
     reader.read_line(&mut first).ok().filter(|read| *read > 0)?;
     let mut words = first.split_whitespace();
