@@ -65,6 +65,9 @@ fn check_validates_and_exits() {
     assert_eq!(default.status.code(), Some(0));
     assert!(stderr(&default).contains("WARN  no filter was given"));
     assert_eq!(run(&["--check", "nope"], &[]).status.code(), Some(1));
+    let regex = run(&["--check", "--dry-run=client", "test(\"(\")"], &[]);
+    assert_eq!(regex.status.code(), Some(1));
+    assert!(stderr(&regex).starts_with("<argument>:1:6: invalid regex: "), "{}", stderr(&regex));
     assert_eq!(run(&["--check", ".", "--port=x"], &[]).status.code(), Some(2));
 }
 
@@ -78,7 +81,7 @@ fn the_first_line_of_the_log_names_the_address() {
         let file = folder.write("f.jq", ".");
         Dispatcher::start(&[".", "-f", file.to_str().unwrap(), "--dry-run=client"])
     };
-    both.logged("the argument is not used");
+    both.logged("the argument FILTER is ignored");
 }
 
 #[test]
@@ -120,4 +123,48 @@ fn the_default_filter_is_configured_by_the_environment() {
     assert_eq!(container["command"], serde_json::json!(["sh", "-c"]));
     assert_eq!(container["args"], serde_json::json!(["echo hi", "1", "{\"a\":2}"]));
     assert_eq!(container["env"], serde_json::json!([{"name": "COLOUR", "value": "blue"}]));
+}
+
+#[test]
+fn a_server_with_an_invalid_port_is_a_usage_error() {
+    for server in ["http://host:99999", "http://host:6443x", "http://host:", "https://[::1]:", "http://host:0"] {
+        let output = run(&["--check", ".", "--server", server], &[]);
+        assert_eq!(output.status.code(), Some(2), "{server}: {}", stderr(&output));
+        assert!(stderr(&output).contains("its port is not a number from 1 to 65535"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn the_argument_overrides_the_variable_and_the_option_overrides_both() {
+    let folder = Folder::new();
+    let file = folder.write("f.jq", "{metadata: {name: \"file\"}, spec: {}}");
+    let file = file.to_str().unwrap();
+    let argument = "{metadata: {name: \"argument\"}, spec: {}}";
+    for (args, variable, want, warning) in [
+        (vec![argument], file, "argument", Some("the variable FROM_FILE")),
+        (vec![], file, "file", None),
+        (vec!["-f", file, argument], "/nonexistent", "file", Some("the argument FILTER is ignored")),
+    ] {
+        let mut command = crate::support::dispatcher::command(&["--port=0", "--dry-run=client"]);
+        command.args(args).env("FROM_FILE", variable);
+        let dispatcher = Dispatcher::start_command(command);
+        assert_eq!(dispatcher.post("/job", "1").json()["metadata"]["name"], want);
+        warning.into_iter().for_each(|words| drop(dispatcher.logged(words)));
+    }
+}
+
+#[test]
+fn an_api_server_that_cannot_be_reached_is_named_with_a_remedy_at_start_and_later() {
+    // a port that was free a moment ago
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let server = format!("http://127.0.0.1:{port}");
+    let dispatcher = Dispatcher::start(&[".", "--server", &server]);
+    let text = format!("cannot reach {server}: connection refused; is kubectl proxy running?");
+    assert!(dispatcher.logged(&text).contains(" WARN  cannot reach"));
+    assert_eq!(dispatcher.post("/job", r#"{"spec": {}}"#).code, 502);
+    dispatcher.logged(&format!("502: {text}"));
+    assert_eq!(dispatcher.get("/health/ready").code, 503);
+    dispatcher.logged(&format!("not ready: {text}"));
+    let at_start = dispatcher.log().iter().filter(|line| line.contains("WARN  cannot reach")).count();
+    assert_eq!(at_start, 1, "once");
 }

@@ -154,6 +154,8 @@ fn upgrade_requests_are_answered_as_http_1() {
     let headers = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
     assert_eq!(dispatcher.send(request("GET", "/health/live", headers, "")).code, 200);
     assert_eq!(dispatcher.send("GET http://test/health/live HTTP/1.1\r\nHost: test\r\n\r\n").code, 200);
+    let root = dispatcher.send("GET http://test HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!((root.code, root.header("Location")), (307, Some("docs")), "a target without a path is /");
 }
 
 #[test]
@@ -174,7 +176,17 @@ fn malformed_requests_are_answered_and_closed() {
             413,
             "RequestEntityTooLarge",
         ),
-        (format!("POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Transfer-Encoding: gzip\r\n\r\n"), 501, "NotImplemented"),
+        (format!("POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Transfer-Encoding: gzip\r\n\r\n"), 400, "BadRequest"),
+        (
+            format!("POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Transfer-Encoding: gzip, chunked\r\n\r\n"),
+            501,
+            "NotImplemented",
+        ),
+        (
+            format!("POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n3 \r\n[1]\r\n"),
+            400,
+            "BadRequest",
+        ),
         (
             format!("POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
             400,
@@ -240,6 +252,106 @@ fn a_connection_with_a_whole_request_is_not_evicted() {
         let code = line.receive().expect("an answer").code;
         assert!([200, 503].contains(&code), "{code}");
     }
+}
+
+#[test]
+fn idle_connections_of_every_kind_are_evicted_for_new_ones() {
+    const MANY: usize = 64;
+    let dispatcher = start(&[&format!("--max-connections={MANY}")]);
+    let pipelined = request("GET", "/openapi.json", "", "").repeat(200);
+    for kind in ["\r", "\r\n", "GET", "GET / HTTP/1.1\r\nHost: h\r\n", &pipelined] {
+        let held: Vec<Line> = (0..MANY)
+            .map(|_| {
+                let line = dispatcher.line();
+                line.stream.set_nonblocking(true).unwrap();
+                let _ = (&line.stream).write(kind.as_bytes()); // it may be evicted already, or not read
+                line
+            })
+            .collect();
+        // what they have sent is read first
+        crate::support::eventually("a new connection to be served", || {
+            (dispatcher.get("/health/live").code == 200).then_some(())
+        });
+        for _ in 0..20 {
+            assert_eq!(
+                dispatcher.get("/health/live").code,
+                200,
+                "beside {MANY} times {:?}",
+                &kind[..kind.len().min(40)]
+            );
+        }
+        drop(held);
+    }
+}
+
+#[test]
+fn an_idle_connection_is_kept_for_the_idle_timeout() {
+    let dispatcher = start(&["--idle-timeout=1s"]);
+    let mut line = dispatcher.line();
+    line.send(request("GET", "/health/live", "", ""));
+    assert_eq!(line.receive().unwrap().code, 200);
+    let begin = Instant::now();
+    assert!(line.is_closed());
+    let took = begin.elapsed();
+    assert!(took > Duration::from_millis(800) && took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn media_types_and_encodings() {
+    let dispatcher = start(&[]);
+    let post = |headers: &str, body: &str| dispatcher.send(request("POST", "/job", headers, body));
+    for headers in ["Content-Encoding: identity\r\n", "Content-Encoding:\r\n", "Content-Encoding: Identity, \r\n"] {
+        assert_eq!(post(&format!("{JSON}{headers}"), "1").code, 200, "{headers}");
+    }
+    for headers in ["Content-Encoding: gzip\r\n", "Content-Encoding: identity\r\nContent-Encoding: br\r\n"] {
+        assert_eq!(post(&format!("{JSON}{headers}"), "1").error(), error(415, "UnsupportedMediaType"), "{headers}");
+    }
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    for (headers, body, hint) in [
+        ("", "1", "the Content-Type is missing"),
+        (form, "a=1", "forms are not supported"),
+        ("Content-Type: multipart/form-data; boundary=x\r\n", "--x", "forms are not supported"),
+        (form, r#"{"id": 1}"#, "the body looks like JSON"), // as curl -d sends it
+        ("Content-Type: text/xml\r\n", "<a/>", "only JSON is supported"),
+    ] {
+        let reply = post(headers, body);
+        assert_eq!(reply.error(), error(415, "UnsupportedMediaType"));
+        let message = reply.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(hint), "{headers:?} gives {message}");
+    }
+}
+
+#[test]
+fn numbers_keep_their_value() {
+    let dispatcher = start(&[]);
+    let fingerprint = |body: &str| {
+        let manifest = dispatcher.post("/job", body);
+        let text = String::from_utf8(manifest.body).unwrap();
+        assert!(text.contains(&format!("\"body\":{body}")), "{body} became {text}");
+        text.split("fingerprint\":\"").nth(1).unwrap()[..64].to_owned()
+    };
+    let order = |number: &str| fingerprint(&format!(r#"{{"order":{number}}}"#));
+    assert_ne!(order("12345678901234567890"), order("12345678901234567891"));
+    assert_ne!(order("0.1"), order("0.10000000000000000000001"));
+    for (body, says) in [("[1e400]", "the number 1e400 is larger"), (&"9".repeat(1001), "has more than 1000 digits")] {
+        let reply = dispatcher.post("/job", body);
+        assert_eq!(reply.error(), error(400, "BadRequest"));
+        assert!(reply.json()["error"]["message"].as_str().unwrap().contains(says), "{}", reply.json());
+    }
+    let default = Dispatcher::start(&["--dry-run=client"]);
+    let manifest = default.post("/job", r#"{"id": 18446744073709551615, "args": [18446744073709551615]}"#).json();
+    assert_eq!(manifest["metadata"]["name"], "demo-job-18446744073709551615");
+    let args = &manifest["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert_eq!(*args, json!(["18446744073709551615"]));
+}
+
+#[test]
+fn a_large_run_logs_once() {
+    let filter =
+        r#"("seen" | stderr) as $x | ([range(30000)] | length) as $n | {metadata: {name: "a"}, spec: {n: $n}}"#;
+    let dispatcher = Dispatcher::start(&[filter, "--dry-run=client"]);
+    assert_eq!(dispatcher.post("/job", "1").json()["spec"]["n"], 30000);
+    assert_eq!(dispatcher.log().iter().filter(|line| line.contains("filter says")).count(), 1);
 }
 
 #[test]

@@ -132,6 +132,47 @@ fn errors_that_the_operator_must_correct_are_bad_gateways() {
 }
 
 #[test]
+fn the_same_request_under_an_exhausted_quota_finds_its_job() {
+    let namespace = Namespace::new();
+    let quotas = format!("/api/v1/namespaces/{}/resourcequotas", namespace.name);
+    namespace
+        .admin()
+        .create(&quotas, json!({"metadata": {"name": "one"}, "spec": {"hard": {"count/jobs.batch": "1"}}}));
+    eventually("the quota to be counted", || {
+        let (_, quota) = namespace.admin().get(&format!("{quotas}/one"));
+        (quota["status"]["hard"]["count/jobs.batch"] == "1").then_some(())
+    });
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    assert_eq!(dispatcher.post("/job", &named("a")).code, 201);
+    eventually("the quota to be exhausted", || {
+        let (_, quota) = namespace.admin().get(&format!("{quotas}/one"));
+        (quota["status"]["used"]["count/jobs.batch"] == "1").then_some(())
+    });
+    let again = dispatcher.post("/job", &named("a"));
+    assert_eq!((again.code, again.json()), (200, json!({"id": "a"})));
+    assert_eq!(dispatcher.post("/job?other", &named("a")).error(), error(409, "AlreadyExists"));
+    let other = dispatcher.post("/job", &named("b"));
+    assert_eq!((other.error(), other.header("Retry-After")), (error(429, "QuotaExceeded"), Some("10")));
+    let generated = dispatcher.post("/job", &manifest(json!({"generateName": "a-"}), json!({})));
+    assert_eq!(generated.error(), error(429, "QuotaExceeded"));
+    assert_eq!(namespace.job_names(), ["a"]);
+}
+
+#[test]
+fn no_output_is_204_and_creates_no_job() {
+    let namespace = Namespace::new();
+    for filter in ["empty", "halt", "select(.kind == \"no\")"] {
+        let dispatcher = Dispatcher::for_namespace(&namespace, &[filter]);
+        let reply = dispatcher.post("/job", "{}");
+        assert_eq!((reply.code, reply.body.len(), reply.header("Content-Length")), (204, 0, None), "{filter}");
+        dispatcher.logged("POST \"/job\" 204");
+        let metrics = String::from_utf8(dispatcher.get("/metrics").body).unwrap();
+        assert!(metrics.contains("filter_runs_total{outcome=\"empty\"} 1"), "{metrics}");
+    }
+    assert_eq!(namespace.job_names(), [""; 0]);
+}
+
+#[test]
 fn a_terminating_namespace_gives_503() {
     let namespace = Namespace::new();
     let admin = namespace.admin();

@@ -83,6 +83,68 @@ fn a_job_created_by_our_own_lost_attempt_is_201() {
     assert_eq!(methods, ["POST", "POST", "GET"]);
 }
 
+fn over_quota() -> Act {
+    let message =
+        "jobs.batch \"a\" is forbidden: exceeded quota: q, requested: count/jobs.batch=1, used: 1, limited: 1";
+    answer(403, status(403, "Forbidden", message, json!({"name": "a", "group": "batch", "kind": "jobs"})))
+}
+
+fn not_found() -> Act {
+    let details = json!({"name": "a", "group": "batch", "kind": "jobs"});
+    answer(404, status(404, "NotFound", "jobs.batch \"a\" not found", details))
+}
+
+#[test]
+fn a_refusal_after_a_lost_response_does_not_hide_the_job() {
+    let denied =
+        || answer(403, status(403, "Forbidden", "admission webhook \"w\" denied the request: no", json!(null)));
+    for refusal in [over_quota(), denied(), Act::Answer(429, "Retry-After: 3\r\n", "Too many requests".into())] {
+        let (reply, _) = post([Act::HangUp, refusal.clone(), Act::JobAsPosted]);
+        assert_eq!((reply.code, reply.json()), (201, json!({"id": "a"})), "{refusal:?}");
+    }
+    let (reply, _) = post([Act::HangUp, denied(), not_found()]);
+    assert_eq!(reply.error(), (422, "Forbidden".into()), "there is no Job");
+    let (reply, _) = post([over_quota(), not_found()]);
+    assert_eq!((reply.error(), reply.header("Retry-After")), ((429, "QuotaExceeded".into()), Some("10")));
+}
+
+#[test]
+fn a_job_whose_response_has_too_long_a_head_is_found() {
+    let many = Box::leak("Warning: 299 - \"x\"\r\n".repeat(300).into_boxed_str());
+    let long = Box::leak(format!("Warning: 299 - \"{}\"\r\n", "警".repeat(20_000)).into_boxed_str());
+    for warnings in [&*many, &*long] {
+        let (reply, _) = post([Act::Answer(201, warnings, job("a", json!({}))), Act::JobAsPosted]);
+        assert_eq!((reply.code, reply.json()), (201, json!({"id": "a"})));
+    }
+}
+
+#[test]
+fn warnings_in_any_script_are_read() {
+    let warning = format!("Warning: 299 - \"{}\"\r\n", "警告".repeat(1000));
+    let warnings = Box::leak(warning.repeat(5).into_boxed_str());
+    assert!(warnings.len() > 30_000);
+    let (reply, _) = post([Act::Answer(201, warnings, job("a", json!({})))]);
+    assert_eq!(reply.code, 201);
+}
+
+#[test]
+fn a_response_of_unknown_length_that_ends_early_is_a_lost_one() {
+    let (reply, server) = post([Act::Unbounded(r#"{"kind":"Job","metadata":{"na"#.into()), created()]);
+    assert_eq!(reply.code, 201);
+    assert_eq!(server.seen()[0].body, server.seen()[1].body);
+    assert_eq!(post([Act::Unbounded(job("a", json!({})))]).0.code, 201, "whole");
+}
+
+#[test]
+fn a_get_that_is_refused_oddly_is_a_bad_gateway() {
+    for (code, reason) in [(400, "BadRequest"), (422, "Invalid"), (413, "RequestEntityTooLarge")] {
+        let server = Scripted::start([answer(code, status(code, reason, "x", json!({})))]);
+        assert_eq!(start(&server, &[]).get("/job/a").error(), (502, "BadGateway".into()), "{code}");
+    }
+    let server = Scripted::start([over_quota()]);
+    assert_eq!(start(&server, &[]).get("/job/a").error(), (502, "BadGateway".into()));
+}
+
 #[test]
 fn a_second_failure_is_final() {
     let conflict = || {
@@ -99,6 +161,12 @@ fn a_second_failure_is_final() {
             503,
             "ServiceUnavailable",
             Some("3"),
+        ),
+        (
+            vec![Act::Answer(503, "Retry-After: Sat, 06 Nov 2094 08:49:37 GMT\r\n", String::new())],
+            503,
+            "ServiceUnavailable",
+            Some("300"),
         ),
         (
             vec![answer(503, status(503, "ServiceUnavailable", "apiserver is shutting down", json!({})))],

@@ -127,8 +127,30 @@ impl Dispatcher {
     }
 }
 
+/// Debug forms of internal types, which no line of the log may have.
+const DEBUG_FORMS: [&str; 12] = [
+    "Some(",
+    "Ok(",
+    "Err(",
+    "Disconnected(",
+    "TimedOut(",
+    "InvalidResponse(",
+    "UnreadableHead(",
+    "Refused(",
+    "Refusal {",
+    "Status {",
+    "Io(",
+    "Error {",
+];
+
 impl Drop for Dispatcher {
     fn drop(&mut self) {
+        if !thread::panicking() {
+            for line in self.log().iter().filter(|line| !line.contains("filter says")) {
+                let form = DEBUG_FORMS.iter().find(|form| line.contains(**form));
+                assert!(form.is_none(), "a line of the log has the debug form {form:?}: {line}");
+            }
+        }
         if thread::panicking() {
             let log = self.log();
             eprintln!("the dispatcher's log ends with:\n{}", log[log.len().saturating_sub(30)..].join("\n"));

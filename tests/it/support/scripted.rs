@@ -16,6 +16,8 @@ pub(crate) enum Act {
     JobAsAsked(serde_json::Value),
     /// 200 with a Job as the last POST had it.
     JobAsPosted,
+    /// 201 without a length: the body ends with the connection.
+    Unbounded(String),
     /// Closes the connection when the request has been read.
     HangUp,
     /// Sends part of a response, then closes the connection.
@@ -101,6 +103,10 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
                 if stream.write_all(answer.as_bytes()).is_err() {
                     return;
                 }
+            }
+            Act::Unbounded(body) => {
+                let _ = stream.write_all(format!("HTTP/1.1 201 X\r\nConnection: close\r\n\r\n{body}").as_bytes());
+                return;
             }
             Act::HangUp => return,
             Act::HalfAnswer => {
