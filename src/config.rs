@@ -203,13 +203,15 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
 
     let docs = reader.parsed(Key::Docs, true, |value| value.parse().map_err(|_| "is neither true nor false".into()));
 
-    let default_namespace = service_account_namespace(dry_run).unwrap_or_else(|| "default".to_owned());
+    let service_account = service_account(&reader);
+    let default_namespace =
+        service_account_namespace(&service_account, dry_run).unwrap_or_else(|| "default".to_owned());
     let namespace = reader.parsed(Key::Namespace, default_namespace, |value| match is_label(value) {
         true => Ok(value.to_owned()),
         false => Err("is not a DNS-1123 label".into()),
     });
 
-    let api_server = api_server(&mut reader, dry_run, in_cluster, &mut warnings);
+    let api_server = api_server(&mut reader, dry_run, in_cluster, &service_account, &mut warnings);
     let limits =
         Limits { steps: filter::MAX_STEPS, memory, time, stack: filter::MAX_STACK, output: filter::MAX_OUTPUT };
     let filter = filter(&mut reader, limits, &mut warnings);
@@ -246,11 +248,18 @@ fn in_cluster_url(reader: &Reader<'_>) -> Option<String> {
     Some(if is_ipv6 { format!("https://[{host}]:{port}") } else { format!("https://{host}:{port}") })
 }
 
-fn service_account_namespace(dry_run: DryRun) -> Option<String> {
+/// The folder with the service account's files. In a debug build a variable can replace it, so that tests do not read those of the
+/// machine, which may be a pod itself.
+fn service_account(reader: &Reader<'_>) -> PathBuf {
+    let replaced = if cfg!(debug_assertions) { reader.variable("SERVICE_ACCOUNT_FOLDER") } else { None };
+    replaced.map_or_else(|| SERVICE_ACCOUNT.into(), PathBuf::from)
+}
+
+fn service_account_namespace(service_account: &Path, dry_run: DryRun) -> Option<String> {
     if dry_run == DryRun::Client {
         return None;
     }
-    let namespace = read_text(&Path::new(SERVICE_ACCOUNT).join("namespace"), 256).ok()?;
+    let namespace = read_text(&service_account.join("namespace"), 256).ok()?;
     Some(namespace.trim().to_owned()).filter(|namespace| is_label(namespace))
 }
 
@@ -259,6 +268,7 @@ fn api_server(
     reader: &mut Reader<'_>,
     dry_run: DryRun,
     in_cluster: Option<String>,
+    service_account: &Path,
     warnings: &mut Vec<String>,
 ) -> Option<Option<Arc<ApiServer>>> {
     let default = in_cluster.unwrap_or_else(|| KUBECTL_PROXY.to_owned());
@@ -277,9 +287,9 @@ fn api_server(
     if dry_run == DryRun::Client {
         return Some(None);
     }
-    let service_account = |file| Some(Path::new(SERVICE_ACCOUNT).join(file));
+    let of_service_account = |file| Some(service_account.join(file));
     let (token_file, ca_file) = if url.starts_with("https://") {
-        (token_file.or_else(|| service_account("token")), ca_file.or_else(|| service_account("ca.crt")))
+        (token_file.or_else(|| of_service_account("token")), ca_file.or_else(|| of_service_account("ca.crt")))
     } else {
         if token_file.is_some() && !is_loopback(&url) {
             warnings.push(format!("the token goes to {url} without encryption"));
@@ -291,7 +301,11 @@ fn api_server(
         Err(errors) => {
             let hint = |error: String| {
                 let option = if error.contains("token file") { "--token-file" } else { "--certificate-authority" };
-                if error.contains(SERVICE_ACCOUNT) { format!("{error}; see {option}") } else { error }
+                if error.contains(&*service_account.to_string_lossy()) {
+                    format!("{error}; see {option}")
+                } else {
+                    error
+                }
             };
             reader.problems.failed.extend(errors.into_iter().map(hint));
             None

@@ -3,10 +3,15 @@ use crate::cli;
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
 
+const NO_FOLDER: &str = "/nonexistent/serviceaccount";
+
 fn loaded(argv: &[&str], environment: &[(&str, &str)]) -> Result<Config, Problems> {
     let cli::Command::Run(args) = cli::parse(argv.iter().map(OsString::from)) else { panic!("{argv:?}") };
     let environment: HashMap<_, _> =
         environment.iter().map(|(name, value)| (name.to_string(), OsString::from(value))).collect();
+    // never those of the machine
+    let folder = ("SERVICE_ACCOUNT_FOLDER".to_owned(), OsString::from(NO_FOLDER));
+    let environment: HashMap<_, _> = [folder].into_iter().chain(environment).collect();
     load(&args, &|name| environment.get(name).cloned())
 }
 
@@ -44,7 +49,7 @@ fn defaults_on_a_laptop_and_in_a_cluster() {
     let cluster = [("KUBERNETES_SERVICE_HOST", "fd00::1"), ("KUBERNETES_SERVICE_PORT", "443")];
     assert_eq!(config(&[".", "--dry-run=client"], &cluster).listen, Listen::All);
     let failed = loaded(&["."], &cluster).unwrap_err().failed;
-    assert!(failed[0].starts_with("cannot read token file `/var/run/secrets/"), "{failed:?}");
+    assert!(failed[0].starts_with("cannot read token file `/nonexistent/serviceaccount/token`"), "{failed:?}");
     assert!(
         failed[0].ends_with("see --token-file") && failed[1].ends_with("see --certificate-authority"),
         "{failed:?}"

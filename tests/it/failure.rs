@@ -301,6 +301,24 @@ fn in_a_cluster_the_address_comes_from_the_environment() {
 }
 
 #[test]
+fn in_a_cluster_the_service_account_is_used() {
+    let namespace = Namespace::new();
+    let (host, port) = namespace.cluster.url.trim_start_matches("https://").split_once(':').unwrap();
+    let folder = Folder::new();
+    folder.write("token", &namespace.token());
+    folder.write("ca.crt", &namespace.cluster.ca_pem);
+    folder.write("namespace", &namespace.name);
+    let mut command = command(&["--port=0", AS_IS]);
+    command
+        .env("KUBERNETES_SERVICE_HOST", host)
+        .env("KUBERNETES_SERVICE_PORT", port)
+        .env("SERVICE_ACCOUNT_FOLDER", &folder.0);
+    let dispatcher = Dispatcher::start_command(command);
+    assert_eq!(dispatcher.post("/job", &named("a")).code, 201);
+    assert_eq!(namespace.job_names(), ["a"]);
+}
+
+#[test]
 fn errors_in_the_filters_output_are_reported() {
     let dispatcher = Dispatcher::start(&[".", "--dry-run=client"]);
     for (body, code, reason) in [

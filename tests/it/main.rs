@@ -24,6 +24,8 @@ mod image;
 mod kueue;
 /// Responses that are lost, late or invalid.
 mod lost;
+/// Hostile load in 64 MiB. Run by `tests/image`.
+mod memory;
 /// Metrics and alerts. Partly run by `tests/metrics`.
 mod metrics;
 /// The recipes in `deploy/recipes`.

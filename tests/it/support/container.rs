@@ -33,25 +33,42 @@ pub(crate) fn image() -> String {
 }
 
 impl Container {
-    /// With read-only root, without capabilities, new privileges and root, in little memory.
+    /// In front of the test cluster, and removed by podman when it ends.
     pub(crate) fn start(namespace: &Namespace, account: &ServiceAccount, args: &[&str]) -> Self {
+        let port = namespace.cluster.url.rsplit(':').next().unwrap();
+        let volume = format!("--volume={}:{SERVICE_ACCOUNT}:ro", account.folder.0.display());
+        let port = format!("--env=KUBERNETES_SERVICE_PORT={port}");
+        Self::start_with(&["--rm", "--env=KUBERNETES_SERVICE_HOST=127.0.0.1", &port, &volume], args)
+    }
+
+    /// Without a cluster, for `--dry-run=client` or `--server`; when it ends, podman can still tell why.
+    pub(crate) fn start_alone(args: &[&str]) -> Self {
+        Self::start_with(&[], args)
+    }
+
+    /// With read-only root, without capabilities, new privileges and root, in little memory.
+    fn start_with(options: &[&str], args: &[&str]) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("dispatcher-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
-        let port = namespace.cluster.url.rsplit(':').next().unwrap();
-        let mut command = podman(&["--runtime=runc", "run", "--rm", "--network=host", "--name", &name]);
+        let mut command = podman(&["--runtime=runc", "run", "--network=host", "--name", &name]);
         command
             .args(["--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges"])
             .args(["--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000", "--memory", MEMORY])
-            .args(["--env=PORT=0", "--env=KUBERNETES_SERVICE_HOST=127.0.0.1"])
-            .arg(format!("--env=KUBERNETES_SERVICE_PORT={port}"))
-            .arg(format!("--volume={}:{SERVICE_ACCOUNT}:ro", account.folder.0.display()))
+            .arg("--env=PORT=0")
+            .args(options)
             .arg(image())
             .args(args)
+            .current_dir(std::env::temp_dir()) // where conmon leaves a file if the kernel kills the container
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let dispatcher = Dispatcher::start_command(command);
         let pid = said(&mut podman(&["inspect", "--format={{.State.Pid}}", &name])).trim().parse().unwrap();
         Container { dispatcher, name, pid, _guard: Guarded::new(pid) }
+    }
+
+    /// Whether the kernel killed it for want of memory.
+    pub(crate) fn was_killed(&self) -> bool {
+        said(&mut podman(&["inspect", "--format={{.State.OOMKilled}}", &self.name])).trim() == "true"
     }
 }
 

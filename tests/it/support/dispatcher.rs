@@ -26,10 +26,16 @@ pub(crate) fn binary() -> OsString {
     std::env::var_os("DISPATCHER").unwrap_or_else(|| env!("CARGO_BIN_EXE_k8s-job-dispatcher").into())
 }
 
-/// The binary, with nothing of our environment.
+/// The binary, with nothing of our environment, nor of a service account that this machine may have.
 pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(binary());
-    command.args(args).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(args)
+        .env_clear()
+        .env("SERVICE_ACCOUNT_FOLDER", "/nonexistent/serviceaccount")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod go;
 pub(crate) mod helm;
 pub(crate) mod http;
 pub(crate) mod kubelet;
+pub(crate) mod load;
 pub(crate) mod namespace;
 pub(crate) mod scripted;
 pub(crate) mod webhook;
