@@ -110,28 +110,28 @@ pub(crate) struct Counting;
 // caller passes the layout that a block was allocated with; so each block is freed and resized by the allocator that returned it.
 // Counting touches only thread-local integers: it allocates nothing and cannot panic.
 unsafe impl GlobalAlloc for Counting {
-    #[inline]
+    #[inline(never)] // else the counting stands at thousands of places
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count_alloc(layout.size());
         // SAFETY: the caller's promise about the layout
         unsafe { if layout.size() < LARGE { SMALL.alloc(layout) } else { System.alloc(layout) } }
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count_alloc(layout.size());
         // SAFETY: the caller's promise about the layout
         unsafe { if layout.size() < LARGE { SMALL.alloc_zeroed(layout) } else { System.alloc_zeroed(layout) } }
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         count_dealloc(layout.size());
         // SAFETY: `block` was allocated with this layout, so by the same allocator
         unsafe { if layout.size() < LARGE { SMALL.dealloc(block, layout) } else { System.dealloc(block, layout) } }
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: `block` was allocated with this layout, so by the same allocator, which also serves the new size
         let new = unsafe {

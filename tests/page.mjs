@@ -86,7 +86,7 @@ async function visit(root, colorScheme, name) {
   const refused = page.waitForEvent("console"); // the browser itself tells a 409
   await page.getByRole("button", { name: "Send" }).click();
   await page.locator("#code", { hasText: "409" }).waitFor();
-  await status.filter({ hasText: "No Job was made: " }).waitFor();
+  await status.filter({ hasText: "No Job was created: " }).waitFor();
   assert.match((await refused).text(), /409/);
   assert.deepEqual(complaints.filter((complaint) => !complaint.includes("409")), []);
   await context.close();

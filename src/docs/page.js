@@ -1,11 +1,11 @@
-// The page behind /docs: shows the contract, sends a request, and follows its Job. Text from outside is only ever set as text.
+// The page behind /docs: shows the HTTP interface, sends a request, and follows its Job. Text from outside is only ever set as text.
 "use strict";
 
 // Every address is relative to the page, so that a path prefix of an Ingress survives.
 const address = (path) => new URL(path.replace(/^\/+/, ""), document.baseURI);
 const element = (id) => document.getElementById(id);
-const LOOK_AGAIN_MS = 1000; // as often as a person looks; the API server is asked each time
-const GIVE_UP_AFTER = 5; // looks in a row that brought nothing
+const POLL_MS = 1000; // each poll calls the API server
+const MAX_FAILURES = 5; // failed polls in a row
 
 let following = null;
 
@@ -17,7 +17,7 @@ function make(tag, text, ...children) {
   return made;
 }
 
-// Text of the contract, in which backquotes mean code.
+// Text of the OpenAPI document, in which backquotes mean code.
 function prose(tag, text) {
   return make(tag, "", ...text.split("`").map((part, at) => (at % 2 ? make("code", part) : part)));
 }
@@ -70,15 +70,16 @@ async function send(event) {
   try {
     const answer = await fetch(address(path), { method: "POST", headers: { "Content-Type": "application/json" }, body });
     const text = await answer.text();
-    element("code").textContent = `Answer: ${answer.status} ${answer.statusText}`;
+    element("code").textContent = `Reply: ${answer.status} ${answer.statusText}`;
     element("answer").hidden = false;
     element("answer").textContent = pretty(text);
     element("status").hidden = true;
-    const made = answer.ok ? JSON.parse(text) : {};
-    if (made.id && !made.dryRun) follow(made.id);
-    else element("job").textContent = answer.ok ? "A dry run makes no Job." : `No Job was made: ${messageOf(text)}`;
+    const created = answer.ok && text ? JSON.parse(text) : {};
+    if (created.id && !created.dryRun) follow(created.id);
+    else if (answer.status === 204) element("job").textContent = "The filter has no output for this request; no Job was created.";
+    else element("job").textContent = answer.ok ? "A dry run creates no Job." : `No Job was created: ${messageOf(text)}`;
   } catch (error) {
-    element("problem").textContent = `The dispatcher cannot be reached: ${error.message}`;
+    element("problem").textContent = `Cannot reach the dispatcher: ${error.message}`;
   } finally {
     sending(false);
   }
@@ -89,7 +90,7 @@ const isSending = () => element("send").getAttribute("aria-disabled") === "true"
 const sending = (now) => element("send").setAttribute("aria-disabled", String(now));
 
 function messageOf(text) {
-  try { return JSON.parse(text).error.message; } catch { return "the answer is no JSON"; }
+  try { return JSON.parse(text).error.message; } catch { return "the reply is not JSON"; }
 }
 
 function stop() {
@@ -99,7 +100,7 @@ function stop() {
   element("stop").hidden = true;
 }
 
-// Looks at the Job until it has ended.
+// Polls the Job until it has ended.
 function follow(id) {
   const me = following = { timer: 0, failed: 0 };
   element("stop").hidden = false;
@@ -126,14 +127,14 @@ function follow(id) {
     } catch (error) {
       if (following !== me) return;
       say(`${id} cannot be seen: ${error.message}`);
-      ended = ++me.failed >= GIVE_UP_AFTER;
+      ended = ++me.failed >= MAX_FAILURES;
     }
     if (ended) stop();
-    else me.timer = setTimeout(look, LOOK_AGAIN_MS);
+    else me.timer = setTimeout(look, POLL_MS);
   };
   look();
 }
 
 element("request").addEventListener("submit", send);
 element("stop").addEventListener("click", stop);
-showContract().catch((error) => element("operations").append(make("p", `The contract cannot be shown: ${error.message}`)));
+showContract().catch((error) => element("operations").append(make("p", `Cannot show the interface: ${error.message}`)));

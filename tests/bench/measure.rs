@@ -44,13 +44,13 @@ fn main() -> ExitCode {
     let mut figures = Figures { are_good: true };
     let is_load_only = std::env::args().any(|arg| arg == "load");
     if !is_load_only {
-        well_meant(&mut figures);
+        ordinary(&mut figures);
     }
     support::load::peaks(|what, value, unit, bound| figures.print(what, value, unit, bound));
     if figures.are_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn well_meant(figures: &mut Figures) {
+fn ordinary(figures: &mut Figures) {
     let size = std::fs::metadata(binary()).unwrap().len();
     figures.print("binary", size as f64 / 1e6, "MB", Some(MAX_SIZE));
     figures.print("start to first reply, median", start(), "ms", Some(MAX_START));

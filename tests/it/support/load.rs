@@ -1,4 +1,4 @@
-//! Hostile load, and what it costs. `peaks` runs all of it against the binary; `memory.rs` runs a part of it against the image.
+//! Hostile load, and the memory that it needs. `peaks` runs all of it against the binary; `memory.rs` runs a part of it against the image.
 //!
 //! LOAD_SEED repeats the bodies of a run; LOAD runs only scenarios whose name contains it.
 
@@ -17,7 +17,7 @@ pub(crate) use start::starts;
 use super::container::Container;
 use super::dispatcher::Dispatcher;
 use super::http::{JSON, request};
-use client::{CLOSED, Client, Deaf, UNANSWERED, post};
+use client::{CLOSED, Client, NonReader, UNANSWERED, post};
 use outcome::Outcome;
 use process::Cgroup;
 use slow_api::SlowApi;
@@ -35,7 +35,7 @@ const TIME: Duration = Duration::from_secs(20);
 const TIMED: Duration = Duration::from_secs(4);
 /// How long a client pauses after 503 and after a closed connection.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Who gets 503 sooner has not waited.
+/// A 503 that comes sooner was not waited for.
 const WAIT: Duration = Duration::from_secs(1);
 const MAX_THREADS: usize = 256;
 const STACK: usize = 256 << 10;
@@ -103,7 +103,7 @@ impl Scenario {
         let mut outcome = Outcome::new(self.name.clone());
         let requests = match &self.traffic {
             Traffic::Requests { bodies, is_chunked, .. } => alone(address, bodies, *is_chunked),
-            Traffic::Deaf { .. } => Vec::new(),
+            Traffic::NeverRead { .. } => Vec::new(),
         };
         if self.expect == Expect::Served && requests.iter().any(|request| request.alone != "200") {
             outcome.fault("not served alone");
@@ -121,7 +121,9 @@ impl Scenario {
                 .collect();
             match &self.traffic {
                 Traffic::Requests { each, .. } => self.send_requests(address, &requests, *each, &mut outcome),
-                Traffic::Deaf { text, step, time } => self.send_deaf(address, text, *step, *time, &mut outcome),
+                Traffic::NeverRead { text, step, time } => {
+                    self.send_without_reading(address, text, *step, *time, &mut outcome)
+                }
             }
             outcome.took = begin.elapsed();
             is_over.store(true, Relaxed);
@@ -194,8 +196,15 @@ impl Scenario {
         }
     }
 
-    fn send_deaf(&self, address: SocketAddr, text: &[u8], step: usize, time: Duration, outcome: &mut Outcome) {
-        let mut clients: Vec<Deaf> = (0..self.connections).map(|_| Deaf::connect(address)).collect();
+    fn send_without_reading(
+        &self,
+        address: SocketAddr,
+        text: &[u8],
+        step: usize,
+        time: Duration,
+        outcome: &mut Outcome,
+    ) {
+        let mut clients: Vec<NonReader> = (0..self.connections).map(|_| NonReader::connect(address)).collect();
         let end = Instant::now() + time;
         while Instant::now() < end {
             clients.iter_mut().for_each(|client| client.send(text, step));

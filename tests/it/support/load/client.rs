@@ -126,12 +126,12 @@ fn code(bytes: &[u8]) -> Option<u16> {
 }
 
 /// A client that sends what it has, bit by bit, and does not read before the end.
-pub(crate) struct Deaf {
+pub(crate) struct NonReader {
     stream: Option<TcpStream>,
     sent: usize,
 }
 
-impl Deaf {
+impl NonReader {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         let connect = || {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -140,7 +140,7 @@ impl Deaf {
             socket.set_nonblocking(true)?;
             std::io::Result::Ok(TcpStream::from(socket))
         };
-        Deaf { stream: connect().ok(), sent: 0 }
+        NonReader { stream: connect().ok(), sent: 0 }
     }
 
     /// Sends up to `most` further bytes of `text`, as far as the kernel takes them.

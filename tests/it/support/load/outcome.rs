@@ -1,13 +1,13 @@
-//! What came of a load.
+//! The results of a load.
 
 use super::client::Codes;
 use std::fmt;
 use std::time::Duration;
 
-/// What came of a scenario.
+/// The results of a scenario.
 pub(crate) struct Outcome {
     pub(crate) name: String,
-    /// MiB; None when the process did not live to tell.
+    /// MiB; None if the process ended before it was read.
     pub(crate) peak: Option<f64>,
     /// The same of its cgroup, page cache and (v2) sockets included; None where it has none of its own that can be read.
     pub(crate) cgroup: Option<f64>,
@@ -17,7 +17,7 @@ pub(crate) struct Outcome {
     /// How long small requests beside it took, in ms, sorted.
     pub(crate) small: Vec<f64>,
     pub(crate) took: Duration,
-    /// What must not be, and how often it was.
+    /// Violations, and how often each occurred.
     pub(crate) faults: Codes,
 }
 

@@ -1,4 +1,4 @@
-//! The table of what the dispatcher has to survive.
+//! The scenarios of hostile load.
 
 use super::bodies::{Rng, all_shapes, keys, ones, ordinary, regexes};
 use std::time::Duration;
@@ -8,10 +8,10 @@ pub(crate) enum Traffic {
     /// Each sends so many requests, one after the other, and reads the answers.
     Requests { bodies: Vec<String>, each: usize, is_chunked: bool },
     /// Each sends this text, so many bytes a time, and reads nothing for so long.
-    Deaf { text: Vec<u8>, step: usize, time: Duration },
+    NeverRead { text: Vec<u8>, step: usize, time: Duration },
 }
 
-/// What may come of it.
+/// The allowed results.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Expect {
     /// What is answered with 200 or 201 alone is so in company, or gets 503 with `Retry-After` after it has waited.
@@ -46,7 +46,7 @@ const LARGE: Expect = Expect::Only(&[200, 413, 422, 500, 503]);
 const FRAGMENTING: &str = r#".n as $n | {spec: {a: reduce (8, 24, 48, 100, 200, 400, 700, 1200, 2000) as $size ([];
   ("x" * $size) as $fill | . + [[range($n / ($size + 64) | floor) | "\(.)\($fill)"] | .[range(0; length; 100)]]) | length}}"#;
 
-/// Filters that need much, whatever the body, and what their runs may end with.
+/// Filters that need much, whatever the body, with the allowed codes.
 const FILTERS: [(&str, &str, Expect); 10] = [
     ("output of 14,000 numbers", "{spec: {a: [range(14000)]}}", Expect::Only(&[200, 503])),
     ("output of 0.9 MB", r#"{spec: {a: ("x" * 900000)}}"#, Expect::Only(&[200, 503])),
@@ -74,7 +74,7 @@ pub(crate) fn scenarios(seed: u64) -> Vec<Scenario> {
     all.extend(slow());
     all.extend(hostile(&mut Rng::new(seed)));
     all.extend(filters(&mut Rng::new(seed)));
-    all.extend(deaf());
+    all.extend(never_read());
     all
 }
 
@@ -101,7 +101,7 @@ fn requests(bodies: Vec<String>, each: usize) -> Traffic {
     Traffic::Requests { bodies, each, is_chunked: false }
 }
 
-/// Requests that have every right to be served.
+/// Valid requests, which must be served.
 fn valid() -> Vec<Scenario> {
     let loads = [
         ("200 KB of args, default filter", &[][..], ones(100_000)),
@@ -182,12 +182,12 @@ fn filters(rng: &mut Rng) -> Vec<Scenario> {
 }
 
 /// Clients that do not read, or never come to an end.
-fn deaf() -> Vec<Scenario> {
+fn never_read() -> Vec<Scenario> {
     let time = Duration::from_secs(5);
     let expect = Expect::Only(&[200, 408, 413, 503]);
     let scenario = |name: &str, args: &[&str], connections, text: Vec<u8>, step| {
         let name = format!("{name}, {connections}");
-        Scenario::new(name, args, connections, Traffic::Deaf { text, step, time }, expect)
+        Scenario::new(name, args, connections, Traffic::NeverRead { text, step, time }, expect)
     };
     let large = [r#"{spec: {a: ("x" * 900000)}}"#];
     let small = super::client::post("{}", false);
