@@ -16,8 +16,10 @@ enum Open {
     Definition,
     /// `if`, up to its `end`.
     Condition,
-    /// `reduce`, `foreach`, `try`, `label`, `-`, `as`: they take a term, or the rest of a pipe.
+    /// `reduce`, `foreach`, `try`, `-`: up to the end of the term behind it.
     Prefix,
+    /// `as` and `label`: up to the end of the pipe.
+    Binding,
 }
 
 /// Where `source` nests deeper than [`MAX_NESTING`], as a byte offset.
@@ -39,6 +41,7 @@ pub(super) fn too_deep(source: &str) -> Option<usize> {
                 [b'\\', ..] => at += 2,
                 [b'"', ..] => {
                     open.pop();
+                    end_term(&mut open);
                     at += 1
                 }
                 _ => at += 1,
@@ -58,17 +61,18 @@ pub(super) fn too_deep(source: &str) -> Option<usize> {
             b')' | b']' | b'}' => {
                 // whatever was left open within ends here
                 while open.pop().is_some_and(|inner| !matches!(inner, Open::Bracket | Open::Interpolation)) {}
+                end_term(&mut open);
                 at += 1
             }
             b';' => {
-                close_prefixes(&mut open);
+                end_pipe(&mut open);
                 if open.last() == Some(&Open::Definition) {
                     open.pop();
                 }
                 at += 1
             }
             b',' => {
-                close_prefixes(&mut open);
+                end_pipe(&mut open);
                 at += 1
             }
             b'-' => {
@@ -81,26 +85,39 @@ pub(super) fn too_deep(source: &str) -> Option<usize> {
                 match &rest[..length] {
                     b"def" => open.push(Open::Definition),
                     b"if" => open.push(Open::Condition),
-                    b"then" | b"elif" | b"else" => close_prefixes(&mut open),
+                    b"then" | b"elif" | b"else" => end_pipe(&mut open),
                     b"end" => {
-                        close_prefixes(&mut open);
+                        end_pipe(&mut open);
                         if open.last() == Some(&Open::Condition) {
                             open.pop();
                         }
+                        end_term(&mut open)
                     }
-                    b"reduce" | b"foreach" | b"try" | b"label" | b"as" => open.push(Open::Prefix),
-                    _ => (),
+                    b"reduce" | b"foreach" | b"try" => open.push(Open::Prefix),
+                    b"label" | b"as" => open.push(Open::Binding),
+                    _ => end_term(&mut open),
                 }
                 at += length
             }
-            _ => at += 1,
+            byte => {
+                if byte.is_ascii_digit() {
+                    end_term(&mut open)
+                }
+                at += 1
+            }
         }
     }
     None
 }
 
-fn close_prefixes(open: &mut Vec<Open>) {
+fn end_term(open: &mut Vec<Open>) {
     while open.last() == Some(&Open::Prefix) {
+        open.pop();
+    }
+}
+
+fn end_pipe(open: &mut Vec<Open>) {
+    while matches!(open.last(), Some(Open::Prefix | Open::Binding)) {
         open.pop();
     }
 }
@@ -143,6 +160,14 @@ mod tests {
             "\"\\\\\" , \"\\\"(\" , ",
             "# ((((\n",
             "-1, ",
+            "1 - -1 - ",
+            "try .a | ",
+            "try error(\"x\") catch . | ",
+            "{as: 1} | ",
+            "{if: 1, def: 2} | ",
+            ".if | .def | ",
+            "if . then 1 elif . then 2 else 3 end | ",
+            ". // ",
             "reduce .[] as $x (0; . + $x), ",
         ] {
             assert_eq!(too_deep(&piece.repeat(1000)), None, "{piece}");
