@@ -334,7 +334,7 @@ fn filter(reader: &mut Reader<'_>, limits: Limits, warnings: &mut Vec<String>) -
     let source = match (&file, &argument) {
         (Some(file), _) => {
             match read_text(Path::new(file), 1 << 20) {
-                Ok(text) => code = text,
+                Ok(text) => code = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text),
                 Err(error) => {
                     reader.problems.failed.push(format!("cannot read filter `{file}`: {error}"));
                     return None;

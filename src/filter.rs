@@ -11,9 +11,9 @@ mod arithmetic;
 mod compile;
 mod constants;
 mod json;
+mod limits;
 mod meter;
 mod natives;
-mod nesting;
 mod number;
 mod order;
 mod regex;
@@ -164,6 +164,7 @@ impl Filter {
     pub(crate) fn compile(source: Source<'_>, limits: Limits) -> Result<Self, String> {
         LazyLock::force(&ENVIRONMENT);
         let compiled = compile::compile(source)?;
+        alloc::return_freed_pages();
         Ok(Filter { filter: compiled.filter, wants_request: compiled.wants_request, limits })
     }
 

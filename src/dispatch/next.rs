@@ -83,14 +83,9 @@ pub(super) fn next(intent: Intent<'_>, attempts: Attempts, last: Option<(Call, O
         Outcome::TimedOut(why) => {
             fail(Status::new(Reason::Timeout, "the API server did not respond in time").with_note(why))
         }
-        Outcome::InvalidResponse(why) => fail(bad_gateway(INVALID_RESPONSE).with_note(why)),
-        Outcome::UnreadableHead(why) => {
-            let status = bad_gateway(INVALID_RESPONSE).with_note(why);
-            match call {
-                // the Job may exist; reading it involves no admission, which gives long heads
-                Call::Create => Step::Call(Call::Get, Attempts { refusal: Some(Box::new(status)), ..attempts }),
-                Call::Get => fail(status),
-            }
+        Outcome::InvalidResponse(why) => {
+            let attempts = Attempts { may_exist: attempts.may_exist || call == Call::Create, ..attempts };
+            read_or_fail(attempts, call, bad_gateway(INVALID_RESPONSE).with_note(why))
         }
     }
 }
@@ -126,12 +121,9 @@ fn refused(intent: Intent<'_>, attempts: Attempts, call: Call, refusal: Refusal)
         }
         RefusalKind::NameTaken if call == Call::Create => Step::Call(Call::Get, attempts),
         RefusalKind::NoSuchJob if call == Call::Get => no_job(intent, attempts, refusal),
-        // quotas are checked before names, and a POST that failed may have created the Job: it is read before the caller is told
-        kind if call == Call::Create && (kind == RefusalKind::Quota || attempts.may_exist) => {
-            let refusal = Some(Box::new(status_of(call, refusal)));
-            Step::Call(Call::Get, Attempts { refusal, ..attempts })
-        }
-        _ => Step::Answer(Err(status_of(call, refusal))),
+        // quotas are checked before names
+        RefusalKind::Quota => read_or_fail(Attempts { may_exist: true, ..attempts }, call, status_of(call, refusal)),
+        _ => read_or_fail(attempts, call, status_of(call, refusal)),
     }
 }
 
@@ -196,12 +188,21 @@ fn status_of(call: Call, refusal: Refusal) -> Status {
     status.with_note(said)
 }
 
-/// Retries the same call once, then fails with `otherwise`.
+/// Retries the same call once, then fails with `otherwise`, unless the Job exists.
 fn again(attempts: Attempts, call: Call, otherwise: impl FnOnce() -> Status) -> Step {
     if attempts.faults < MAX_FAULTS {
         Step::Call(call, Attempts { faults: attempts.faults + 1, ..attempts })
     } else {
-        Step::Answer(Err(otherwise()))
+        read_or_fail(attempts, call, otherwise())
+    }
+}
+
+/// Fails with `status`. If a POST may have created the Job, it is read first.
+fn read_or_fail(attempts: Attempts, call: Call, status: Status) -> Step {
+    if call == Call::Create && attempts.may_exist {
+        Step::Call(Call::Get, Attempts { refusal: Some(Box::new(status)), ..attempts })
+    } else {
+        Step::Answer(Err(status))
     }
 }
 

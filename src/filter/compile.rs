@@ -1,12 +1,14 @@
 //! Compiles filter source: reads its modules, and reports every error with file, line, column, source line and a caret.
 
-use super::constants::check_regexes;
+use super::constants::{check_regexes, collect_defined};
+use super::limits::Tokens;
 use super::meter::Data;
 use super::natives;
-use super::nesting::{MAX_NESTING, too_deep};
 use super::rewrite::{Names, collect_names, rewrite};
 use jaq_core::Compiler;
 use jaq_core::load::{self, Arena, File, Import, Loader};
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// Bytes of one source: jaq parses recursively, and the stack below is sized for this.
@@ -54,7 +56,8 @@ fn compile_here(source: Source<'_>) -> Result<Compiled, String> {
     if source.code.len() > MAX_SOURCE {
         return Err(format!("{}: longer than {MAX_SOURCE} bytes\n", source.name));
     }
-    check_nesting(source.code, Path::new(source.name))?;
+    let mut tokens = Tokens::default();
+    check_limits(&mut tokens, source.code, Path::new(source.name))?;
     // once as it is written, for errors that point to the right place, and to learn which definitions take filters
     let mut names = Names::new();
     collect_names(source.code, &mut names);
@@ -65,40 +68,48 @@ fn compile_here(source: Source<'_>) -> Result<Compiled, String> {
     see(source.code);
     let mut sources = vec![(PathBuf::from(source.name), source.code.to_owned())];
     let mut inspect = |code: String, path: &Path| {
+        tokens.add(&code).map_err(|(_, why)| why)?;
         collect_names(&code, &mut names);
         see(&code);
         sources.push((path.to_owned(), code.clone()));
         Ok(code)
     };
     let plain = load_and_compile(source, source.code, &mut inspect)?;
-    check_constants(sources, &names)?;
+    check_constants(&sources)?;
 
-    // once more, rewritten, where that changes anything
-    let mut is_rewritten = false;
-    let mut rewritten = |code: &str| {
-        let new = rewrite(code, &names)?.into_owned();
-        is_rewritten |= new != code;
-        Ok::<_, String>(new)
-    };
+    // once more, rewritten, if that changes anything
+    let rewritten = |code: &str| rewrite(code, &names).map(Cow::into_owned);
     let main = rewritten(source.code).map_err(|error| format!("{}: {error}\n", source.name))?;
-    let safe = load_and_compile(source, &main, &mut |code, _| rewritten(&code))?;
-    let filter = if is_rewritten { safe } else { plain };
+    let mut is_rewritten = false;
+    for (path, code) in &sources {
+        is_rewritten |= rewritten(code).map_err(|error| format!("{}: {error}\n", path.display()))? != *code;
+    }
+    let filter = match is_rewritten {
+        false => plain,
+        true => {
+            drop(plain); // both together would take twice the memory
+            load_and_compile(source, &main, &mut |code, _| rewritten(&code))?
+        }
+    };
     Ok(Compiled { filter, wants_request })
 }
 
 /// Errors: as of [`at`].
-fn check_nesting(code: &str, path: &Path) -> Result<(), String> {
-    let Some(deep) = too_deep(code) else { return Ok(()) };
-    let part = &code[code.floor_char_boundary(deep)..];
-    Err(at(&File { code, path: path.to_owned() }, part, &format!("nested deeper than {MAX_NESTING}")))
+fn check_limits(tokens: &mut Tokens, code: &str, path: &Path) -> Result<(), String> {
+    tokens.add(code).map_err(|(offset, why)| {
+        let part = &code[code.floor_char_boundary(offset)..];
+        at(&File { code, path: path.to_owned() }, part, &why)
+    })
 }
 
 /// Errors: constant regexes that do not compile, as of [`at`].
-fn check_constants(sources: Vec<(PathBuf, String)>, names: &Names) -> Result<(), String> {
+fn check_constants(sources: &[(PathBuf, String)]) -> Result<(), String> {
     let mut diagnostics = Diagnostics::default();
-    for (path, code) in &sources {
+    let mut defined = HashSet::new();
+    sources.iter().for_each(|(_, code)| collect_defined(code, &mut defined));
+    for (path, code) in sources {
         let file = File { code: &code[..], path: path.clone() };
-        check_regexes(code, names, &mut |part, why| diagnostics.add(&file, part, || why));
+        check_regexes(code, &defined, &mut |part, why| diagnostics.add(&file, part, || why));
     }
     if diagnostics.errors == 0 { Ok(()) } else { Err(diagnostics.into_text()) }
 }
@@ -115,9 +126,6 @@ fn load_and_compile(
     let reader = |import: Import<'_, &str, PathBuf>| {
         let path = find(source.folder, &import)?;
         let code = read_module(&path)?;
-        if too_deep(&code).is_some() {
-            return Err(format!("nested deeper than {MAX_NESTING}"));
-        }
         if !read.contains(&path) {
             read.push(path.clone());
         }

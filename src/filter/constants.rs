@@ -1,16 +1,29 @@
 //! Finds regexes in filter source that are constants and do not compile, so that a mistake shows at start. Pure.
 
 use super::regex;
-use super::rewrite::{Names, each_block};
+use super::rewrite::each_block;
 use jaq_core::load::lex::{Lexer, StrPart, Tok, Token};
+use std::collections::HashSet;
 
 /// Definitions whose first argument is a regex, with the place of their flags among the arguments.
 const TAKE_REGEX: [(&str, usize); 8] =
     [("test", 1), ("match", 1), ("capture", 1), ("scan", 1), ("splits", 1), ("sub", 2), ("gsub", 2), ("split", 1)];
 
+/// Adds the names that `code` defines, which may hide those of [`TAKE_REGEX`].
+pub(super) fn collect_defined(code: &str, defined: &mut HashSet<String>) {
+    let tokens = Lexer::new(code).lex().unwrap_or_default();
+    each_block(&tokens, &mut |block| {
+        for window in block.windows(2) {
+            if let [Token("def", _), Token(name, _)] = window {
+                defined.insert((*name).to_owned());
+            }
+        }
+    })
+}
+
 /// Calls `report` with each constant regex that does not compile, as it is in `code`, and why. `defined`: names that the program defines
 /// itself.
-pub(super) fn check_regexes<'c>(code: &'c str, defined: &Names, report: &mut dyn FnMut(&'c str, String)) {
+pub(super) fn check_regexes<'c>(code: &'c str, defined: &HashSet<String>, report: &mut dyn FnMut(&'c str, String)) {
     let tokens = Lexer::new(code).lex().unwrap_or_default();
     each_block(&tokens, &mut |block| {
         for window in block.windows(2) {

@@ -147,7 +147,8 @@ pub(super) fn read(json: &[u8]) -> Result<Value, String> {
         let mut hidden = json.to_vec();
         for range in Literals::new(json) {
             let literal = std::str::from_utf8(&json[range.clone()]).unwrap_or_default();
-            if literal.parse::<f64>().is_ok_and(f64::is_infinite) {
+            let mantissa = literal.split(['e', 'E']).next().unwrap_or_default();
+            if number::is_json(mantissa) && literal.parse::<f64>().is_ok_and(f64::is_infinite) {
                 hidden[range.clone()].fill(b'0');
                 hidden[range.start + 1] = b'.';
             }

@@ -6,6 +6,7 @@
 
 use super::value::Value;
 use crate::alloc;
+use cpu_time::ThreadTime;
 use jaq_core::{DataT, Lut, data::HasLut};
 use std::cell::Cell;
 use std::fmt;
@@ -76,7 +77,7 @@ struct Meter {
     slices: Cell<u32>,
     stack_floor: Cell<usize>,
     /// CPU time of this thread at the run's first check of the clock.
-    cpu_start: Cell<Option<Duration>>,
+    cpu_start: Cell<Option<ThreadTime>>,
     cpu_limit: Cell<Duration>,
     wall_end: Cell<Option<Instant>>,
     /// Lines that the run has logged, and lines that an earlier attempt has logged already.
@@ -191,20 +192,14 @@ pub(super) fn step(extra: usize) {
 #[cold]
 fn check_clocks(meter: &Meter) {
     let Some(wall_end) = meter.wall_end.get() else { return };
-    let now = thread_cpu_time();
-    let start = meter.cpu_start.get().unwrap_or(now);
+    let start = meter.cpu_start.get().unwrap_or_else(ThreadTime::now);
     meter.cpu_start.set(Some(start));
-    if now.saturating_sub(start) > meter.cpu_limit.get() {
+    if start.elapsed() > meter.cpu_limit.get() {
         exceed(Exceeded::Time)
     }
     if Instant::now() > wall_end {
         exceed(Exceeded::WallClock)
     }
-}
-
-fn thread_cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Checks that `bytes` more may be allocated, before they are allocated in one go.

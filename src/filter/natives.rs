@@ -8,6 +8,7 @@ use super::value::{Error, List, Map, Text, Value, chars};
 use jaq_core::box_iter::box_once;
 use jaq_core::native::{Filter as Native, Fun, bome, run, unary, v};
 use jaq_core::{Bind, Cv, Exn, RunPtr, ValR, ValT, ValX, ValXs};
+use jaq_json::Num;
 use sha2::Digest;
 use std::sync::LazyLock;
 
@@ -31,12 +32,15 @@ pub(super) fn all() -> impl Iterator<Item = Fun<Data>> {
     ours().into_iter().map(run::<Data>).chain(jaq_core::funs()).chain(jaq_std::funs())
 }
 
-fn ours() -> [Native<RunPtr<Data>>; 24] {
+fn ours() -> [Native<RunPtr<Data>>; 27] {
     let two_values = || [Bind::Var(()), Bind::Var(())].into();
     let one_filter = || [Bind::Fun(())].into();
     [
         ("env", v(0), |_| bome(Ok(ENVIRONMENT.clone()))),
         ("length", v(0), |cv| bome(length(cv.1))),
+        ("floor", v(0), |cv| bome(whole(cv.1, f64::floor))),
+        ("round", v(0), |cv| bome(whole(cv.1, f64::round))),
+        ("ceil", v(0), |cv| bome(whole(cv.1, f64::ceil))),
         ("has", v(1), |cv| unary(cv, has)),
         ("contains", v(1), |cv| unary(cv, |value, other| Ok(value.contains(&other).into()))),
         ("indices", v(1), |cv| unary(cv, |value, other| value.indices(&other))),
@@ -76,6 +80,14 @@ fn length(value: Value) -> ValR<Value> {
         Value::Array(list) => Ok(list.len().into()),
         Value::Object(map) => Ok(map.len().into()),
         Value::Bool(_) => Err(Error::str(format_args!("{value} has no length"))),
+    }
+}
+
+fn whole(value: Value, round: fn(f64) -> f64) -> ValR<Value> {
+    match &value {
+        Value::Number(Num::Int(_)) => Ok(value),
+        Value::Number(number) => Ok(Value::Number(number::whole(round(float(number))))),
+        _ => Err(Error::typ(value, "number")),
     }
 }
 

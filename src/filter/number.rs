@@ -58,7 +58,7 @@ pub(super) fn parse(literal: &str) -> Result<Num, String> {
 }
 
 /// Whether this mantissa is one in JSON: no leading zeros, digits on both sides of the point.
-fn is_json(mantissa: &str) -> bool {
+pub(super) fn is_json(mantissa: &str) -> bool {
     let digits = mantissa.strip_prefix('-').unwrap_or(mantissa);
     let is_padded = digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0.");
     !is_padded && !digits.starts_with('.') && !digits.ends_with('.')
@@ -77,6 +77,11 @@ pub(super) fn float(number: &Num) -> f64 {
 /// For calculating: a double in place of text.
 pub(super) fn operand(number: Num) -> Num {
     if let Num::Dec(_) = number { Num::Float(float(&number)) } else { number }
+}
+
+/// A whole double, as `floor` and its kin give it.
+pub(super) fn whole(float: f64) -> Num {
+    if float.abs() < MAX_INTEGER { Num::Int(float as isize) } else { Num::Float(float) }
 }
 
 /// The result of a calculation: what exceeds 64 bits becomes a double.
@@ -106,15 +111,19 @@ fn is_float(number: &Num) -> bool {
     matches!(number, Num::Float(_))
 }
 
-/// Appends the number as JSON; equal numbers give equal texts when it is `canonical`. The number is finite.
+/// Appends the number, which is finite, as JSON. Equal numbers give equal texts, but for decimals with more digits than a double; with
+/// `canonical` also those.
 pub(super) fn write(number: &Num, canonical: bool, out: &mut Vec<u8>) {
     let mut print = |text: std::fmt::Arguments<'_>| {
         std::io::Write::write_fmt(out, text).expect("writing to memory does not fail");
     };
     match number {
         Num::Float(0.0) => print(format_args!("0")),
-        // without an exponent: the API server refuses `300.0` and `3e2` for an integer
-        Num::Float(float) if float.fract() == 0.0 && float.abs() < MAX_INTEGER => print(format_args!("{float}")),
+        // without an exponent: the API server refuses `300.0` and `3e2` for an integer. The canonical form of larger ones keeps theirs, so
+        // that fingerprints stay as they were
+        Num::Float(float) if float.fract() == 0.0 && !(canonical && float.abs() >= MAX_INTEGER) => {
+            print(format_args!("{float}"))
+        }
         Num::Dec(text) if canonical => {
             let decimal = Decimal::of_number(number);
             let float: f64 = text.parse().unwrap_or(f64::INFINITY);

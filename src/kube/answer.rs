@@ -22,10 +22,8 @@ pub(crate) enum Outcome {
     Disconnected(String),
     /// No response in time.
     TimedOut(String),
-    /// A response that does not fit the request.
+    /// A response that does not fit the request, or is too long, as with hundreds of warnings; the request may have been processed.
     InvalidResponse(String),
-    /// A response whose head is too long or malformed, as when admission gives hundreds of warnings; the request may have been processed.
-    UnreadableHead(String),
 }
 
 /// The parts of a Job that we need.
@@ -211,7 +209,7 @@ struct Details {
     #[serde(deserialize_with = "lenient")]
     kind: Option<String>,
     #[serde(deserialize_with = "lenient")]
-    causes: Option<Vec<StatusCause>>,
+    causes: Option<Vec<Lenient<StatusCause>>>,
     #[serde(deserialize_with = "lenient")]
     retry_after_seconds: Option<u64>,
 }
@@ -223,6 +221,15 @@ struct StatusCause {
     reason: Option<String>,
     #[serde(deserialize_with = "lenient")]
     field: Option<String>,
+}
+
+/// An element of a list; None for a value of another type.
+struct Lenient<T>(Option<T>);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        lenient(deserializer).map(Lenient)
+    }
 }
 
 /// None for a value of another type.
@@ -249,7 +256,7 @@ fn refusal(name: &str, code: u16, retry_after: Option<u32>, body: &[u8]) -> Outc
             .unwrap_or_else(|| String::from_utf8_lossy(&body[..body.len().min(MAX_MESSAGE)]).into_owned()),
     };
     let mut causes = Vec::new();
-    for cause in details.causes.into_iter().flatten() {
+    for cause in details.causes.into_iter().flatten().filter_map(|cause| cause.0) {
         if cause.field.is_some() || cause.reason.is_some() {
             causes.push(Cause { field: cause.field, reason: cause.reason })
         }

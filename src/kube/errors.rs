@@ -13,10 +13,7 @@ impl fmt::Display for Outcome {
             Outcome::Created => f.write_str("created"),
             Outcome::Found(_) => f.write_str("found"),
             Outcome::Refused(refusal) => f.write_str(&refusal.said),
-            Outcome::Disconnected(why)
-            | Outcome::TimedOut(why)
-            | Outcome::InvalidResponse(why)
-            | Outcome::UnreadableHead(why) => f.write_str(why),
+            Outcome::Disconnected(why) | Outcome::TimedOut(why) | Outcome::InvalidResponse(why) => f.write_str(why),
         }
     }
 }
@@ -35,7 +32,7 @@ pub(super) fn outcome_of(base: &str, error: Error) -> Outcome {
             Outcome::Disconnected(format!("no TLS connection to {base}: {error}; see --certificate-authority"))
         }
         Error::Protocol(_) | Error::Http(_) | Error::LargeResponseHeader(..) => {
-            Outcome::UnreadableHead(format!("cannot read the response of {base}: {error}"))
+            Outcome::InvalidResponse(format!("cannot read the response of {base}: {error}"))
         }
         Error::BodyExceedsLimit(_) => Outcome::InvalidResponse(format!("the response of {base} is too long: {error}")),
         error => Outcome::Disconnected(format!("no response from {base}: {error}")),

@@ -153,9 +153,9 @@ fn a_second_failure_is_final() {
     };
     let fault = || answer(500, status(500, "ServerTimeout", "please try again", json!({"retryAfterSeconds": 7})));
     for (acts, code, reason, retry_after) in [
-        (vec![Act::HangUp, Act::HangUp], 502, "BadGateway", None),
+        (vec![Act::HangUp, Act::HangUp, not_found()], 502, "BadGateway", None),
         (vec![conflict(), conflict()], 503, "ServiceUnavailable", Some("1")),
-        (vec![fault(), fault()], 503, "ServiceUnavailable", Some("7")),
+        (vec![fault(), fault(), not_found()], 503, "ServiceUnavailable", Some("7")),
         (
             vec![Act::Answer(429, "Retry-After: 3\r\n", "Too many requests, please try again later.".into())],
             503,
@@ -191,8 +191,8 @@ fn a_second_failure_is_final() {
         (vec![answer(406, String::new())], 502, "BadGateway", None),
         (vec![answer(302, String::new())], 502, "BadGateway", None),
         (vec![answer(200, "<html>sign in</html>".into())], 502, "BadGateway", None),
-        (vec![answer(201, "<html>sign in</html>".into())], 502, "BadGateway", None),
-        (vec![answer(201, job("b", json!({})))], 502, "BadGateway", None),
+        (vec![answer(201, "<html>sign in</html>".into()), not_found()], 502, "BadGateway", None),
+        (vec![answer(201, job("b", json!({}))), not_found()], 502, "BadGateway", None),
         (vec![answer(404, "404 page not found\n".into())], 502, "BadGateway", None),
         (vec![taken(), answer(200, "{}".into())], 502, "BadGateway", None),
         (vec![taken(), answer(409, "conflict".into())], 502, "BadGateway", None),

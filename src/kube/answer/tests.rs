@@ -224,6 +224,13 @@ fn a_status_with_fields_of_unexpected_types_is_read_as_far_as_possible() {
 }
 
 #[test]
+fn one_odd_cause_does_not_hide_the_others() {
+    let details = json!({"causes": [1, null, {"field": "spec.x", "reason": "R"}, {"field": 5}]});
+    let causes = refused(422, &status("Invalid", "x", details)).causes;
+    assert_eq!(causes, [Cause { field: Some("spec.x".into()), reason: Some("R".into()) }]);
+}
+
+#[test]
 fn retry_after_is_seconds_or_a_date() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_777_000 - 2_500); // 2.5 s before the date below
     for (value, want) in [

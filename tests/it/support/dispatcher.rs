@@ -134,14 +134,13 @@ impl Dispatcher {
 }
 
 /// Debug forms of internal types, which no line of the log may have.
-const DEBUG_FORMS: [&str; 12] = [
+const DEBUG_FORMS: [&str; 11] = [
     "Some(",
     "Ok(",
     "Err(",
     "Disconnected(",
     "TimedOut(",
     "InvalidResponse(",
-    "UnreadableHead(",
     "Refused(",
     "Refusal {",
     "Status {",

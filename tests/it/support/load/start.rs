@@ -14,8 +14,9 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(1);
 
 /// Name, what is repeated, the middle, what is repeated behind it, the end, whether it must be refused.
-const FILTERS: [(&str, &str, &str, &str, &str, bool); 10] = [
+const FILTERS: [(&str, &str, &str, &str, &str, bool); 13] = [
     ("def f: def f:", "def f: ", "1", "; f", "", true),
+    ("def f:def f:", "def f:", "1", ";f", "", true),
     ("[[[[", "[", "1", "]", "", true),
     ("[[[[ without an end", "[", "", "", "", true),
     ("((((", "(", "1", ")", "", true),
@@ -23,8 +24,10 @@ const FILTERS: [(&str, &str, &str, &str, &str, bool); 10] = [
     ("if if", "if . then ", "1", " else 1 end", "", true),
     (r#""\("\("#, r#""\("#, "1", r#")""#, "", true),
     ("reduce reduce", "reduce . as $x (0; ", "1", ")", "", true),
-    (". as $x | . as $x |", ". as $x | ", "$x", "", "", false),
-    ("1 + 1 +", "1 + ", "1", "", "", false),
+    (". as $x | . as $x |", ". as $x | ", "$x", "", "", true),
+    ("1 + 1 +", "1 + ", "1", "", "", true),
+    ("8,000 tokens", "1 +             ", "1", "", "", false),
+    ("comments", "# text\n", ".", "", "", false),
 ];
 
 /// Starts the dispatcher with each, and returns what came of it.
