@@ -3,8 +3,8 @@
 //! JSON in, JSON out. Whatever filter and body are, a run ends within limits of time and memory (`filter/meter.rs`).
 //!
 //! A run starts as a small one, with little of everything, on the thread of its request. If it needs more, it starts again as a large
-//! one, with the full limits; the caller lets large runs go one at a time. A run is a pure function of its input, so starting again is
-//! sound.
+//! one, with the full limits; the caller lets large runs go one at a time. A run changes nothing outside but the log, so starting again is
+//! sound; `now` and `cuid2` then give other values.
 
 mod access;
 mod arithmetic;

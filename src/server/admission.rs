@@ -97,9 +97,10 @@ impl Admission {
         next
     }
 
-    /// The oldest task, if it `is_wanted`.
+    /// The first queued task that `is_wanted`.
     pub(super) fn pop_if(&self, is_wanted: impl Fn(&Task) -> bool) -> Option<Task> {
         let mut queue = self.queue();
-        if queue.front().is_some_and(is_wanted) { queue.pop_front() } else { None }
+        let place = queue.iter().position(is_wanted)?; // a planned task is older than those before it
+        queue.remove(place)
     }
 }

@@ -1,7 +1,7 @@
 //! The state machine of one connection; never blocks on its client: bytes in, requests out; replies in, bytes out.
 
 use super::chunked::Chunks;
-use super::memory::{RequestMemory, Ticket};
+use super::memory::{RequestMemory, SMALL, Ticket};
 use super::output::Output;
 use super::parse::{self, MAX_HEAD, Scan};
 use super::reply::Frame;
@@ -24,6 +24,12 @@ const LINGER: Duration = Duration::from_secs(2);
 const MAX_LINGER: usize = 1 << 20;
 /// Replies in a row to one pipelining client before other connections are served.
 const MAX_IN_A_ROW: u32 = 32;
+/// Bytes read at first: most requests; of a larger one that waits for memory, no more is held.
+const FIRST_READ: usize = 4 << 10;
+/// Bytes of a body that count as progress of its client.
+const PROGRESS: usize = 1 << 10;
+/// While others wait for memory, a large body has to arrive evenly over its time, after this time.
+const HEAD_START: Duration = Duration::from_secs(2);
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What a connection may use.
@@ -100,7 +106,7 @@ pub(super) struct Connection {
     /// It waits for memory, until that is granted.
     waiting: Option<Ticket>,
     granted: Option<Reservation>,
-    /// When the current phase began.
+    /// Since when it waits for its client, or for memory.
     waits_since: Instant,
     deadline: Instant,
 }
@@ -152,6 +158,12 @@ impl Connection {
     /// Whether there is unread input.
     pub(super) fn has_unread(&self) -> bool {
         matches!(recv(&self.stream, &mut [0; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK), Ok((_, 1)))
+    }
+
+    /// Whether its client has reset it.
+    pub(super) fn is_reset(&self) -> bool {
+        let peeked = recv(&self.stream, &mut [0; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        peeked.is_err_and(|error| !matches!(error, Errno::AGAIN | Errno::INTR))
     }
 
     /// Its place among those that wait for memory, if it waits.
@@ -208,7 +220,9 @@ impl Connection {
                 Ok(Parsed::Incomplete) if self.output.is_pending() => continue,
                 Ok(Parsed::Incomplete) => (),
                 Ok(Parsed::NeedsMemory(bytes)) => {
-                    if self.hold_input(bounds) && bounds.memory.may_wait() {
+                    self.input.shrink_to_fit();
+                    self.input_memory = bounds.memory.try_reserve_waiting(self.input.capacity());
+                    if self.input_memory.is_some() {
                         self.waits_since = Instant::now();
                         self.deadline = self.waits_since + bounds.max_wait;
                         return Step::WaitForMemory(bytes);
@@ -241,6 +255,9 @@ impl Connection {
                         }
                     } else {
                         self.input.extend_from_slice(&scratch[..received]);
+                        if matches!(self.phase, Phase::Body(..)) && received >= PROGRESS {
+                            self.waits_since = Instant::now()
+                        }
                     }
                 }
                 Err(Errno::AGAIN) => readable = false,
@@ -253,6 +270,7 @@ impl Connection {
     /// Bytes to read next, so that no more than a head, or the rest of a body, is held without a reservation.
     fn most_input(&self) -> usize {
         match &self.phase {
+            Phase::Idle | Phase::Head(_) if self.input.len() < FIRST_READ => FIRST_READ - self.input.len(),
             Phase::Idle | Phase::Head(_) => (MAX_HEAD + 1).saturating_sub(self.input.len()).max(1),
             Phase::Body(_, Awaited::Bytes(left)) => *left,
             Phase::Body(_, Awaited::Chunks(_)) | Phase::Linger(_) => usize::MAX,
@@ -283,7 +301,7 @@ impl Connection {
 
     fn forget_input(&mut self) {
         self.input = Vec::new();
-        self.input_memory = None
+        (self.input_memory, self.granted) = (None, None)
     }
 
     /// Queues the reply to the request that was served.
@@ -295,13 +313,25 @@ impl Connection {
         self.deadline = self.waits_since + ANSWER;
     }
 
-    /// The deadline has passed. Returns false if no reply can be sent.
+    /// Whether a large body arrives too slowly to let others wait for its memory.
+    pub(super) fn is_slow(&self, now: Instant) -> bool {
+        let Phase::Body(request, _) = &self.phase else { return false };
+        let reserved = request.reservation.as_ref().map_or(0, |memory| memory.bytes());
+        let left = self.deadline.saturating_duration_since(now).as_secs_f32();
+        let due = 1.0 - left / (BODY - HEAD_START).as_secs_f32();
+        self.waiting.is_none() && reserved > SMALL && (request.bytes.len() as f32) < due * reserved as f32
+    }
+
+    /// The deadline has passed, or the body [is too slow](Connection::is_slow). Returns false if no reply can be sent.
     pub(super) fn expire(&mut self) -> bool {
         let status = match &self.phase {
             _ if !self.output.is_empty() => return false,
             Phase::Idle | Phase::Linger(_) => return false,
             _ if self.waiting.is_some() => Status::new(Reason::Overloaded, "no memory was available in time"),
             Phase::Head(_) => Status::new(Reason::RequestTimeout, format!("the head did not arrive within {HEAD:?}")),
+            Phase::Body(..) if Instant::now() < self.deadline => {
+                Status::new(Reason::RequestTimeout, "the body arrives too slowly while others wait for memory")
+            }
             Phase::Body(..) => Status::new(Reason::RequestTimeout, format!("the body did not arrive within {BODY:?}")),
         };
         self.refuse(status);

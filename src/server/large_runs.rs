@@ -9,9 +9,11 @@ use std::time::Instant;
 
 /// Tasks that wait for a large run.
 const MAX_QUEUE: usize = 1024;
-/// Bytes for the outputs of large runs, and for large replies, until they are answered. A run reserves two of the largest outputs: one as
-/// the filter gives it, one as the manifest that is made of it.
-const OUTPUT_BUDGET: usize = 9 << 19;
+/// Bytes for the outputs of large runs, until they are answered. A run reserves two of the largest outputs: one as the filter gives it, one
+/// as the manifest.
+const OUTPUT_BUDGET: usize = 3 << 20;
+/// Bytes for large replies, until they are sent. Clients that do not read theirs do not stop the runs of others.
+const REPLY_BUDGET: usize = 1 << 20;
 
 /// A task, and the lines that its small run has logged.
 #[derive(Debug)]
@@ -24,6 +26,7 @@ pub(super) struct LargeRun {
 pub(super) struct LargeRuns {
     queue: Mutex<Queue>,
     outputs: Arc<Budget>,
+    replies: Arc<Budget>,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +48,7 @@ pub(super) enum Queued {
 
 impl LargeRuns {
     pub(super) fn new() -> Self {
-        LargeRuns { queue: Mutex::default(), outputs: Budget::new(OUTPUT_BUDGET) }
+        LargeRuns { queue: Mutex::default(), outputs: Budget::new(OUTPUT_BUDGET), replies: Budget::new(REPLY_BUDGET) }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -87,6 +90,6 @@ impl LargeRuns {
 
     /// Memory for a large reply. None: not available now.
     pub(super) fn try_reserve_reply(&self, bytes: usize) -> Option<Reservation> {
-        self.outputs.try_reserve(bytes)
+        self.replies.try_reserve(bytes)
     }
 }

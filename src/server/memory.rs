@@ -9,16 +9,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes up to which a request is small. Small ones have a budget of their own, so that a few slow uploads do not block them.
 pub(super) const SMALL: usize = 16 << 10;
-/// Bytes for small requests, and for partly received heads: a thousand requests of 2 KiB.
-const SMALL_BUDGET: usize = 2 << 20;
+/// Bytes for small requests, and for partly received heads: a thousand requests of 1.5 KiB.
+const SMALL_BUDGET: usize = 3 << 19;
 /// Bytes for large requests, unless two of the largest need more.
-const LARGE_BUDGET: usize = 6 << 20;
+const LARGE_BUDGET: usize = 9 << 19;
+/// Bytes for what was received of the requests that wait, which would else take the memory of small ones: 256 of 4 KiB.
+const WAITING_BUDGET: usize = 1 << 20;
 
 /// Budgets for requests, and the queue of those that wait.
 #[derive(Debug)]
 pub(super) struct RequestMemory {
     small: Arc<Budget>,
     large: Arc<Budget>,
+    waiting_input: Arc<Budget>,
     waiting: Mutex<VecDeque<Waiting>>,
     /// Length of `waiting`, to look at without the lock.
     waiting_len: AtomicUsize,
@@ -26,7 +29,7 @@ pub(super) struct RequestMemory {
     next_ticket: AtomicU64,
 }
 
-/// Tells a waiting connection from a later one in the same slot.
+/// Distinguishes a waiting connection from a later one in the same slot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Ticket(u64);
 
@@ -43,6 +46,7 @@ impl RequestMemory {
         RequestMemory {
             small: Budget::new(SMALL_BUDGET),
             large: Budget::new(LARGE_BUDGET.max(2 * max_request)),
+            waiting_input: Budget::new(WAITING_BUDGET),
             waiting: Mutex::default(),
             waiting_len: AtomicUsize::new(0),
             max_waiting: connections.div_ceil(2),
@@ -61,12 +65,17 @@ impl RequestMemory {
 
     /// For a larger request. None: not available now, or others have waited longer.
     pub(super) fn try_reserve_large(&self, bytes: usize) -> Option<Reservation> {
-        if self.waiting_len.load(SeqCst) > 0 { None } else { self.large.try_reserve(bytes) }
+        if self.is_short() { None } else { self.large.try_reserve(bytes) }
     }
 
-    /// Whether another request may wait.
-    pub(super) fn may_wait(&self) -> bool {
-        self.waiting_len.load(SeqCst) < self.max_waiting
+    /// For what was received of a request that is about to wait. None: no other may wait.
+    pub(super) fn try_reserve_waiting(&self, bytes: usize) -> Option<Reservation> {
+        if self.waiting_len.load(SeqCst) < self.max_waiting { self.waiting_input.try_reserve(bytes) } else { None }
+    }
+
+    /// Whether requests wait.
+    pub(super) fn is_short(&self) -> bool {
+        self.waiting_len.load(SeqCst) > 0
     }
 
     pub(super) fn ticket(&self) -> Ticket {
@@ -82,7 +91,7 @@ impl RequestMemory {
 
     /// The connection that has waited longest, with its memory, if that is available now.
     pub(super) fn next_grant(&self) -> Option<(Slot, Ticket, Reservation)> {
-        if self.waiting_len.load(SeqCst) == 0 {
+        if !self.is_short() {
             return None;
         }
         let mut waiting = self.waiting();
@@ -92,7 +101,7 @@ impl RequestMemory {
         Some((slot, ticket, reservation))
     }
 
-    /// Removes a connection that waits no longer.
+    /// Removes a connection from the queue.
     pub(super) fn leave(&self, ticket: Ticket) {
         let mut waiting = self.waiting();
         waiting.retain(|one| one.ticket != ticket);
@@ -100,7 +109,7 @@ impl RequestMemory {
     }
 
     pub(super) fn reserved_bytes(&self) -> usize {
-        self.small.reserved_bytes() + self.large.reserved_bytes()
+        [&self.small, &self.large, &self.waiting_input].map(|budget| budget.reserved_bytes()).iter().sum()
     }
 }
 
@@ -112,11 +121,11 @@ mod tests {
     fn large_requests_wait_in_order_of_arrival() {
         let memory = RequestMemory::new(3 << 20, 4);
         let first = memory.try_reserve_large(5 << 20).unwrap();
-        assert!(memory.try_reserve_large(2 << 20).is_none() && memory.may_wait());
+        assert!(memory.try_reserve_large(2 << 20).is_none() && memory.try_reserve_waiting(1).is_some());
         let tickets = [memory.ticket(), memory.ticket()];
         memory.wait(Slot(7), tickets[0], 2 << 20);
         memory.wait(Slot(8), tickets[1], 1);
-        assert!(!memory.may_wait(), "half of the connections wait");
+        assert!(memory.try_reserve_waiting(1).is_none(), "half of the connections wait");
         assert!(memory.next_grant().is_none(), "the second fits, but does not overtake");
         assert!(memory.try_reserve_large(1).is_none(), "nor does a new one");
         drop(first);

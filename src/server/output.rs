@@ -10,7 +10,7 @@ use std::io::IoSlice;
 use std::net::TcpStream;
 
 /// Bytes of a body up to which it is copied behind its head, and needs no reservation: every connection may have as much.
-pub(super) const SMALL_BODY: usize = 2 << 10;
+pub(super) const SMALL_BODY: usize = 1 << 10;
 
 /// Bytes to send: heads with small bodies, then one large body.
 #[derive(Debug, Default)]

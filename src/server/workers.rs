@@ -32,7 +32,9 @@ const PER_TICK: usize = 4;
 const QUIET_TICKS: u32 = 64;
 /// How long an extra thread stays idle before it ends, while calls are slow.
 const LINGER: Duration = Duration::from_secs(10);
-const SCRATCH: usize = 32 << 10;
+const SCRATCH: usize = 16 << 10;
+/// After a thread could not be started.
+const BACK_OFF: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Workers {
@@ -75,7 +77,7 @@ impl Worker {
 
 impl Workers {
     pub(super) fn new(server: Server, connections: Connections) -> Arc<Self> {
-        let max_request = MAX_HEAD + server.config.max_body_bytes;
+        let max_request = 2 * MAX_HEAD + server.config.max_body_bytes;
         Arc::new_cyclic(|this| Workers {
             memory: RequestMemory::new(max_request, connections.capacity()),
             server,
@@ -177,6 +179,7 @@ impl Workers {
                     }
                     if let Err(error) = self.spawn_worker(false) {
                         warn!("cannot start a thread: {error}");
+                        thread::sleep(BACK_OFF);
                         break;
                     }
                 }

@@ -2,6 +2,8 @@
 
 use super::{Admit, Awaited, BODY, Bounds, CONTINUE, Connection, HEAD, Parsed, Phase};
 use crate::budget::Reservation;
+use crate::http::Request;
+use crate::route::{Route, route};
 use crate::server::chunked::Chunks;
 use crate::server::memory::SMALL;
 use crate::server::parse::{self, Framing, Scan};
@@ -57,12 +59,17 @@ impl Connection {
             request.bytes = self.input[..length].to_vec();
             admit(&request)?;
         }
-        // without a length, memory for a very small body; `take_body` reserves more
-        let needed = if framing == Framing::Chunked { length + CHUNKED } else { length + body_len };
-        let small = if needed <= SMALL { bounds.memory.try_reserve_small(needed) } else { None };
-        let memory = small.or_else(|| self.granted.take()).or_else(|| bounds.memory.try_reserve_large(needed));
+        // The head counts twice: as text, and for the parsed path and header fields. Without a length, memory for a very small body;
+        // `take_body` reserves more.
+        let needed = 2 * length + if framing == Framing::Chunked { CHUNKED } else { body_len };
+        let granted = self.granted.take().filter(|memory| memory.bytes() >= needed);
+        let small = || if needed <= SMALL { bounds.memory.try_reserve_small(needed) } else { None };
+        let memory = granted.or_else(small).or_else(|| bounds.memory.try_reserve_large(needed));
         if memory.is_none() {
-            return Ok(Some(needed));
+            request.bytes = self.input[..length].to_vec();
+            if framing != Framing::Length(0) || is_dispatch(&request) {
+                return Ok(Some(needed));
+            }
         }
         request.reservation = memory;
         request.bytes = std::mem::take(&mut self.input);
@@ -93,15 +100,21 @@ impl Connection {
                 *left == 0
             }
             Awaited::Chunks(chunks) => {
-                let most = request.head_len + bounds.max_body;
+                let head = request.head_len;
+                let most = head + bounds.max_body;
                 let reserved = request.reservation.as_ref().map_or(0, |memory| memory.bytes());
                 let needed = (request.bytes.len() + self.input.len()).min(most);
-                let mut grows = |memory: &mut Reservation| memory.try_grow((2 * needed).min(SMALL));
-                if needed > reserved && !(needed <= SMALL && request.reservation.as_mut().is_some_and(&mut grows)) {
-                    // its length is unknown: the largest body is reserved at once, for two that each wait for more could wait for ever
-                    let memory = self.granted.take().or_else(|| bounds.memory.try_reserve_large(most));
-                    let Some(memory) = memory else { return Ok(Parsed::NeedsMemory(most)) };
-                    request.reservation = Some(memory);
+                if let Some(memory) = self.granted.take() {
+                    request.reservation = Some(memory)
+                } else if head + needed > reserved {
+                    let more = (head + 2 * needed).min(SMALL);
+                    let grows = |memory: &mut Reservation| memory.try_grow(more);
+                    if head + needed > SMALL || !request.reservation.as_mut().is_some_and(grows) {
+                        // its length is unknown: the largest body is reserved at once, for two that each wait for more could wait for ever
+                        let memory = bounds.memory.try_reserve_large(head + most);
+                        let Some(memory) = memory else { return Ok(Parsed::NeedsMemory(head + most)) };
+                        request.reservation = Some(memory);
+                    }
                 }
                 if request.bytes.capacity() < needed {
                     let doubled = (2 * request.bytes.len()).clamp(needed, most.max(needed));
@@ -118,11 +131,16 @@ impl Connection {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Body(mut request, _) => {
                 if let Some(memory) = &mut request.reservation {
-                    memory.shrink(request.bytes.capacity())
+                    memory.shrink(request.head_len + request.bytes.capacity())
                 }
                 Ok(Parsed::Request(request))
             }
             _ => Ok(Parsed::Incomplete),
         }
     }
+}
+
+/// Other requests without a body are answered at once, also when no memory is left: `/health/live` does not depend on what others do.
+fn is_dispatch(request: &Request) -> bool {
+    matches!(route(request), Ok(Route::Dispatch(_) | Route::Job(_)))
 }

@@ -102,7 +102,7 @@ fn without_memory_a_large_request_waits_unread_and_a_small_one_does_not() {
     }
     let advance = |connection: &mut Connection| connection.advance(&mut [0; 4096], true, with(&NO_MEMORY), &|_| Ok(()));
     let Step::WaitForMemory(bytes) = advance(&mut connection) else { panic!("it does not wait") };
-    assert_eq!(bytes, text.len());
+    assert_eq!(bytes, text.len() + post(100_000, "").len(), "its head counts twice");
     let ticket = MEMORY.ticket();
     connection.wait_with(ticket);
     assert!(!connection.is_evictable(), "it waits for us");
@@ -116,6 +116,51 @@ fn without_memory_a_large_request_waits_unread_and_a_small_one_does_not() {
         }
     };
     assert_eq!(request.body().len(), 100_000);
+}
+
+#[test]
+fn memory_is_granted_for_one_request() {
+    let memory = RequestMemory::new(MAX_BODY, 1000);
+    let (mut connection, mut client) = pair();
+    connection.grant(memory.try_reserve_large(10_000).unwrap());
+    let step = send(&mut connection, &mut client, &post(3, "abc"), with(&memory));
+    assert!(matches!(step, Step::Serve(_)), "{step:?}");
+    drop(step);
+    serve(&mut connection, with(&memory));
+    assert_eq!(memory.reserved_bytes(), 0, "what exceeds the request is released with it");
+    send(&mut connection, &mut client, &post(100_000, "a"), with(&memory));
+    assert!(memory.reserved_bytes() > 100_000);
+}
+
+#[test]
+fn a_probe_is_answered_without_any_memory() {
+    let memory = RequestMemory::new(MAX_BODY, 1000);
+    let _small = memory.try_reserve_small(3 << 19).unwrap();
+    memory.wait(Slot(0), memory.ticket(), usize::MAX);
+    let (mut connection, mut client) = pair();
+    for text in ["GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n", "GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n"] {
+        let step = send(&mut connection, &mut client, text, with(&memory));
+        assert!(matches!(step, Step::Serve(_)), "{step:?}");
+        serve(&mut connection, with(&memory));
+    }
+    let step = send(&mut connection, &mut client, &post(1, "a"), with(&memory));
+    assert!(matches!(step, Step::WaitForMemory(_)), "{step:?}");
+}
+
+#[test]
+fn a_large_body_is_slow_when_it_will_not_arrive_in_time() {
+    let (mut connection, mut client) = pair();
+    let begin = Instant::now();
+    send(&mut connection, &mut client, &post(100_000, &"x".repeat(20_000)), with(&MEMORY));
+    assert!(!connection.is_slow(begin + Duration::from_secs(5)), "a fifth in a ninth of the time");
+    assert!(connection.is_slow(begin + Duration::from_secs(10)));
+    assert!(connection.expire());
+    connection.advance(&mut [0; 64], false, with(&MEMORY), &|_| Ok(()));
+    let reply = received(&mut client);
+    assert!(reply.starts_with("HTTP/1.1 408 ") && reply.contains("too slowly while others wait"), "{reply}");
+    let (mut connection, mut client) = pair();
+    send(&mut connection, &mut client, &post(1000, "a"), with(&MEMORY));
+    assert!(!connection.is_slow(begin + BODY), "a small one");
 }
 
 #[test]

@@ -29,16 +29,16 @@ impl Workers {
     /// Handles a connection that became readable or writable.
     pub(super) fn on_ready(&self, worker: &mut Worker, slot: Slot) {
         if let Some(mut connection) = self.connections.take(slot) {
-            match connection.stop_waiting() {
-                // it waits for memory, and its client has disconnected
-                Some(ticket) => {
-                    self.memory.leave(ticket);
-                    self.connections.close(slot, connection)
-                }
-                None => {
-                    let step = self.advance(worker, &mut connection, true);
-                    self.drive(worker, slot, connection, step)
-                }
+            let ticket = connection.stop_waiting();
+            if let Some(ticket) = ticket {
+                self.memory.leave(ticket)
+            }
+            if ticket.is_some() && connection.is_reset() {
+                self.connections.close(slot, connection)
+            } else {
+                // with a ticket: an event from before it began to wait for memory; it waits again
+                let step = self.advance(worker, &mut connection, true);
+                self.drive(worker, slot, connection, step)
             }
         }
         self.grant_memory()
@@ -46,7 +46,13 @@ impl Workers {
 
     /// Handles a task that another thread has handed over.
     pub(super) fn on_woken(&self, worker: &mut Worker) {
-        let task = self.handed_over().pop_front();
+        let (task, is_last) = {
+            let mut handed_over = self.handed_over();
+            (handed_over.pop_front(), handed_over.is_empty())
+        };
+        if !is_last {
+            self.connections.wake_worker() // a wake-up is lost when too many are pending
+        }
         if let Some(task) = task {
             self.run(worker, task)
         }
@@ -63,8 +69,15 @@ impl Workers {
         self.connections.wake_worker()
     }
 
+    /// The oldest of the tasks handed over that `is_wanted`.
+    pub(super) fn pop_handed_over_if(&self, is_wanted: impl Fn(&Task) -> bool) -> Option<Task> {
+        let mut handed_over = self.handed_over();
+        let place = handed_over.iter().position(is_wanted)?;
+        handed_over.remove(place)
+    }
+
     /// Gives released memory to the requests that have waited longest.
-    pub(super) fn grant_memory(&self) {
+    pub(in crate::server) fn grant_memory(&self) {
         while let Some((slot, ticket, memory)) = self.memory.next_grant() {
             self.connections.grant(slot, ticket, memory)
         }
@@ -135,6 +148,7 @@ impl Workers {
             let reply = match planned {
                 Err(status) => status.into(),
                 Ok(Plan::Ready(dispatch)) => {
+                    self.grant_memory(); // what the request did not need
                     let reply = self.server.perform(dispatch, &mut worker.client, until);
                     self.note_wait(worker);
                     reply
@@ -149,8 +163,11 @@ impl Workers {
             let step = self.reply(worker, &mut task, reply);
             let Task { slot, connection, request, .. } = task;
             drop(request);
-            let again = self.rearm(slot, connection, step);
+            let mut again = self.rearm(slot, connection, step);
             self.grant_memory();
+            if let Some(other) = again.take_if(|task| !task.is_dispatch()) {
+                self.hand_over(other) // it needs no permit
+            }
             next = self.admission.next(again);
         }
     }
@@ -252,7 +269,10 @@ impl Workers {
             body.shrink_to_fit();
             match self.large_runs.try_reserve_reply(body.capacity()) {
                 Some(memory) => reply.reservation = Some(memory),
-                None => return Status::new(Reason::Overloaded, "too many large replies are being sent").into(),
+                None => {
+                    let status = Status::new(Reason::Overloaded, "too many large replies are being sent");
+                    return Reply { job: reply.job, note: reply.note, ..status.into() };
+                }
             }
         }
         reply
@@ -284,7 +304,7 @@ impl Request {
             self.bytes.truncate(self.head_len);
             self.bytes.shrink_to_fit();
             if let Some(memory) = &mut self.reservation {
-                memory.shrink(self.bytes.capacity())
+                memory.shrink(self.head_len + self.bytes.capacity())
             }
         }
     }

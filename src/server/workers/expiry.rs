@@ -14,9 +14,11 @@ impl Workers {
         let mut worker = Worker::without_client();
         let now = Instant::now();
         let is_draining = self.is_draining.load(Relaxed);
-        let is_over = |connection: &Connection| connection.deadline() < now || is_draining && connection.is_idle();
+        let is_short = self.memory.is_short();
+        let is_late = |connection: &Connection| connection.deadline() < now || is_short && connection.is_slow(now);
+        let is_over = |connection: &Connection| is_late(connection) || is_draining && connection.is_idle();
         self.connections.take_each(is_over, |slot, mut connection| {
-            if connection.deadline() < now {
+            if is_late(&connection) {
                 match connection.expire() {
                     true => {
                         let step = self.advance(&mut worker, &mut connection, false);
@@ -33,7 +35,8 @@ impl Workers {
         });
         let timeout = self.server.config.request_timeout;
         let message = "was queued for too long";
-        while let Some(task) = self.admission.pop_if(|task| task.arrived + timeout < now) {
+        let is_late = |task: &Task| task.arrived + timeout < now;
+        while let Some(task) = self.admission.pop_if(is_late).or_else(|| self.pop_handed_over_if(is_late)) {
             self.reject_and_rearm(&mut worker, task, Reason::Overloaded, message)
         }
         while let Some(task) = self.large_runs.pop_if(|task| task.arrived + timeout / 2 < now) {
@@ -46,7 +49,11 @@ impl Workers {
     pub(in crate::server) fn reject_unfinished(&self) {
         let mut worker = Worker::without_client();
         self.connections.take_each(Connection::is_unfinished, |slot, mut connection| {
-            connection.refuse(Status::new(Reason::ShuttingDown, "the request did not arrive before the shutdown"));
+            let message = match connection.ticket() {
+                Some(_) => "shutting down; no memory was available in time",
+                None => "the request did not arrive before the shutdown",
+            };
+            connection.refuse(Status::new(Reason::ShuttingDown, message));
             self.end_wait(&mut connection);
             let step = self.advance(&mut worker, &mut connection, false);
             self.rearm_or_hand_over(slot, connection, step)
@@ -57,7 +64,8 @@ impl Workers {
     pub(in crate::server) fn reject_queued(&self) {
         let mut worker = Worker::without_client();
         let all = |_: &Task| true;
-        while let Some(task) = self.admission.pop_if(all).or_else(|| self.large_runs.pop_if(all)) {
+        let pop = || self.admission.pop_if(all).or_else(|| self.large_runs.pop_if(all));
+        while let Some(task) = pop().or_else(|| self.pop_handed_over_if(all)) {
             self.reject_and_rearm(&mut worker, task, Reason::ShuttingDown, "shutting down")
         }
     }
