@@ -20,8 +20,31 @@ const LARGE: usize = 16 << 10;
 /// compares them).
 const CLASSES: usize = 44;
 
+/// The size class of a block, by its size in words of eight bytes.
+static CLASS_OF_WORDS: [u8; LARGE / 8 + 1] = {
+    let mut classes = [0; LARGE / 8 + 1];
+    let mut words = 0;
+    while words < classes.len() {
+        classes[words] = class(words).0 as u8;
+        words += 1
+    }
+    classes
+};
+
+/// The bytes that a block of each class takes.
+static BYTES: [isize; CLASSES] = {
+    let mut bytes = [0; CLASSES];
+    let mut words = 0;
+    while words <= LARGE / 8 {
+        let (class, all) = class(words);
+        bytes[class] = all;
+        words += 1
+    }
+    bytes
+};
+
 /// What a thread needs. A page of small blocks serves one size class, and a single block keeps it resident. So for each class the largest
-/// number of bytes live at once since [`start_counting`] counts, whatever was freed since. Large blocks count while they live.
+/// number of blocks live at once since [`start_counting`] counts, whatever was freed since. Large blocks count until they are freed.
 struct Account {
     live: [Cell<isize>; CLASSES],
     most: [Cell<isize>; CLASSES],
@@ -40,9 +63,7 @@ thread_local! {
 }
 
 /// The size class of a block, and the bytes that a block of this class takes.
-#[inline]
-fn class(size: usize) -> (usize, isize) {
-    let words = size.div_ceil(8);
+const fn class(words: usize) -> (usize, isize) {
     if words <= 8 {
         let words = if words > 1 { words.next_multiple_of(2) } else { words };
         return (words, 8 * words as isize);
@@ -59,13 +80,12 @@ fn count_alloc(size: usize) {
         if size >= LARGE {
             return account.needed.set(account.needed.get() + size as isize);
         }
-        let (class, bytes) = class(size);
-        let live = account.live[class].get() + bytes;
+        let class = usize::from(CLASS_OF_WORDS[size.div_ceil(8)]);
+        let live = account.live[class].get() + 1;
         account.live[class].set(live);
-        let more = live - account.most[class].get();
-        if more > 0 {
+        if live > account.most[class].get() {
             account.most[class].set(live);
-            account.needed.set(account.needed.get() + more)
+            account.needed.set(account.needed.get() + BYTES[class])
         }
     })
 }
@@ -76,8 +96,8 @@ fn count_dealloc(size: usize) {
         if size >= LARGE {
             return account.needed.set(account.needed.get() - size as isize);
         }
-        let (class, bytes) = class(size);
-        account.live[class].set(account.live[class].get() - bytes)
+        let class = usize::from(CLASS_OF_WORDS[size.div_ceil(8)]);
+        account.live[class].set(account.live[class].get() - 1)
     })
 }
 
@@ -174,8 +194,7 @@ mod tests {
     #[test]
     fn size_classes_are_those_of_mimalloc() {
         for size in 1..LARGE {
-            let (class, bytes) = class(size);
-            assert!(class < CLASSES, "{size}");
+            let bytes = BYTES[usize::from(CLASS_OF_WORDS[size.div_ceil(8)])];
             // SAFETY: a pure function
             let theirs = unsafe { libmimalloc_sys::mi_good_size(size) };
             assert_eq!(bytes as usize, theirs, "a block of {size} bytes");
