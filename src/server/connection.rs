@@ -11,7 +11,6 @@ use crate::http::{Reply, Request};
 use crate::status::{Reason, Status};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
-use socket2::SockRef;
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -31,10 +30,6 @@ const FIRST_READ: usize = 4 << 10;
 const PROGRESS: usize = 1 << 10;
 /// While others wait for memory, a large body has to arrive evenly over its time, after this time.
 const HEAD_START: Duration = Duration::from_secs(2);
-/// Bytes of a connection's receive buffer in the kernel, which doubles them for its own overhead. A cgroup of version 2 counts them.
-const RECEIVE_BUFFER: usize = 4 << 10;
-/// While a large body arrives. A client sends as much in a round trip: at 100 ms the largest body takes 17 of its 30 s.
-pub(super) const LARGE_RECEIVE_BUFFER: usize = 12 << 10;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What a connection may use.
@@ -118,7 +113,6 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(stream: TcpStream, now: Instant, idle: Duration) -> Self {
-        set_receive_buffer(&stream, RECEIVE_BUFFER);
         Connection {
             stream,
             input: Vec::new(),
@@ -383,11 +377,6 @@ impl Connection {
     }
 }
 
-fn set_receive_buffer(stream: &TcpStream, bytes: usize) {
-    let _ = SockRef::from(stream).set_recv_buffer_size(bytes); // if it fails, the client has disconnected
-}
-
 mod request;
-pub(super) use request::LARGE;
 #[cfg(test)]
 mod tests;

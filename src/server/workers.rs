@@ -9,7 +9,7 @@ mod drive;
 mod expiry;
 
 use super::admission::{Admission, MAX_IN_FLIGHT, Task};
-use super::connection::{Bounds, LARGE};
+use super::connection::Bounds;
 use super::connections::{Connections, Next};
 use super::large_runs::LargeRuns;
 use super::memory::RequestMemory;
@@ -77,7 +77,7 @@ impl Worker {
 
 impl Workers {
     pub(super) fn new(server: Server, connections: Connections) -> Arc<Self> {
-        let max_request = 2 * MAX_HEAD + server.config.max_body_bytes + LARGE;
+        let max_request = 2 * MAX_HEAD + server.config.max_body_bytes;
         Arc::new_cyclic(|this| Workers {
             memory: RequestMemory::new(max_request, connections.capacity()),
             server,

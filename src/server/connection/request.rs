@@ -1,7 +1,6 @@
 //! From a connection's input to a whole request.
 
 use super::{Admit, Awaited, BODY, Bounds, CONTINUE, Connection, HEAD, Parsed, Phase};
-use super::{LARGE_RECEIVE_BUFFER, RECEIVE_BUFFER, set_receive_buffer};
 use crate::budget::Reservation;
 use crate::http::Request;
 use crate::route::{Route, route};
@@ -12,8 +11,6 @@ use crate::status::Status;
 
 /// Bytes reserved at first for a body of unknown length.
 const CHUNKED: usize = 1 << 10;
-/// Bytes reserved for what the kernel's buffer of a large request has more than that of a small one.
-pub(in crate::server) const LARGE: usize = 2 * (LARGE_RECEIVE_BUFFER - RECEIVE_BUFFER);
 
 impl Connection {
     /// A whole request from the input, if there is one.
@@ -65,7 +62,6 @@ impl Connection {
         // The head counts twice: as text, and for the parsed path and header fields. Without a length, memory for a very small body;
         // `take_body` reserves more.
         let needed = 2 * length + if framing == Framing::Chunked { CHUNKED } else { body_len };
-        let needed = if needed <= SMALL { needed } else { needed + LARGE };
         let granted = self.granted.take().filter(|memory| memory.bytes() >= needed);
         let small = || if needed <= SMALL { bounds.memory.try_reserve_small(needed) } else { None };
         let memory = granted.or_else(small).or_else(|| bounds.memory.try_reserve_large(needed));
@@ -74,9 +70,6 @@ impl Connection {
             if framing != Framing::Length(0) || is_dispatch(&request) {
                 return Ok(Some(needed));
             }
-        }
-        if needed > SMALL {
-            set_receive_buffer(&self.stream, LARGE_RECEIVE_BUFFER)
         }
         request.reservation = memory;
         request.bytes = std::mem::take(&mut self.input);
@@ -118,18 +111,14 @@ impl Connection {
                     let grows = |memory: &mut Reservation| memory.try_grow(more);
                     if head + needed > SMALL || !request.reservation.as_mut().is_some_and(grows) {
                         // its length is unknown: the largest body is reserved at once, for two that each wait for more could wait for ever
-                        let all = head + most + LARGE;
-                        let memory = bounds.memory.try_reserve_large(all);
-                        let Some(memory) = memory else { return Ok(Parsed::NeedsMemory(all)) };
+                        let memory = bounds.memory.try_reserve_large(head + most);
+                        let Some(memory) = memory else { return Ok(Parsed::NeedsMemory(head + most)) };
                         request.reservation = Some(memory);
                     }
                 }
                 if request.bytes.capacity() < needed {
                     let doubled = (2 * request.bytes.len()).clamp(needed, most.max(needed));
                     request.bytes.reserve_exact(doubled - request.bytes.len())
-                }
-                if reserved <= SMALL && request.reservation.as_ref().is_some_and(|memory| memory.bytes() > SMALL) {
-                    set_receive_buffer(&self.stream, LARGE_RECEIVE_BUFFER)
                 }
                 let progress = chunks.decode(&self.input, &mut request.bytes, bounds.max_body)?;
                 self.input.drain(..progress.consumed);
@@ -142,9 +131,6 @@ impl Connection {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Body(mut request, _) => {
                 if let Some(memory) = &mut request.reservation {
-                    if memory.bytes() > SMALL {
-                        set_receive_buffer(&self.stream, RECEIVE_BUFFER)
-                    }
                     memory.shrink(request.head_len + request.bytes.capacity())
                 }
                 Ok(Parsed::Request(request))
