@@ -71,7 +71,7 @@ const fn class(words: usize) -> (usize, isize) {
     let words = words - 1;
     let log = words.ilog2() as usize;
     let quarter = words >> (log - 2);
-    (4 * log + (quarter & 3) - 3, (8 * (quarter + 1) << (log - 2)) as isize)
+    (4 * log + (quarter & 3) - 3, ((8 * (quarter + 1)) << (log - 2)) as isize)
 }
 
 #[inline]

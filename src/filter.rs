@@ -39,7 +39,7 @@ use value::Value;
 /// Stack of a thread that does small runs, and calls.
 pub(crate) const SMALL_RUN_STACK: usize = 1 << 20;
 /// Stack of a thread that does large runs. Half of it is for what a run builds, half for driving it: with less, nested iterators that
-/// were built shallow and driven deep met the end of the stack before the meter.
+/// take little stack to build and much to run exceeded the stack before the meter noticed.
 pub(crate) const LARGE_RUN_STACK: usize = 4 << 20;
 pub(crate) const MAX_STACK: usize = LARGE_RUN_STACK / 2;
 /// Steps of a run: a few seconds at most, and a thousand times what an ordinary filter takes.

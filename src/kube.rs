@@ -150,7 +150,7 @@ impl Client {
             "/apis/batch/v1/namespaces/{namespace}/jobs?fieldManager=k8s-job-dispatcher&fieldValidation=Strict{dry_run}"
         );
         match self.call(Verb::Create, &path, Some(manifest), until) {
-            Ok(answer) => answer.to_create(name),
+            Ok(answer) => answer.outcome_of_create(name),
             Err(outcome) => outcome,
         }
     }
@@ -159,7 +159,7 @@ impl Client {
     pub(crate) fn get(&mut self, namespace: &str, name: &str, until: Instant) -> Outcome {
         let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}");
         match self.call(Verb::Get, &path, None, until) {
-            Ok(answer) => answer.to_get(name),
+            Ok(answer) => answer.outcome_of_get(name),
             Err(outcome) => outcome,
         }
     }

@@ -13,7 +13,7 @@ pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub(crate) const MANAGER: &str = "k8s-job-dispatcher";
 /// SHA-256 of the request, in hex: a repeated request finds its Job.
 pub(crate) const FINGERPRINT: &str = "k8s-job-dispatcher/fingerprint";
-/// Random, one per dispatch: tells whether our own earlier attempt created a Job.
+/// Random, one per dispatch: shows whether our own earlier attempt created a Job.
 pub(crate) const NONCE: &str = "k8s-job-dispatcher/nonce";
 
 /// A DNS-1123 label. Job names may be longer by the API's rules, but the pods' labels and host names may not.
@@ -89,7 +89,7 @@ fn invalid_name(field: &str) -> Status {
 /// The JSON text of an optional field.
 type Json<'j> = Option<&'j str>;
 
-/// Calls `see` with each key of an object and the value's text. Our own writer wrote the text, so no key comes twice.
+/// Calls `see` with each key of an object and the value's text. Our own writer wrote the text, so no key occurs twice.
 ///
 /// Errors: it is not an object.
 fn each<'j>(json: &'j str, see: &mut dyn FnMut(&str, &'j str)) -> Result<(), ()> {

@@ -19,12 +19,12 @@ install() {
 # the cache for what is built or fetched once per machine
 cache() { echo "${XDG_CACHE_HOME:-$HOME/.cache}/k8s-job-dispatcher"; }
 
-# static_build: compiles the static binary for this machine, and sets `binary` and `target`
+# static_build [option]...: compiles the static binary for this machine, with options for cargo, and sets `binary` and `target`
 static_build() {
   install musl-tools=musl-gcc
   target=$(uname -m)-unknown-linux-musl
   rustup target add "$target" >&2
-  cargo build --locked --release --target "$target" >&2
+  cargo build --locked --release --target "$target" "$@" >&2
   binary=$(target_directory)/$target/release/k8s-job-dispatcher
   if ldd "$binary" 2>/dev/null | grep -q '=>'; then
     echo "$binary is not static" >&2

@@ -35,7 +35,7 @@ pub(crate) struct Limits {
     pub(crate) memory: usize,
     /// CPU time of the run's thread.
     pub(crate) time: Duration,
-    /// Bytes of stack below the caller of the run. At most half of the thread's stack: what was built shallow can be driven deep.
+    /// Bytes of stack below the caller of the run. At most half of the thread's stack: an iterator takes less to build than to run.
     pub(crate) stack: usize,
     /// Bytes of the output as JSON.
     pub(crate) output: usize,
@@ -188,7 +188,7 @@ pub(super) fn step(extra: usize) {
     })
 }
 
-/// A run ends by its own CPU time, so that a busy machine ends no innocent run; the wall clock bounds how long its caller waits.
+/// A run ends by its own CPU time, so that a busy machine does not end it; the wall clock bounds how long its caller waits.
 #[cold]
 fn check_clocks(meter: &Meter) {
     let Some(wall_end) = meter.wall_end.get() else { return };

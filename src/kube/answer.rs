@@ -138,7 +138,7 @@ impl<R: Read> Answer<R> {
     }
 
     /// The outcome of a POST of the Job `name`.
-    pub(super) fn to_create(mut self, name: &str) -> Outcome {
+    pub(super) fn outcome_of_create(mut self, name: &str) -> Outcome {
         if self.code != 201 {
             return refusal(name, self.code, self.retry_after, &self.body);
         }
@@ -150,7 +150,7 @@ impl<R: Read> Answer<R> {
     }
 
     /// The outcome of a GET of the Job `name`.
-    pub(super) fn to_get(mut self, name: &str) -> Outcome {
+    pub(super) fn outcome_of_get(mut self, name: &str) -> Outcome {
         if self.code != 200 {
             return refusal(name, self.code, self.retry_after, &self.body);
         }
@@ -306,19 +306,18 @@ fn forbidden<'m>(name: &str, message: &'m str) -> Option<&'m str> {
     message.strip_prefix("jobs.batch \"")?.strip_prefix(name)?.strip_prefix("\" is forbidden: ")
 }
 
-/// A denial by an admission webhook or policy. Only its words tell, at the start of the message: it may choose any code, and messages
+/// A denial by an admission webhook or policy. It is known only by the words at the start of the message: it may choose any code, and messages
 /// quote manifests (apiserver/pkg/admission/plugin of Kubernetes 1.20 to 1.37).
 fn denial(name: &str, code: u16, message: &str) -> Option<RefusalKind> {
     if message.starts_with("admission webhook \"") {
         // frameworks for webhooks answer so when they fail themselves
         let is_fault = matches!(code, 429 | 500 | 503 | 504);
         Some(if is_fault { RefusalKind::WebhookFault } else { RefusalKind::Policy })
-    } else if message.starts_with("policy '") && message.contains("' denied request: ") {
-        Some(RefusalKind::Policy) // a MutatingAdmissionPolicy
-    } else if forbidden(name, message)?.starts_with("ValidatingAdmissionPolicy '") {
-        Some(RefusalKind::Policy)
     } else {
-        None
+        let is_mutating = message.starts_with("policy '") && message.contains("' denied request: ");
+        let is_validating =
+            || forbidden(name, message).is_some_and(|said| said.starts_with("ValidatingAdmissionPolicy '"));
+        (is_mutating || is_validating()).then_some(RefusalKind::Policy)
     }
 }
 

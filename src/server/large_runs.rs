@@ -43,7 +43,7 @@ pub(super) enum Queued {
     /// The caller has to start a thread, which calls [`LargeRuns::next`] until that returns None.
     NeedsThread,
     /// The queue is full.
-    Rejected(Task),
+    Rejected(Box<Task>),
 }
 
 impl LargeRuns {
@@ -58,7 +58,7 @@ impl LargeRuns {
     pub(super) fn push(&self, run: LargeRun) -> Queued {
         let mut queue = self.queue();
         if queue.runs.len() >= MAX_QUEUE {
-            return Queued::Rejected(run.task);
+            return Queued::Rejected(Box::new(run.task));
         }
         queue.runs.push_back(run);
         if std::mem::replace(&mut queue.has_thread, true) { Queued::Waits } else { Queued::NeedsThread }

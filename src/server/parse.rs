@@ -142,7 +142,7 @@ pub(super) fn request_id(bytes: &[u8]) -> Option<&[u8]> {
     parsed.headers.iter().find(|header| header.name.eq_ignore_ascii_case("x-request-id")).map(|header| header.value)
 }
 
-/// httparse accepts 1.0 and 1.1; this tells other versions from what is no version at all.
+/// httparse accepts 1.0 and 1.1; this distinguishes other versions from what is no version at all.
 fn wrong_version(head: &[u8]) -> Status {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();

@@ -10,7 +10,7 @@ fn hostile_load_never_gets_it_killed_in_64_mib() {
     assert!(faults.is_empty(), "LOAD_SEED={seed}:\n{}", faults.join("\n"));
 }
 
-/// Puts a container to the load; returns what was wrong.
+/// Runs a container under the load; returns what was wrong.
 fn fault(scenario: &Scenario) -> Option<String> {
     let (mut container, mut outcome) = scenario.run(Container::start_alone);
     if container.was_killed() || !container.dispatcher.is_running() {

@@ -7,7 +7,7 @@ fn answer(code: u16, body: impl Into<Vec<u8>>) -> Answer<&'static [u8]> {
 }
 
 fn refused(code: u16, body: &str) -> Refusal {
-    match answer(code, body).to_create("a") {
+    match answer(code, body).outcome_of_create("a") {
         Outcome::Refused(refusal) => refusal,
         other => panic!("{code} {body} gave {other:?}"),
     }
@@ -132,7 +132,8 @@ fn causes_come_from_details_or_from_the_message() {
 fn retry_after_comes_from_header_or_details() {
     let body = status("TooManyRequests", "x", json!({"retryAfterSeconds": 7}));
     assert_eq!(refused(429, &body).retry_after, Some(7));
-    let Outcome::Refused(refusal) = (Answer { retry_after: Some(3), ..answer(429, body) }).to_create("a") else {
+    let Outcome::Refused(refusal) = (Answer { retry_after: Some(3), ..answer(429, body) }).outcome_of_create("a")
+    else {
         panic!("no refusal")
     };
     assert_eq!(refusal.retry_after, Some(3));
@@ -150,13 +151,16 @@ fn only_the_requested_job_is_accepted() {
         is_being_deleted: true,
         status: r#"{"active":1}"#.into(),
     };
-    assert_eq!(answer(200, job("Job", "a")).to_get("a"), Outcome::Found(Box::new(found)));
+    assert_eq!(answer(200, job("Job", "a")).outcome_of_get("a"), Outcome::Found(Box::new(found)));
     let bare = br#"{"kind":"Job","metadata":{"name":"a"}}"#;
-    assert_eq!(answer(200, bare).to_get("a"), Outcome::Found(Box::new(Job { status: "{}".into(), ..Job::default() })));
-    assert_eq!(answer(201, bare).to_create("a"), Outcome::Created);
+    assert_eq!(
+        answer(200, bare).outcome_of_get("a"),
+        Outcome::Found(Box::new(Job { status: "{}".into(), ..Job::default() }))
+    );
+    assert_eq!(answer(201, bare).outcome_of_create("a"), Outcome::Created);
     for body in [job("JobList", "a"), job("Job", "b"), "<html>".to_owned(), String::new()] {
-        assert!(matches!(answer(200, &*body).to_get("a"), Outcome::InvalidResponse(_)), "{body}");
-        assert!(matches!(answer(201, &*body).to_create("a"), Outcome::InvalidResponse(_)), "{body}");
+        assert!(matches!(answer(200, &*body).outcome_of_get("a"), Outcome::InvalidResponse(_)), "{body}");
+        assert!(matches!(answer(201, &*body).outcome_of_create("a"), Outcome::InvalidResponse(_)), "{body}");
     }
 }
 
@@ -255,22 +259,25 @@ fn retry_after_is_seconds_or_a_date() {
 fn a_body_of_unknown_length_that_ends_early_is_a_broken_connection() {
     let unbounded = |body: &str| Answer { is_unbounded: true, ..answer(201, body) };
     let whole = r#"{"kind":"Job","metadata":{"name":"a"}}"#;
-    assert_eq!(unbounded(whole).to_create("a"), Outcome::Created);
+    assert_eq!(unbounded(whole).outcome_of_create("a"), Outcome::Created);
     for body in ["", "{", &whole[..20], &whole[..whole.len() - 1]] {
-        assert!(matches!(unbounded(body).to_create("a"), Outcome::Disconnected(_)), "{body}");
+        assert!(matches!(unbounded(body).outcome_of_create("a"), Outcome::Disconnected(_)), "{body}");
         let get = Answer { code: 200, ..unbounded(body) };
-        assert!(matches!(get.to_get("a"), Outcome::Disconnected(_)), "{body}");
-        assert!(matches!(answer(201, body).to_create("a"), Outcome::InvalidResponse(_)), "{body}");
+        assert!(matches!(get.outcome_of_get("a"), Outcome::Disconnected(_)), "{body}");
+        assert!(matches!(answer(201, body).outcome_of_create("a"), Outcome::InvalidResponse(_)), "{body}");
     }
-    assert!(matches!(unbounded("<html>").to_create("a"), Outcome::InvalidResponse(_)));
+    assert!(matches!(unbounded("<html>").outcome_of_create("a"), Outcome::InvalidResponse(_)));
 }
 
 #[test]
 fn a_long_job_is_read_without_being_held() {
     let large = json!({"kind": "Job", "metadata": {"name": "a", "managedFields": "x".repeat(100_000)}, "status": {"active": 1}}).to_string();
     let (start, rest) = large.as_bytes().split_at(60_000);
-    let job = Answer { rest: Some(rest), ..answer(200, start) }.to_get("a");
+    let job = Answer { rest: Some(rest), ..answer(200, start) }.outcome_of_get("a");
     assert_eq!(job, Outcome::Found(Box::new(Job { status: r#"{"active":1}"#.into(), ..Job::default() })));
-    assert!(matches!(Answer { rest: Some(&rest[1..]), ..answer(200, start) }.to_get("a"), Outcome::Found(_)));
-    assert!(matches!(Answer { rest: Some(&rest[..9]), ..answer(200, start) }.to_get("a"), Outcome::InvalidResponse(_)));
+    assert!(matches!(Answer { rest: Some(&rest[1..]), ..answer(200, start) }.outcome_of_get("a"), Outcome::Found(_)));
+    assert!(matches!(
+        Answer { rest: Some(&rest[..9]), ..answer(200, start) }.outcome_of_get("a"),
+        Outcome::InvalidResponse(_)
+    ));
 }

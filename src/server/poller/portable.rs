@@ -64,7 +64,8 @@ impl Poller {
     pub(in crate::server) fn remove(&self, slot: usize) {
         let mut state = self.lock();
         state.sockets.remove(&slot);
-        state.ready.retain(|event| *event != Event::Ready(slot))
+        state.ready.retain(|event| *event != Event::Ready(slot));
+        self.alarm.ring() // the thread that polls has a duplicate too
     }
 
     /// Returns None when `timeout` is over.

@@ -184,7 +184,7 @@ impl Workers {
         match self.large_runs.push(run) {
             Queued::Waits => (),
             Queued::Rejected(task) => {
-                self.reject_and_rearm(worker, task, Reason::Overloaded, "too many large requests")
+                self.reject_and_rearm(worker, *task, Reason::Overloaded, "too many large requests")
             }
             Queued::NeedsThread => {
                 let Some(workers) = self.this.upgrade() else { return };

@@ -33,6 +33,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
         .args(args)
         .env_clear()
         .env("SERVICE_ACCOUNT_FOLDER", "/nonexistent/serviceaccount")
+        .envs(std::env::var_os("PRETEND_CORES").map(|cores| ("PRETEND_CORES", cores))) // see tests/measure
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
