@@ -43,12 +43,12 @@ async function visit(root, colorScheme, name) {
   await operations.nth(7).waitFor();
   assert.equal(await operations.count(), 8, "every operation is shown");
   await operations.first().locator("summary").click();
-  assert.match(await operations.first().innerText(), /POST \/job[\s\S]*429\s+The namespace's quota is used up/);
+  assert.match(await operations.first().innerText(), /POST \/job[\s\S]*429\s+The namespace's quota is exhausted/);
   const settings = await page.locator("dl").innerText();
   assert.match(settings, /Filter\s+\S*filter\.jq/);
   assert.match(settings, /Namespace of the Jobs\s+test-\d+/);
 
-  // what is no JSON is told and not sent
+  // what is not JSON is reported and not sent
   await page.getByLabel("Body, as JSON").fill("{");
   await page.getByRole("button", { name: "Send" }).click();
   assert.match(await page.getByRole("alert").innerText(), /JSON/);
@@ -83,7 +83,7 @@ async function visit(root, colorScheme, name) {
 
   // refused by the filter or the name: shown, and nothing followed
   await page.getByLabel("Body, as JSON").fill(JSON.stringify({ id: name, args: ["other"] }));
-  const refused = page.waitForEvent("console"); // the browser itself tells a 409
+  const refused = page.waitForEvent("console"); // the browser itself reports a 409
   await page.getByRole("button", { name: "Send" }).click();
   await page.locator("#code", { hasText: "409" }).waitFor();
   await status.filter({ hasText: "No Job was created: " }).waitFor();

@@ -212,7 +212,7 @@ impl<'j> Build<'j> {
         Ok(integer.into())
     }
 
-    /// A number whose literal tells more than serde_json does.
+    /// A number whose literal has more digits than serde_json keeps.
     fn exact<E: serde::de::Error>(self, rounded: f64) -> Result<Value, E> {
         let Some(numbers) = self.numbers else { return Ok(rounded.into()) };
         let number = numbers.count();

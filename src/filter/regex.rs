@@ -17,7 +17,7 @@ const MAX_CACHED: usize = 1 << 20;
 /// Bytes of one regex in the cache, and of one at all.
 const MAX_CACHED_WEIGHT: usize = 1 << 16;
 const MAX_WEIGHT: usize = 1 << 20;
-/// Size limits to try, as powers of two: the smallest that does tells how large the regex is.
+/// Size limits to try, as powers of two: the smallest that suffices shows how large the regex is.
 const SIZE_BITS: Range<u32> = 9..18;
 /// A compiled regex takes at least this many bytes per state.
 const BYTES_PER_STATE: usize = 32;

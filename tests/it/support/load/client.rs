@@ -148,7 +148,7 @@ impl NonReader {
         let Some(stream) = &mut self.stream else { return };
         let rest = &text[self.sent..text.len().min(self.sent.saturating_add(most))];
         if !rest.is_empty() {
-            // who is reset may still have an answer to read: the end tells
+            // after a reset there may still be an answer to read: the end decides
             self.sent += stream.write(rest).unwrap_or(0);
         }
     }

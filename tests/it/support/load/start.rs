@@ -84,7 +84,7 @@ fn start(name: &str, filter: &str, must_be_refused: bool) -> Outcome {
             outcome.fault(&format!("it ended with {status}"));
         }
         if !log.contains("<argument>:") {
-            outcome.fault("no line tells where");
+            outcome.fault("no line says where");
         }
     }
     outcome.check_peak(BOUND);
