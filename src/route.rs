@@ -44,6 +44,10 @@ impl Route {
     pub(crate) fn is_probe(&self) -> bool {
         matches!(self, Route::Live | Route::Ready | Route::Metrics)
     }
+    /// Whether it may call the API server for longer than a probe does.
+    pub(crate) fn is_dispatch(&self) -> bool {
+        matches!(self, Route::Dispatch(_) | Route::Job(_))
+    }
 }
 
 const POST: &str = "POST";

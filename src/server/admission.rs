@@ -34,9 +34,9 @@ impl Task {
     pub(super) fn new(slot: Slot, connection: Box<Connection>, request: Request) -> Self {
         Task { slot, connection, route: route(&request), request, arrived: Instant::now(), planned: None }
     }
-    /// Whether it may call the API server for longer than a probe does.
+    /// As [`Route::is_dispatch`].
     pub(super) fn is_dispatch(&self) -> bool {
-        matches!(self.route, Ok(Route::Dispatch(_) | Route::Job(_)))
+        self.route.as_ref().is_ok_and(Route::is_dispatch)
     }
 }
 

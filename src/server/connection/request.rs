@@ -2,8 +2,7 @@
 
 use super::{Admit, Awaited, BODY, Bounds, CONTINUE, Connection, HEAD, Parsed, Phase};
 use crate::budget::Reservation;
-use crate::http::Request;
-use crate::route::{Route, route};
+use crate::route::route;
 use crate::server::chunked::Chunks;
 use crate::server::memory::SMALL;
 use crate::server::parse::{self, Framing, Scan};
@@ -67,7 +66,8 @@ impl Connection {
         let memory = granted.or_else(small).or_else(|| bounds.memory.try_reserve_large(needed));
         if memory.is_none() {
             request.bytes = self.input[..length].to_vec();
-            if framing != Framing::Length(0) || is_dispatch(&request) {
+            // without a body, and no dispatch: it is answered at once, so that `/health/live` does not depend on what others hold
+            if framing != Framing::Length(0) || route(&request).is_ok_and(|route| route.is_dispatch()) {
                 return Ok(Some(needed));
             }
         }
@@ -138,9 +138,4 @@ impl Connection {
             _ => Ok(Parsed::Incomplete),
         }
     }
-}
-
-/// Other requests without a body are answered at once, also when no memory is left: `/health/live` does not depend on what others do.
-fn is_dispatch(request: &Request) -> bool {
-    matches!(route(request), Ok(Route::Dispatch(_) | Route::Job(_)))
 }

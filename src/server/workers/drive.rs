@@ -29,14 +29,10 @@ impl Workers {
     /// Handles a connection that became readable or writable.
     pub(super) fn on_ready(&self, worker: &mut Worker, slot: Slot) {
         if let Some(mut connection) = self.connections.take(slot) {
-            let ticket = connection.stop_waiting();
-            if let Some(ticket) = ticket {
-                self.memory.leave(ticket)
-            }
-            if ticket.is_some() && connection.is_reset() {
+            if self.end_wait(&mut connection) && connection.is_reset() {
                 self.connections.close(slot, connection)
             } else {
-                // with a ticket: an event from before it began to wait for memory; it waits again
+                // if it waited for memory, the event is from before that, and it waits again
                 let step = self.advance(worker, &mut connection, true);
                 self.drive(worker, slot, connection, step)
             }
@@ -213,9 +209,7 @@ impl Workers {
                     let step = self.reply(&mut worker, &mut task, status.into());
                     let Task { slot, connection, request, .. } = task;
                     drop(request);
-                    if let Some(pipelined) = self.rearm(slot, connection, step) {
-                        self.hand_over(pipelined)
-                    }
+                    self.rearm_or_hand_over(slot, connection, step)
                 }
             }
             self.grant_memory()
@@ -291,9 +285,7 @@ impl Workers {
         let step = self.reject(worker, &mut task, reason, message);
         let Task { slot, connection, request, .. } = task;
         drop(request);
-        if let Some(pipelined) = self.rearm(slot, connection, step) {
-            self.hand_over(pipelined)
-        }
+        self.rearm_or_hand_over(slot, connection, step)
     }
 }
 

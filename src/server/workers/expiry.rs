@@ -70,14 +70,17 @@ impl Workers {
         }
     }
 
-    /// The connection's request waits for memory no longer.
-    fn end_wait(&self, connection: &mut Connection) {
-        if let Some(ticket) = connection.stop_waiting() {
+    /// The connection's request waits for memory no longer. Returns whether it did.
+    pub(super) fn end_wait(&self, connection: &mut Connection) -> bool {
+        let ticket = connection.stop_waiting();
+        if let Some(ticket) = ticket {
             self.memory.leave(ticket)
         }
+        ticket.is_some()
     }
 
-    fn rearm_or_hand_over(&self, slot: Slot, connection: Box<Connection>, step: Step) {
+    /// For a thread that serves nothing itself.
+    pub(super) fn rearm_or_hand_over(&self, slot: Slot, connection: Box<Connection>, step: Step) {
         if let Some(task) = self.rearm(slot, connection, step) {
             self.hand_over(task)
         }
