@@ -350,7 +350,7 @@ fn filter(reader: &mut Reader<'_>, limits: Limits, warnings: &mut Vec<String>) -
         }
     };
     let name = source.name.to_owned();
-    match Filter::compile(source, limits) {
+    match Filter::compile(source, limits, &crate::manifest::MEMBERS) {
         Ok(filter) => Some((filter, name)),
         Err(errors) => {
             reader.problems.failed.push(errors);

@@ -14,6 +14,7 @@ use crate::route::{Route, check_headers, no_such_path};
 use crate::status::{Reason, Status};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use std::cell::RefCell;
 use std::time::Instant;
 
 /// Headers that a filter does not see: they are credentials for other systems.
@@ -89,11 +90,11 @@ fn with_input<R>(request: &Request, path: &str, wall_end: Instant, run: impl FnO
 
 fn create(config: &Config, request: &Request, outcome: Run) -> Result<Dispatch, Status> {
     let (output, fingerprint) = match outcome {
-        Run::Output { json, fingerprint } => (json, fingerprint),
+        Run::Output { output, fingerprint } => (output, fingerprint),
         Run::Nothing => return Ok(Dispatch::Nothing),
         other => return Err(filter_status(other)),
     };
-    let nonce = format!("{:016x}{:016x}", random(), random());
+    let nonce = hex(&[random().to_ne_bytes(), random().to_ne_bytes()].concat());
     let shown_nonce = config.api_server.as_ref().map(|_| &nonce[..]); // --dry-run=client shows none
     let manifest = manifest::check(&output, &config.namespace, &fingerprint, shown_nonce)?;
     Ok(Dispatch::Create { manifest, fingerprint, nonce, location: location(request.path()) })
@@ -234,9 +235,20 @@ fn reply(name: String, location: &str, answer: Answer) -> Reply {
     Reply { job: Some(name), ..reply }
 }
 
-/// Random bits for names and nonces.
+/// Random bits for names and nonces, from the kernel: as many for one system call as 64 of these numbers need.
 pub(crate) fn random() -> u64 {
-    getrandom::u64().expect("the kernel has random bytes, as the TLS library needs too")
+    const NUMBERS: usize = 64;
+    thread_local! {
+        static KEPT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    KEPT.with_borrow_mut(|kept| {
+        if kept.is_empty() {
+            kept.resize(8 * NUMBERS, 0);
+            getrandom::fill(kept).expect("the kernel has random bytes, as the TLS library needs too")
+        }
+        let number = kept.split_off(kept.len() - 8);
+        u64::from_ne_bytes(number.try_into().unwrap_or_default())
+    })
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ mod access;
 mod arithmetic;
 mod compile;
 mod constants;
+mod fold;
 mod json;
+mod layout;
 mod limits;
 mod meter;
 mod natives;
@@ -18,10 +20,12 @@ mod number;
 mod order;
 mod regex;
 mod rewrite;
+mod syntax;
+mod trial;
 mod value;
 
 pub(crate) use compile::Source;
-pub(crate) use json::Unwritable;
+pub(crate) use json::{Member, Output, Unwritable};
 pub(crate) use meter::{Exceeded, Limits};
 pub(crate) use natives::hex;
 
@@ -49,7 +53,7 @@ pub(crate) const MAX_OUTPUT: usize = 1 << 20;
 /// Limits of a small run. Every thread may need this much at the same time. Ordinary requests stay below a tenth of it, but for the
 /// memory: the default filter with a body of 10 KB needs most of that.
 const SMALL: Limits =
-    Limits { memory: 160 << 10, stack: 96 << 10, output: 32 << 10, steps: 1 << 17, time: Duration::from_millis(100) };
+    Limits { memory: 96 << 10, stack: 96 << 10, output: 32 << 10, steps: 1 << 17, time: Duration::from_millis(100) };
 /// Bytes of a body from which on a small run is not tried: the values would not fit.
 const MAX_SMALL_BODY: usize = 64 << 10;
 /// Steps of a small run after which the thread returns freed pages: more than ordinary filters take, fewer than fill a megabyte.
@@ -57,10 +61,16 @@ const MANY_STEPS: u64 = 8 << 10;
 /// Bytes of an error's message, and of its details as JSON.
 const MAX_MESSAGE: usize = 1024;
 
+/// Paths of keys.
+pub(crate) type Members = &'static [&'static [&'static str]];
+
 /// A compiled filter, shared by all threads.
 pub(crate) struct Filter {
     filter: jaq_core::Filter<Data>,
     wants_request: bool,
+    constants: Vec<Value>,
+    layouts: Option<Vec<layout::Layout>>,
+    members: Members,
     limits: Limits,
 }
 
@@ -87,9 +97,9 @@ pub(crate) struct Input<'a> {
 /// How a run ended.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Outcome {
-    /// One output, as strict JSON, and the request's fingerprint.
+    /// One output, and the request's fingerprint.
     Output {
-        json: Vec<u8>,
+        output: Output,
         fingerprint: String,
     },
     /// An error of the filter or of jq's, each at most 1 KiB.
@@ -160,12 +170,20 @@ impl Outcome {
 }
 
 impl Filter {
+    /// `members`: of an output, whose places are wanted, as paths of keys.
+    ///
     /// Errors: one text with all errors, each with file, line, column, source line and caret.
-    pub(crate) fn compile(source: Source<'_>, limits: Limits) -> Result<Self, String> {
+    pub(crate) fn compile(source: Source<'_>, limits: Limits, members: Members) -> Result<Self, String> {
+        Self::compile_with(source, limits, members, true)
+    }
+
+    /// `folds`: whether what is constant is computed now. It is, but for tests that compare.
+    fn compile_with(source: Source<'_>, limits: Limits, members: Members, folds: bool) -> Result<Self, String> {
         LazyLock::force(&ENVIRONMENT);
-        let compiled = compile::compile(source)?;
+        let compile::Compiled { filter, wants_request, constants, layouts } =
+            compile::compile(source, folds.then_some(members))?;
         alloc::return_freed_pages();
-        Ok(Filter { filter: compiled.filter, wants_request: compiled.wants_request, limits })
+        Ok(Filter { filter, wants_request, constants, layouts, members, limits })
     }
 
     /// Bytes that the output of a large run may have.
@@ -201,8 +219,8 @@ impl Filter {
     pub(crate) fn run_large(&self, input: &Input<'_>, log_lines: u32) -> Outcome {
         let begin = Instant::now();
         let mut outcome = self.run(input, &self.limits, log_lines);
-        if let Outcome::Output { json, .. } = &mut outcome {
-            json.shrink_to_fit()
+        if let Outcome::Output { output, .. } = &mut outcome {
+            output.json.shrink_to_fit()
         }
         alloc::return_freed_pages();
         METRICS.filter_run(outcome.word(), Some(begin.elapsed()));
@@ -227,10 +245,11 @@ impl Filter {
             Ok(body) => body,
             Err(error) => return Outcome::BadBody(error),
         };
-        let fingerprint = (input.fingerprint)(&body.to_canonical_json());
+        let fingerprint = (input.fingerprint)(&body.to_canonical_json(input.body.len()));
         is_parsed.set(true);
         let request = if self.wants_request { json::convert((input.request)()) } else { Value::default() };
-        let variables = Vars::new([ENVIRONMENT.clone(), Value::string(input.path), request]);
+        let variables = [ENVIRONMENT.clone(), Value::string(input.path), request];
+        let variables = Vars::new(variables.into_iter().chain(self.constants.iter().cloned()));
         let mut outputs = self.filter.id.run((Ctx::<Data>::new(Run(&self.filter.lut), variables), body));
         let output = match outputs.next() {
             None => return Outcome::Nothing,
@@ -242,9 +261,26 @@ impl Filter {
             Some(Err(error)) => return raised(error),
             Some(Ok(_)) => return Outcome::Many,
         }
-        match output.to_strict_json(limits.output) {
-            Ok(json) => Outcome::Output { json, fingerprint },
+        match self.written(output, limits.output) {
+            Ok(output) => Outcome::Output { output, fingerprint },
             Err(why) => Outcome::Unwritable(why),
+        }
+    }
+}
+
+impl Filter {
+    /// An output of the program as JSON of at most `max` bytes.
+    fn written(&self, output: Value, max: usize) -> Result<Output, Unwritable> {
+        let (Some(layouts), Value::Array(list)) = (&self.layouts, &output) else {
+            return output.to_output(max, self.members);
+        };
+        match &list[..] {
+            [output] => output.to_output(max, self.members),
+            [layout, values @ ..] => match layout.place(layouts.len()).and_then(|number| layouts.get(number)) {
+                Some(layout) => layout.fill(values, max, self.members),
+                None => output.to_output(max, self.members), // there is no other number
+            },
+            [] => output.to_output(max, self.members), // there is no empty output
         }
     }
 }

@@ -2,10 +2,8 @@
 //! would take many times its memory.
 
 use crate::budget::Reservation;
+use crate::filter::{Member, Output};
 use crate::status::{Reason, Status};
-use serde::de::{Deserializer as _, MapAccess, Visitor};
-use serde_json::value::RawValue;
-use std::fmt;
 use std::ops::Range;
 
 /// Jobs with this label are ours; only they are shown or taken for the result of a dispatch.
@@ -86,55 +84,52 @@ fn invalid_name(field: &str) -> Status {
     Status::new(Reason::Invalid, message)
 }
 
+/// The members of an output that [`check`] looks at.
+pub(crate) const MEMBERS: [&[&str]; 12] = [
+    &["apiVersion"],
+    &["kind"],
+    &["spec"],
+    &["metadata"],
+    &["metadata", "namespace"],
+    &["metadata", "name"],
+    &["metadata", "generateName"],
+    &["metadata", "labels"],
+    &["metadata", "annotations"],
+    &["metadata", "labels", MANAGED_BY],
+    &["metadata", "annotations", FINGERPRINT],
+    &["metadata", "annotations", NONCE],
+];
+
 /// The JSON text of an optional field.
-type Json<'j> = Option<&'j str>;
+type Json<'j> = Option<&'j [u8]>;
 
-/// Calls `see` with each key of an object and the value's text. Our own writer wrote the text, so no key occurs twice.
-///
-/// Errors: it is not an object.
-fn each<'j>(json: &'j str, see: &mut dyn FnMut(&str, &'j str)) -> Result<(), ()> {
-    struct Pairs<'s, 'j>(&'s mut dyn FnMut(&str, &'j str));
-    impl<'j> Visitor<'j> for Pairs<'_, 'j> {
-        type Value = ();
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-        fn visit_map<A: MapAccess<'j>>(self, mut pairs: A) -> Result<(), A::Error> {
-            while let Some(key) = pairs.next_key::<String>()? {
-                self.0(&key, pairs.next_value::<&'j RawValue>()?.get())
-            }
-            Ok(())
-        }
-    }
-    serde_json::Deserializer::from_str(json).deserialize_map(Pairs(see)).map_err(|_| ())
+/// The text of a member; null counts as absent, as in Kubernetes.
+fn text_of<'j>(output: &'j Output, member: &Option<Member>) -> Json<'j> {
+    member.as_ref().map(|member| &output.json[member.value.clone()]).filter(|text| *text != b"null")
 }
 
-/// The values of some fields; null counts as absent, as in Kubernetes.
-fn fields<'j, const N: usize>(json: &'j str, names: [&str; N]) -> Result<[Json<'j>; N], ()> {
-    let mut found = [None; N];
-    each(json, &mut |key, value| {
-        if let Some(at) = names.iter().position(|name| *name == key) {
-            found[at] = Some(value).filter(|value| *value != "null")
-        }
-    })?;
-    Ok(found)
-}
-
-/// Appends the pairs of an object except these names, each with a comma before it (`in_front`) or after it.
-fn copy_but(out: &mut Vec<u8>, object: &str, names: &[&str], in_front: bool) -> Result<(), ()> {
-    each(object, &mut |key, value| {
-        if !names.contains(&key) {
+/// Appends the members of the object at `place` but those that are ours, each with a comma before it (`in_front`) or after it. `ours` are
+/// in any order.
+fn copy_but(out: &mut Vec<u8>, output: &Output, place: Range<usize>, ours: &[&Option<Member>], in_front: bool) {
+    let mut ours: Vec<_> = ours.iter().filter_map(|member| Some(member.as_ref()?.whole.clone())).collect();
+    ours.sort_by_key(|whole| whole.start);
+    let (mut at, end) = (place.start + 1, place.end - 1);
+    for next in ours.into_iter().chain(std::iter::once(end..end)) {
+        // what is between them begins and ends with the commas beside it, and with no others
+        let between = &output.json[at..next.start];
+        let between = between.strip_prefix(b",").unwrap_or(between);
+        let between = between.strip_suffix(b",").unwrap_or(between);
+        if !between.is_empty() {
             if in_front {
                 out.push(b',')
             }
-            serde_json::to_writer(&mut *out, key).expect("writing to memory does not fail");
-            out.push(b':');
-            out.extend(value.as_bytes());
+            out.extend_from_slice(between);
             if !in_front {
                 out.push(b',')
             }
         }
-    })
+        at = next.end
+    }
 }
 
 /// Validates the filter's output, and labels it as ours. The fields that we set come first, the rest in the filter's order. `nonce`: None
@@ -142,64 +137,75 @@ fn copy_but(out: &mut Vec<u8>, object: &str, names: &[&str], in_front: bool) -> 
 ///
 /// Errors: `FilterOutput` for what only the filter's author can mend, `Invalid` for a name, which can come from the body.
 pub(crate) fn check(
-    output: &[u8],
+    output: &Output,
     namespace: &str,
     fingerprint: &str,
     nonce: Option<&str>,
 ) -> Result<Manifest, Status> {
-    let output = std::str::from_utf8(output).map_err(operators_mistake)?;
-    let [version, kind, metadata, spec] = fields(output, ["apiVersion", "kind", "metadata", "spec"])
-        .map_err(|()| operators_mistake("it is not an object"))?;
-    for (field, given, wanted) in [("apiVersion", version, "batch/v1"), ("kind", kind, "Job")] {
-        if given.is_some_and(|given| text(given).as_deref() != Some(wanted)) {
+    let Output { json: text, found } = output;
+    let [version, kind, spec, metadata, theirs, name, prefix, labels, annotations, managed, marked, chosen] =
+        &found[..]
+    else {
+        return Err(operators_mistake("its members were not looked for")); // they are, see `MEMBERS`
+    };
+    if !text.starts_with(b"{") {
+        return Err(operators_mistake("it is not an object"));
+    }
+    for (field, member, wanted) in [("apiVersion", version, "batch/v1"), ("kind", kind, "Job")] {
+        if text_of(output, member).is_some_and(|given| string(given).as_deref() != Some(wanted)) {
             return Err(operators_mistake(format!("its `{field}` is not {wanted:?}")));
         }
     }
-    if !spec.is_some_and(|spec| spec.starts_with('{')) {
+    if !text_of(output, spec).is_some_and(|spec| spec.starts_with(b"{")) {
         return Err(operators_mistake("it has no object `spec`"));
     }
-    let no_object = |path: &'static str| move |()| operators_mistake(format!("its `{path}` is not an object"));
-    let metadata = metadata.unwrap_or("{}");
-    let [theirs, name, prefix, labels, annotations] =
-        fields(metadata, ["namespace", "name", "generateName", "labels", "annotations"])
-            .map_err(no_object("metadata"))?;
-    if theirs.is_some_and(|theirs| text(theirs).as_deref() != Some(namespace)) {
+    for (path, member) in [("metadata", metadata), ("metadata.labels", labels), ("metadata.annotations", annotations)] {
+        if text_of(output, member).is_some_and(|text| !text.starts_with(b"{")) {
+            return Err(operators_mistake(format!("its `{path}` is not an object")));
+        }
+    }
+    if text_of(output, theirs).is_some_and(|theirs| string(theirs).as_deref() != Some(namespace)) {
         return Err(operators_mistake(format!("its `metadata.namespace` is not {namespace:?}")));
     }
-    let name = self::name(name, prefix)?;
+    let name = self::name(text_of(output, name), text_of(output, prefix))?;
     let drawn = name.choose_name(0);
 
-    let mut json = Vec::with_capacity(output.len() + 512);
-    json.extend(br#"{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":""#);
+    let mut json = Vec::with_capacity(text.len() + 512);
+    let copy_members = |json: &mut Vec<u8>, member: &Option<Member>, ours: &[&Option<Member>], in_front| {
+        if text_of(output, member).is_some()
+            && let Some(member) = member
+        {
+            copy_but(json, output, member.value.clone(), ours, in_front)
+        }
+    };
+    let add =
+        |json: &mut Vec<u8>, parts: &[&str]| parts.iter().for_each(|part| json.extend_from_slice(part.as_bytes()));
+    add(&mut json, &[r#"{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":""#]);
     let name_at = json.len()..json.len() + drawn.len();
-    json.extend(drawn.as_bytes());
-    json.extend(br#"","labels":{"#);
-    copy_but(&mut json, labels.unwrap_or("{}"), &[MANAGED_BY], false).map_err(no_object("metadata.labels"))?;
-    json.extend(format!(r#""{MANAGED_BY}":"{MANAGER}"}},"annotations":{{"#).as_bytes());
-    copy_but(&mut json, annotations.unwrap_or("{}"), &[FINGERPRINT, NONCE], false)
-        .map_err(no_object("metadata.annotations"))?;
-    json.extend(format!(r#""{FINGERPRINT}":"{fingerprint}""#).as_bytes());
+    add(&mut json, &[&drawn, r#"","labels":{"#]);
+    copy_members(&mut json, labels, &[managed], false);
+    add(&mut json, &["\"", MANAGED_BY, "\":\"", MANAGER, r#""},"annotations":{"#]);
+    copy_members(&mut json, annotations, &[marked, chosen], false);
+    add(&mut json, &["\"", FINGERPRINT, "\":\"", fingerprint, "\""]);
     if let Some(nonce) = nonce {
-        json.extend(format!(r#","{NONCE}":"{nonce}""#).as_bytes());
+        add(&mut json, &[",\"", NONCE, "\":\"", nonce, "\""])
     }
     json.push(b'}');
-    copy_but(&mut json, metadata, &["name", "generateName", "labels", "annotations"], true)
-        .map_err(no_object("metadata"))?;
+    copy_members(&mut json, metadata, &[&found[5], prefix, labels, annotations], true);
     json.push(b'}');
-    copy_but(&mut json, output, &["apiVersion", "kind", "metadata"], true)
-        .map_err(|()| operators_mistake("it is not an object"))?;
+    copy_but(&mut json, output, 0..text.len(), &[version, kind, metadata], true);
     json.push(b'}');
     Ok(Manifest { json, name, name_at, reservation: None })
 }
 
 /// The string that this JSON text is; None if it is something else.
-fn text(json: &str) -> Option<String> {
-    serde_json::from_str(json).ok()
+fn string(json: &[u8]) -> Option<String> {
+    serde_json::from_slice(json).ok()
 }
 
 /// From the JSON of name and generateName. In Kubernetes, "" counts as absent.
 fn name(name: Json<'_>, prefix: Json<'_>) -> Result<Name, Status> {
-    let given = |json: Json<'_>| json.filter(|json| *json != "\"\"").map(text);
+    let given = |json: Json<'_>| json.filter(|json| *json != b"\"\"").map(string);
     if let Some(name) = given(name) {
         return match name {
             Some(name) if is_label(&name) => Ok(Name::Given(name)),
@@ -238,7 +244,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn checked(output: Value) -> Result<Manifest, Status> {
-        check(output.to_string().as_bytes(), "ns", "f", Some("n"))
+        check(&Output::of(&output.to_string(), &MEMBERS), "ns", "f", Some("n"))
     }
 
     fn refusal(output: Value) -> (u16, String) {
@@ -256,7 +262,7 @@ mod tests {
         assert_eq!((manifest.name.clone(), manifest.choose_name(5)), (Name::Given("a".into()), "a".into()));
         let want = r#"{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"a","labels":{"b":"c","app.kubernetes.io/managed-by":"k8s-job-dispatcher"},"annotations":{"k8s-job-dispatcher/fingerprint":"f","k8s-job-dispatcher/nonce":"n"}},"spec":{"x":1}}"#;
         assert_eq!(String::from_utf8(manifest.json).unwrap(), want);
-        let shown = check(b"{\"spec\":{}}", "ns", "f", None).unwrap().json;
+        let shown = check(&Output::of("{\"spec\":{}}", &MEMBERS), "ns", "f", None).unwrap().json;
         assert!(!String::from_utf8(shown).unwrap().contains(NONCE));
     }
 

@@ -1,11 +1,16 @@
 //! Compiles filter source: reads its modules, and reports every error with file, line, column, source line and a caret.
 
 use super::constants::{check_regexes, collect_defined};
+use super::fold::{Folded, fold};
+use super::layout::Layout;
 use super::limits::Tokens;
 use super::meter::Data;
-use super::natives;
-use super::rewrite::{Names, collect_names, rewrite};
+use super::natives::{self, INSTEAD_OF_DEFINITIONS};
+use super::rewrite::{Names, collect_names, each_block, rewrite};
+use super::value::Value;
 use jaq_core::Compiler;
+use jaq_core::load::lex::{Lexer, Token};
+use jaq_core::load::parse::Def;
 use jaq_core::load::{self, Arena, File, Import, Loader};
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -40,19 +45,25 @@ pub(super) struct Compiled {
     pub(super) filter: jaq_core::Filter<Data>,
     /// Whether `$REQUEST` is mentioned at all.
     pub(super) wants_request: bool,
+    /// Values of the variables behind [`VARIABLES`].
+    pub(super) constants: Vec<Value>,
+    /// After partial evaluation: each output is `[LAYOUT, VALUE, ...]`, or `[OUTPUT]`.
+    pub(super) layouts: Option<Vec<Layout>>,
 }
 
+/// `members`: of outputs, whose places are wanted; None forbids partial evaluation.
+///
 /// Errors: one text with all errors of all sources.
-pub(super) fn compile(source: Source<'_>) -> Result<Compiled, String> {
+pub(super) fn compile(source: Source<'_>, members: Option<&[&[&str]]>) -> Result<Compiled, String> {
     std::thread::scope(|scope| {
         let big = std::thread::Builder::new().name("compile".into()).stack_size(STACK);
-        let thread = big.spawn_scoped(scope, || compile_here(source));
+        let thread = big.spawn_scoped(scope, || compile_here(source, members));
         let thread = thread.map_err(|error| format!("{}: cannot start a thread: {error}\n", source.name))?;
         thread.join().map_err(|_| format!("{}: the compiler gave up\n", source.name))?
     })
 }
 
-fn compile_here(source: Source<'_>) -> Result<Compiled, String> {
+fn compile_here(source: Source<'_>, members: Option<&[&[&str]]>) -> Result<Compiled, String> {
     if source.code.len() > MAX_SOURCE {
         return Err(format!("{}: longer than {MAX_SOURCE} bytes\n", source.name));
     }
@@ -61,37 +72,76 @@ fn compile_here(source: Source<'_>) -> Result<Compiled, String> {
     // once as it is written, for errors that point to the right place, and to learn which definitions take filters
     let mut names = Names::new();
     collect_names(source.code, &mut names);
-    let mut wants_request = false;
-    let mut see = |code: &str| {
-        wants_request |= code.contains("$REQUEST") || code.contains("$__prog_args");
-    };
-    see(source.code);
     let mut sources = vec![(PathBuf::from(source.name), source.code.to_owned())];
     let mut inspect = |code: String, path: &Path| {
         tokens.add(&code).map_err(|(_, why)| why)?;
         collect_names(&code, &mut names);
-        see(&code);
         sources.push((path.to_owned(), code.clone()));
         Ok(code)
     };
-    let plain = load_and_compile(source, source.code, &mut inspect)?;
+    let prelude = prelude();
+    let plain = load_and_compile(source, source.code, prelude.clone(), &VARIABLES, &mut inspect)?;
     check_constants(&sources)?;
-
-    // once more, rewritten, if that changes anything
     let rewritten = |code: &str| rewrite(code, &names).map(Cow::into_owned);
     let main = rewritten(source.code).map_err(|error| format!("{}: {error}\n", source.name))?;
+
+    let mut plain = Some(plain);
+    if let Some(members) = members.filter(|_| sources.len() == 1) {
+        let arena = Arena::default();
+        if let Some(folded) = fold(source.code, &prelude, members, &arena) {
+            plain = None; // both together would take twice the memory
+            if let Ok(compiled) = compile_folded(folded, prelude.clone()) {
+                return Ok(compiled);
+            }
+        }
+    }
+
+    // once more, rewritten, if that changes anything
     let mut is_rewritten = false;
+    let mut wants_request = false;
     for (path, code) in &sources {
         is_rewritten |= rewritten(code).map_err(|error| format!("{}: {error}\n", path.display()))? != *code;
+        wants_request |= mentions_request(code);
     }
-    let filter = match is_rewritten {
-        false => plain,
-        true => {
-            drop(plain); // both together would take twice the memory
-            load_and_compile(source, &main, &mut |code, _| rewritten(&code))?
+    let filter = match plain {
+        Some(plain) if !is_rewritten => plain,
+        plain => {
+            drop(plain);
+            load_and_compile(source, &main, prelude, &VARIABLES, &mut |code, _| rewritten(&code))?
         }
     };
-    Ok(Compiled { filter, wants_request })
+    Ok(Compiled { filter, wants_request, constants: Vec::new(), layouts: None })
+}
+
+/// Compiles a program after partial evaluation, as a definition behind those of jaq.
+///
+/// Errors: it does not compile, which would be a defect of the evaluation; as written it does.
+fn compile_folded(folded: Folded<'_>, prelude: Vec<Def<&'static str>>) -> Result<Compiled, String> {
+    const MAIN: &str = "__main";
+    let source = Source { code: MAIN, name: "", folder: None };
+    let main = Def { name: MAIN, args: Vec::new(), body: folded.main };
+    let definitions = prelude.into_iter().chain([main]).collect();
+    let (names, constants): (Vec<_>, Vec<_>) = folded.constants.into_iter().unzip();
+    let variables = [&VARIABLES[..], &names].concat();
+    let filter =
+        load_and_compile(source, MAIN, definitions, &variables, &mut |_, _| Err("there are no modules".into()))?;
+    Ok(Compiled { filter, wants_request: folded.wants_request, constants, layouts: Some(folded.layouts) })
+}
+
+/// Whether a source mentions `$REQUEST` outside of comments and strings.
+fn mentions_request(code: &str) -> bool {
+    let mut found = false;
+    each_block(&Lexer::new(code).lex().unwrap_or_default(), &mut |block| {
+        found |= block.iter().any(|token| matches!(token, Token("$REQUEST" | "$__prog_args", _)))
+    });
+    found
+}
+
+/// The definitions behind which a program stands: jaq's, then ours.
+fn prelude() -> Vec<Def<&'static str>> {
+    let ours = load::parse(include_str!("prelude.jq"), |parser| parser.defs()).expect("our own prelude parses");
+    let theirs = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
+    theirs.filter(|def| !def.args.is_empty() || !INSTEAD_OF_DEFINITIONS.contains(&def.name)).chain(ours).collect()
 }
 
 /// Errors: as of [`at`].
@@ -114,14 +164,16 @@ fn check_constants(sources: &[(PathBuf, String)]) -> Result<(), String> {
     if diagnostics.errors == 0 { Ok(()) } else { Err(diagnostics.into_text()) }
 }
 
-/// `prepare` sees the source of each module and may change it.
-fn load_and_compile(
+/// Compiles `code` behind these definitions. `prepare` sees the source of each module and may change it.
+///
+/// Errors: as text, with places in `source`; without text where that has no name, because nobody has written it.
+pub(super) fn load_and_compile<'a>(
     source: Source<'_>,
-    code: &str,
+    code: &'a str,
+    definitions: Vec<Def<&'a str>>,
+    variables: &[&'a str],
     prepare: &mut dyn FnMut(String, &Path) -> Result<String, String>,
 ) -> Result<jaq_core::Filter<Data>, String> {
-    let prelude = load::parse(include_str!("prelude.jq"), |parser| parser.defs()).expect("our own prelude parses");
-    let defs = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs()).chain(prelude);
     let mut read = Vec::new();
     let reader = |import: Import<'_, &str, PathBuf>| {
         let path = find(source.folder, &import)?;
@@ -136,11 +188,15 @@ fn load_and_compile(
     };
     let arena = Arena::default();
     let main = File { code, path: PathBuf::from(source.name) };
-    let modules = Loader::new(defs).with_read(reader).load(&arena, main).map_err(load_errors)?;
+    let load_errors = |errors| if source.name.is_empty() { String::new() } else { load_errors(errors) };
+    let modules = Loader::new(definitions).with_read(reader).load(&arena, main).map_err(load_errors)?;
     load::import(&modules, |_| Err("data cannot be imported".into())).map_err(load_errors)?;
-    let compiler = Compiler::default().with_funs(natives::all()).with_global_vars(VARIABLES);
+    let compiler = Compiler::default().with_funs(natives::all()).with_global_vars(variables.iter().copied());
     compiler.compile(modules).map_err(|errors| {
         let mut diagnostics = Diagnostics::default();
+        if source.name.is_empty() {
+            return String::new();
+        }
         for (file, errors) in &errors {
             for (name, what) in errors {
                 diagnostics.add(file, name, || format!("undefined {} {name}", what.as_str()))

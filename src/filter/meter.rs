@@ -71,6 +71,8 @@ struct Meter {
     /// Steps left.
     steps: Cell<u64>,
     max_steps: Cell<u64>,
+    /// Steps that the last run has taken.
+    taken_steps: Cell<u64>,
     /// Limit of [`alloc::needed_bytes`].
     memory: Cell<isize>,
     container_indexes: Cell<u32>,
@@ -90,6 +92,7 @@ thread_local! {
         Meter {
             steps: Cell::new(u64::MAX),
             max_steps: Cell::new(u64::MAX),
+            taken_steps: Cell::new(0),
             memory: Cell::new(isize::MAX),
             container_indexes: Cell::new(0),
             slices: Cell::new(0),
@@ -132,6 +135,7 @@ impl Metered {
 impl Drop for Metered {
     fn drop(&mut self) {
         METER.with(|meter| {
+            meter.taken_steps.set(meter.max_steps.get().saturating_sub(meter.steps.get()));
             meter.steps.set(u64::MAX);
             meter.memory.set(isize::MAX);
             meter.stack_floor.set(0);
@@ -140,9 +144,9 @@ impl Drop for Metered {
     }
 }
 
-/// Steps that the current run has taken.
+/// Steps that the last run of this thread has taken.
 pub(super) fn steps_taken() -> u64 {
-    METER.with(|meter| meter.max_steps.get().saturating_sub(meter.steps.get()))
+    METER.with(|meter| meter.taken_steps.get())
 }
 
 /// Lines that the last run of this thread has logged, with those of an earlier attempt.
@@ -182,7 +186,8 @@ pub(super) fn step(extra: usize) {
         if std::ptr::from_ref(&extra).addr() < meter.stack_floor.get() {
             exceed(Exceeded::Stack)
         }
-        if before / STEPS_PER_CLOCK_CHECK != left / STEPS_PER_CLOCK_CHECK {
+        // not at the first step: most runs end before the second check would come
+        if (before - 1) / STEPS_PER_CLOCK_CHECK != left.wrapping_sub(1) / STEPS_PER_CLOCK_CHECK {
             check_clocks(meter)
         }
     })

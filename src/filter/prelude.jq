@@ -41,3 +41,7 @@ def tonumber: _tonumber;
 # Errors that quote no more than eleven characters.
 def _implode: implode;
 def implode: . as $t | try _implode catch error("\($t | _brief) cannot be imploded");
+
+# As jaq's, without the matches themselves.
+def test(re; flags): _test(re; flags);
+def test(re): _test(re; null);

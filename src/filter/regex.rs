@@ -229,6 +229,12 @@ pub(super) fn collected(gaps: bool, matches: bool, mut cv: Cv<'_, Data>) -> ValR
     Ok(all.into())
 }
 
+/// `_test`: whether there is a match.
+pub(super) fn test(mut cv: Cv<'_, Data>) -> ValR<Value> {
+    let mut pieces = Pieces::new(&mut cv)?;
+    Ok(pieces.any(|(_, groups)| !groups.is_empty()).into())
+}
+
 /// `_parts`, for `sub`: text between matches, and for each match an object of its named groups. One at a time, so that `sub` holds none.
 pub(super) fn parts<'a>(mut cv: Cv<'a, Data>) -> ValXs<'a, Value> {
     let pieces = match Pieces::new(&mut cv) {

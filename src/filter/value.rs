@@ -221,11 +221,7 @@ impl Map {
 
 /// The depth of a container of depth `depth` that takes in `child`.
 fn deeper(depth: u32, child: &Value) -> u32 {
-    let child = match child {
-        Value::Array(list) => list.depth,
-        Value::Object(map) => map.depth,
-        _ => 0,
-    };
+    let child = child.depth();
     if child < MAX_DEPTH { depth.max(child + 1) } else { exceed(Exceeded::Depth) }
 }
 
@@ -263,6 +259,18 @@ impl Value {
     pub(super) fn utf8(bytes: &[u8]) -> Value {
         step(bytes.len() >> 6);
         Value::string(String::from_utf8_lossy(bytes))
+    }
+    /// The value as a container stores it: without a null's depth.
+    pub(super) fn into_stored(self) -> Value {
+        stored(self)
+    }
+    /// Arrays and objects within each other.
+    pub(super) fn depth(&self) -> u32 {
+        match self {
+            Value::Array(list) => list.depth,
+            Value::Object(map) => map.depth,
+            _ => 0,
+        }
     }
     /// jq's order of types, and the name of this one.
     pub(super) fn kind(&self) -> (u8, &'static str) {

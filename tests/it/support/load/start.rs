@@ -63,7 +63,10 @@ fn start(name: &str, filter: &str, must_be_refused: bool) -> Outcome {
     let mut outcome = Outcome::new(format!("start: {name}"));
     while !log.is_finished() && begin.elapsed() < TIMEOUT {
         outcome.peak = process::peak(pid).or(outcome.peak);
-        thread::sleep(LOOK);
+        match outcome.peak {
+            Some(_) => thread::sleep(LOOK),
+            None => thread::yield_now(), // it may end within a millisecond
+        }
     }
     outcome.took = begin.elapsed();
     if !log.is_finished() {

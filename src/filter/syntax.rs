@@ -1,0 +1,103 @@
+//! jaq's syntax tree: walking through it, and making terms.
+
+use jaq_core::load::lex::StrPart;
+use jaq_core::load::parse::{BinaryOp, Pattern};
+use jaq_core::path::{Opt, Part as Step, Path};
+
+pub(super) type Term<'a> = jaq_core::load::parse::Term<&'a str>;
+
+/// Calls `see` with the term and all terms within.
+pub(super) fn each<'a>(term: &mut Term<'a>, see: &mut dyn FnMut(&Term<'a>)) {
+    see(term);
+    parts(term).into_iter().for_each(|part| each(part, see))
+}
+
+/// The terms right within, in the order of the source. Keys of patterns are not among them.
+pub(super) fn parts<'t, 'a>(term: &'t mut Term<'a>) -> Vec<&'t mut Term<'a>> {
+    match term {
+        Term::Id | Term::Recurse | Term::Num(_) | Term::Var(_) | Term::Break(_) | Term::Arr(None) => Vec::new(),
+        Term::Str(_, parts) => {
+            let terms = parts.iter_mut().filter_map(|part| match part {
+                StrPart::Term(term) => Some(term),
+                StrPart::Str(_) | StrPart::Char(_) => None,
+            });
+            terms.collect()
+        }
+        Term::Arr(Some(inner)) | Term::Neg(inner) | Term::Label(_, inner) => vec![inner],
+        Term::Obj(pairs) => pairs.iter_mut().flat_map(|(key, value)| std::iter::once(key).chain(value)).collect(),
+        Term::BinOp(left, _, right) => vec![left, right],
+        Term::Fold(_, source, _, parts) => std::iter::once(&mut **source).chain(parts).collect(),
+        Term::TryCatch(tried, caught) => std::iter::once(tried).chain(caught).map(|part| &mut **part).collect(),
+        Term::IfThenElse(cases, other) => {
+            let cases = cases.iter_mut().flat_map(|(condition, then)| [condition, then]);
+            cases.chain(other.as_deref_mut()).collect()
+        }
+        Term::Def(definitions, rest) => {
+            definitions.iter_mut().map(|definition| &mut definition.body).chain([&mut **rest]).collect()
+        }
+        Term::Call(_, args) => args.iter_mut().collect(),
+        Term::Path(from, path) => {
+            let steps = path.0.iter_mut().flat_map(|(step, _)| match step {
+                Step::Index(at) => vec![at],
+                Step::Range(start, end) => start.iter_mut().chain(end).collect(),
+            });
+            std::iter::once(&mut **from).chain(steps).collect()
+        }
+    }
+}
+
+/// The same with fewer forms: `{a, $x}` is `{a: .a, x: $x}`, `@f "\(g)"` is `"\(g | @f)"`, and each `if` has one condition and an `else`.
+pub(super) fn simplified(mut term: Term<'_>) -> Term<'_> {
+    match &mut term {
+        Term::Obj(pairs) => pairs.iter_mut().for_each(|(key, value)| {
+            if value.is_none() {
+                *value = Some(match key.clone() {
+                    Term::Var(name) => std::mem::replace(key, literal(&name[1..])),
+                    key => Term::Path(Term::Id.into(), Path(vec![(Step::Index(key), Opt::Essential)])),
+                })
+            }
+        }),
+        Term::IfThenElse(cases, other) => {
+            let mut last = other.take().map_or(Term::Id, |other| *other);
+            for case in cases.drain(1..).rev() {
+                last = Term::IfThenElse(vec![case], Some(last.into()))
+            }
+            *other = Some(last.into())
+        }
+        Term::Str(format, parts) => {
+            let format = format.take();
+            for part in parts {
+                if let (StrPart::Term(term), Some(format)) = (part, format) {
+                    *term = pipe(std::mem::take(term), None, Term::Call(format, Vec::new()))
+                }
+            }
+        }
+        _ => (),
+    }
+    parts(&mut term).into_iter().for_each(|part| *part = simplified(std::mem::take(part)));
+    term
+}
+
+pub(super) fn literal(text: &str) -> Term<'_> {
+    Term::Str(None, vec![StrPart::Str(text)])
+}
+
+pub(super) fn array(elements: Vec<Term<'_>>) -> Term<'_> {
+    let elements = elements.into_iter().reduce(|left, right| Term::BinOp(left.into(), BinaryOp::Comma, right.into()));
+    Term::Arr(elements.map(Box::new))
+}
+
+pub(super) fn pipe<'a>(left: Term<'a>, pattern: Option<Pattern<&'a str>>, right: Term<'a>) -> Term<'a> {
+    Term::BinOp(left.into(), BinaryOp::Pipe(pattern), right.into())
+}
+
+/// The text of a string without terms in it.
+pub(super) fn plain(term: &Term<'_>) -> Option<String> {
+    let Term::Str(None, parts) = term else { return None };
+    let text = |part: &StrPart<&str, Term<'_>>| match part {
+        StrPart::Str(piece) => Some((*piece).to_owned()),
+        StrPart::Char(character) => Some(character.to_string()),
+        StrPart::Term(_) => None,
+    };
+    parts.iter().map(text).collect()
+}
