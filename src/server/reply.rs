@@ -1,13 +1,24 @@
 //! OWNS tiny_http: turns the head of our reply into the bytes on the wire.
 //!
-//! tiny_http prints the head; two lines of it are corrected here: it drops `Connection`, without which a proxy takes our closing for a
-//! fault, and it gives a 204 a `Content-Length`, which RFC 9110 8.6 forbids.
+//! tiny_http prints a head for each kind of reply once per thread. Each reply copies it, with its own date, id and headers put in. Two
+//! lines are ours: tiny_http drops `Connection`, without which a proxy takes our closing for a fault, and it gives a 204 a
+//! `Content-Length`, which RFC 9110 8.6 forbids.
 
+use super::output::SMALL_BODY;
 use crate::http::Reply;
+use httpdate::HttpDate;
+use std::cell::RefCell;
+use std::time::SystemTime;
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
-const LENGTH_OF_NOTHING: &[u8] = b"Content-Length: 0\r\n\r\n";
-const END: &[u8] = b"\r\n";
+/// What stands in a printed head where each reply has its own.
+const OWN: &str = "@";
+/// The line that ends a printed head.
+const LENGTH_LINE: &str = "Content-Length: 0\r\n\r\n";
+/// Bytes of an ordinary head.
+const ORDINARY: usize = 320;
+/// Kinds of replies that a thread keeps: there are some twenty.
+const MAX_KINDS: usize = 32;
 
 /// The properties of a request that its reply depends on.
 #[derive(Clone, Debug)]
@@ -19,40 +30,88 @@ pub(super) struct Frame {
     pub(super) close: bool,
 }
 
-fn header(name: &str, value: &str) -> Header {
-    Header::from_bytes(name, value).expect("headers of ours are ASCII")
+/// The printed head of a kind of reply, up to its own headers.
+struct Head {
+    code: u16,
+    /// None: without a body.
+    content_type: Option<&'static str>,
+    /// What is before the date, between date and id, and behind the id.
+    parts: [Vec<u8>; 3],
+}
+
+impl Head {
+    fn new(code: u16, content_type: Option<&'static str>) -> Self {
+        let header = |name: &str, value: &str| Header::from_bytes(name, value).expect("headers of ours are ASCII");
+        let mut headers = vec![header("Date", OWN), header("Server", "k8s-job-dispatcher")];
+        headers.extend(content_type.map(|content_type| header("Content-Type", content_type)));
+        headers.push(header("X-Request-Id", OWN));
+        headers.push(header("Cache-Control", "no-store"));
+        headers.push(header("X-Content-Type-Options", "nosniff"));
+        let response = Response::new(StatusCode(code), headers, std::io::empty(), Some(0), None);
+        let (mut printed, only_head) = (Vec::new(), true);
+        response
+            .raw_print(&mut printed, HTTPVersion(1, 1), &[], only_head, None)
+            .expect("writing to memory does not fail");
+        let printed = String::from_utf8(printed).expect("headers of ours are ASCII");
+        let mut parts =
+            printed.split(OWN).map(|part| part.strip_suffix(LENGTH_LINE).unwrap_or(part).as_bytes().to_vec());
+        let mut part = || parts.next().unwrap_or_default();
+        Head { code, content_type, parts: [part(), part(), part()] }
+    }
+}
+
+/// The date in a head, and the second of which it is.
+struct Date {
+    second: u64,
+    text: String,
+}
+
+thread_local! {
+    static HEADS: RefCell<Vec<Head>> = const { RefCell::new(Vec::new()) };
+    static DATE: RefCell<Date> = const { RefCell::new(Date { second: u64::MAX, text: String::new() }) };
 }
 
 /// Appends the head of a reply to `out`.
 pub(super) fn print(out: &mut Vec<u8>, reply: &Reply, frame: &Frame) {
-    let mut headers = Vec::with_capacity(6 + reply.headers.len());
-    headers.push(header("Server", "k8s-job-dispatcher"));
-    if !reply.body.is_empty() {
-        headers.push(header("Content-Type", reply.content_type));
+    out.reserve(ORDINARY + reply.body.len().min(SMALL_BODY));
+    let content_type = (!reply.body.is_empty()).then_some(reply.content_type);
+    HEADS.with_borrow_mut(|heads| {
+        let known = heads.iter().position(|head| head.code == reply.code && head.content_type == content_type);
+        let number = known.unwrap_or_else(|| {
+            heads.truncate(MAX_KINDS - 1);
+            heads.push(Head::new(reply.code, content_type));
+            heads.len() - 1
+        });
+        let [before, between, behind] = &heads[number].parts;
+        out.extend_from_slice(before);
+        DATE.with_borrow_mut(|date| out.extend_from_slice(date.now().as_bytes()));
+        out.extend_from_slice(between);
+        out.extend_from_slice(frame.id.as_bytes());
+        out.extend_from_slice(behind);
+    });
+    let mut add = |parts: &[&str]| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    for (name, value) in &reply.headers {
+        add(&[name, ": ", value, "\r\n"])
     }
-    headers.push(header("X-Request-Id", &frame.id));
-    headers.push(header("Cache-Control", "no-store"));
-    headers.push(header("X-Content-Type-Options", "nosniff"));
-    headers.extend(reply.headers.iter().map(|(name, value)| header(name, value)));
+    if reply.code != 204 {
+        add(&["Content-Length: ", &reply.body.len().to_string(), "\r\n"])
+    }
+    match frame {
+        Frame { close: true, .. } => add(&["Connection: close\r\n"]),
+        Frame { is_http_10: true, .. } => add(&["Connection: keep-alive\r\n"]),
+        _ => (),
+    }
+    add(&["\r\n"])
+}
 
-    let response = Response::new(StatusCode(reply.code), headers, std::io::empty(), Some(reply.body.len()), None);
-    let only_head = true;
-    response
-        .with_chunked_threshold(usize::MAX)
-        .raw_print(&mut *out, HTTPVersion(1, 1), &[], only_head, None)
-        .expect("writing to memory does not fail");
-    if reply.code == 204 && out.ends_with(LENGTH_OF_NOTHING) {
-        out.truncate(out.len() - LENGTH_OF_NOTHING.len());
-        out.extend(END);
-    }
-    let connection = match frame {
-        Frame { close: true, .. } => Some("close"),
-        Frame { is_http_10: true, .. } => Some("keep-alive"),
-        _ => None,
-    };
-    if let Some(connection) = connection {
-        out.truncate(out.len() - END.len());
-        out.extend(format!("Connection: {connection}\r\n\r\n").as_bytes());
+impl Date {
+    fn now(&mut self) -> &str {
+        let now = SystemTime::now();
+        let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        if second != self.second {
+            *self = Date { second, text: HttpDate::from(now).to_string() }
+        }
+        &self.text
     }
 }
 
