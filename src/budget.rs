@@ -1,13 +1,17 @@
 //! Memory that is limited for the whole process: reserved before it is used, released by dropping the reservation.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-/// A number of bytes to reserve from.
+/// A number of bytes to reserve from. Every request reserves some, so that takes no lock; who waits for bytes holds one.
 #[derive(Debug)]
 pub(crate) struct Budget {
     size: usize,
-    available: Mutex<usize>,
+    available: AtomicUsize,
+    /// Threads that wait, or are about to.
+    waiting: AtomicUsize,
+    lock: Mutex<()>,
     released: Condvar,
 }
 
@@ -20,33 +24,51 @@ pub(crate) struct Reservation {
 
 impl Budget {
     pub(crate) fn new(size: usize) -> Arc<Self> {
-        Arc::new(Budget { size, available: Mutex::new(size), released: Condvar::new() })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, usize> {
-        self.available.lock().unwrap_or_else(PoisonError::into_inner)
+        let available = AtomicUsize::new(size);
+        Arc::new(Budget {
+            size,
+            available,
+            waiting: AtomicUsize::new(0),
+            lock: Mutex::default(),
+            released: Condvar::new(),
+        })
     }
 
     pub(crate) fn reserved_bytes(&self) -> usize {
-        self.size - *self.lock()
+        self.size - self.available.load(SeqCst)
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        self.available.fetch_update(SeqCst, SeqCst, |available| available.checked_sub(bytes)).is_ok()
     }
 
     /// Returns None if fewer bytes are available now.
     pub(crate) fn try_reserve(self: &Arc<Self>, bytes: usize) -> Option<Reservation> {
-        let mut available = self.lock();
-        *available = available.checked_sub(bytes)?;
-        drop(available);
-        Some(Reservation { budget: self.clone(), bytes })
+        self.take(bytes).then(|| Reservation { budget: self.clone(), bytes })
     }
 
     /// Waits for as many bytes. Returns None if fewer are available at `until`.
     pub(crate) fn reserve(self: &Arc<Self>, bytes: usize, until: Instant) -> Option<Reservation> {
+        self.waiting.fetch_add(1, SeqCst);
+        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = until.saturating_duration_since(Instant::now());
-        let waited = self.released.wait_timeout_while(self.lock(), wait, |available| *available < bytes);
-        let (mut available, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *available = available.checked_sub(bytes)?;
-        drop(available);
-        Some(Reservation { budget: self.clone(), bytes })
+        let mut is_reserved = false;
+        let waited = self.released.wait_timeout_while(guard, wait, |()| {
+            is_reserved = is_reserved || self.take(bytes);
+            !is_reserved
+        });
+        drop(waited);
+        self.waiting.fetch_sub(1, SeqCst);
+        is_reserved.then(|| Reservation { budget: self.clone(), bytes })
+    }
+
+    fn release(&self, bytes: usize) {
+        self.available.fetch_add(bytes, SeqCst);
+        // who counts itself after this sees the bytes; who did before waits, or will not before the lock is free
+        if self.waiting.load(SeqCst) > 0 {
+            let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.released.notify_all()
+        }
     }
 }
 
@@ -60,20 +82,16 @@ impl Reservation {
         let surplus = self.bytes.saturating_sub(bytes);
         if surplus > 0 {
             self.bytes -= surplus;
-            *self.budget.lock() += surplus;
-            self.budget.released.notify_all()
+            self.budget.release(surplus)
         }
     }
 
     /// Reserves more, up to `bytes` in all. Returns false if fewer are available now.
     pub(crate) fn try_grow(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
-        let mut available = self.budget.lock();
-        let Some(left) = available.checked_sub(more) else { return false };
-        *available = left;
-        drop(available);
-        self.bytes += more;
-        true
+        let is_reserved = self.budget.take(more);
+        self.bytes += if is_reserved { more } else { 0 };
+        is_reserved
     }
 }
 

@@ -4,7 +4,9 @@
 mod answer;
 mod credentials;
 mod errors;
+mod identity;
 mod resolver;
+mod socket;
 mod tls;
 mod url;
 
@@ -16,6 +18,7 @@ use credentials::{Credentials, Current};
 use errors::{cannot_reach, outcome_of};
 use log::{debug, warn};
 use resolver::Numeric;
+use socket::Sockets;
 use std::io::Read;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
@@ -25,7 +28,7 @@ use ureq::Agent;
 use ureq::config::AutoHeaderValue;
 use ureq::http::{HeaderValue, Method, Request, Response, Uri, header};
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::unversioned::transport::{Connector, TcpConnector};
+use ureq::unversioned::transport::Connector;
 use ureq::{Body, BodyReader};
 
 /// Connecting takes one round trip and a TLS handshake.
@@ -282,7 +285,7 @@ fn agent(server: &ApiServer, current: &Current) -> Agent {
         .user_agent(USER_AGENT)
         .tls_config(TlsConfig::builder().root_certs(roots).build())
         .build();
-    let connector = ().chain(TcpConnector::default()).chain(current.tls.clone());
+    let connector = ().chain(Sockets).chain(current.tls.clone());
     Agent::with_parts(config, connector, Numeric::default())
 }
 

@@ -1,5 +1,6 @@
 //! Interprets the API server's responses. Pure: code, headers and body in, [`Outcome`] out.
 
+use super::identity::Identity;
 use crate::manifest::{FINGERPRINT, MANAGED_BY, MANAGER, NONCE};
 use crate::status::Cause;
 use serde::de::DeserializeOwned;
@@ -99,17 +100,6 @@ struct JobObject {
 }
 
 #[derive(Deserialize)]
-struct CreatedObject {
-    kind: String,
-    metadata: CreatedMetadata,
-}
-
-#[derive(Deserialize)]
-struct CreatedMetadata {
-    name: String,
-}
-
-#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Metadata {
     name: String,
@@ -137,14 +127,30 @@ impl<R: Read> Answer<R> {
         }
     }
 
+    /// Kind and name. What is behind them, which is most of a Job, is read only to see whether the body is whole.
+    fn parse_identity(&mut self) -> serde_json::Result<Identity> {
+        let (mut found, stops) = (Identity::default(), !self.is_unbounded);
+        let result = match self.rest.take() {
+            None => found.find(&mut serde_json::Deserializer::from_slice(&self.body), stops),
+            Some(rest) => {
+                let body = (&self.body[..]).chain(std::io::BufReader::new(rest));
+                found.find(&mut serde_json::Deserializer::from_reader(body), stops)
+            }
+        };
+        if stops && found.is_known() { Ok(found) } else { result.map(|()| found) }
+    }
+
     /// The outcome of a POST of the Job `name`.
     pub(super) fn outcome_of_create(mut self, name: &str) -> Outcome {
         if self.code != 201 {
             return refusal(name, self.code, self.retry_after, &self.body);
         }
-        match self.parse::<CreatedObject>() {
-            Ok(job) if job.kind == "Job" && job.metadata.name == name => Outcome::Created,
-            Ok(other) => Outcome::InvalidResponse(format!("201 with {:?} {:?}", other.kind, other.metadata.name)),
+        match self.parse_identity() {
+            Ok(Identity { kind: Some(kind), name: Some(given) }) if kind == "Job" && given == name => Outcome::Created,
+            Ok(Identity { kind, name }) => {
+                let (kind, name) = (kind.unwrap_or_default(), name.unwrap_or_default());
+                Outcome::InvalidResponse(format!("201 with {kind:?} {name:?}"))
+            }
             Err(error) => self.no_job(error),
         }
     }

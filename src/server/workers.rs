@@ -1,12 +1,15 @@
 //! The worker threads: each takes a ready connection, serves its whole request, and puts it back (`workers/drive.rs`).
 //!
 //! Threads block on the API server only. The core threads (four a core) always run; a ready connection waits for the next of them,
-//! which costs no context switch. Only when none has been idle for a tick are extra threads spawned, a few at a time: up to one for
-//! each call that may be in flight, one for the readiness check, and one that never calls, so that it answers `/health/live` while
-//! every call hangs.
+//! which costs no context switch. Extra threads run only while threads wait for the API server: when even its fastest answers take more
+//! than a millisecond, or none comes at all. What waits for a core makes the other calls slow, but not the fastest. Then, if no thread
+//! has been idle for a tick, a few more are let in: up to one for each call that may be in flight, one for the readiness check, and one
+//! that never calls, so that it answers `/health/live` while every call hangs. An extra thread that is not needed rests, with its
+//! connection to the API server, and ends after ten seconds.
 
 mod drive;
 mod expiry;
+mod resting;
 
 use super::admission::{Admission, MAX_IN_FLIGHT, Task};
 use super::connection::Bounds;
@@ -19,6 +22,7 @@ use crate::filter::SMALL_RUN_STACK;
 use crate::kube::Client;
 use crate::metrics::Gauges;
 use log::warn;
+use resting::Resting;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -28,9 +32,12 @@ use std::time::Duration;
 const TICK: Duration = Duration::from_millis(1);
 /// Threads spawned per tick: each brings a TLS handshake of about a millisecond.
 const PER_TICK: usize = 4;
+/// Ticks after which the fastest call is looked at: long enough for a few calls of a slow API server, or for one of a quick one that did
+/// not have to wait for a core.
+const WINDOW: u32 = 16;
 /// Ticks without need after which the scaler sleeps.
 const QUIET_TICKS: u32 = 64;
-/// How long an extra thread stays idle before it ends, while calls are slow.
+/// How long an extra thread stays without anything to do.
 const LINGER: Duration = Duration::from_secs(10);
 const SCRATCH: usize = 16 << 10;
 /// After a thread could not be started.
@@ -52,8 +59,10 @@ pub(super) struct Workers {
     idle: AtomicUsize,
     /// How often a thread has come back to wait.
     iterations: AtomicU64,
-    /// Moving average of how long a dispatch waits for the API server, in microseconds.
-    average: AtomicU64,
+    /// The shortest time that a dispatch waited for the API server, in microseconds: since the last look at it, and before that.
+    fastest: AtomicU64,
+    fastest_before: AtomicU64,
+    resting: Resting,
     scaler: OnceLock<Thread>,
     scaler_sleeps: AtomicBool,
     /// Connections are closed after their replies.
@@ -89,7 +98,9 @@ impl Workers {
             threads: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
             iterations: AtomicU64::new(0),
-            average: AtomicU64::new(0),
+            fastest: AtomicU64::new(u64::MAX),
+            fastest_before: AtomicU64::new(0),
+            resting: Resting::default(),
             scaler: OnceLock::new(),
             scaler_sleeps: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
@@ -122,11 +133,7 @@ impl Workers {
     fn work(&self, stays: bool) {
         let mut worker = Worker { client: self.server.client(), scratch: vec![0; SCRATCH] };
         loop {
-            let timeout = match stays {
-                true => None,
-                false if self.calls_are_slow() => Some(LINGER),
-                false => Some(Duration::ZERO),
-            };
+            let timeout = if stays { None } else { Some(LINGER) };
             self.iterations.fetch_add(1, Relaxed);
             self.idle.fetch_add(1, SeqCst);
             let next = self.connections.next(timeout);
@@ -143,18 +150,20 @@ impl Workers {
                 None if stays => (), // a signal
                 None => break,
             }
+            if !stays && !self.calls_are_slow() && !self.resting.rest(LINGER) {
+                break;
+            }
         }
         self.threads.fetch_sub(1, Relaxed);
     }
 
     fn calls_are_slow(&self) -> bool {
-        self.average.load(Relaxed) > TICK.as_micros() as u64
+        self.fastest_before.load(Relaxed) > TICK.as_micros() as u64
     }
 
-    /// Spawns more threads when none has been idle for a tick and a connection is ready.
+    /// Lets in more threads when none has been idle for a tick and a connection is ready.
     fn scale(self: &Arc<Self>) {
-        let mut quiet = 0;
-        let mut before = 0;
+        let (mut quiet, mut before, mut window) = (0, 0, 0);
         loop {
             if quiet > QUIET_TICKS {
                 self.scaler_sleeps.store(true, SeqCst);
@@ -165,6 +174,14 @@ impl Workers {
                 quiet = 0;
             }
             thread::sleep(TICK);
+            window += 1;
+            if window >= WINDOW {
+                window = 0;
+                let fastest = self.fastest.swap(u64::MAX, Relaxed);
+                if fastest != u64::MAX {
+                    self.fastest_before.store(fastest, Relaxed)
+                }
+            }
             if self.idle.load(SeqCst) > 0 {
                 quiet += 1;
                 continue;
@@ -174,6 +191,9 @@ impl Workers {
             let is_stuck = now == std::mem::replace(&mut before, now);
             if (is_stuck || self.calls_are_slow()) && self.connections.has_next() {
                 for _ in 0..PER_TICK {
+                    if self.resting.wake_one() {
+                        continue;
+                    }
                     if self.threads.load(Relaxed) >= MAX_IN_FLIGHT + 2 {
                         break;
                     }

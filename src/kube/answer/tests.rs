@@ -264,7 +264,9 @@ fn a_body_of_unknown_length_that_ends_early_is_a_broken_connection() {
         assert!(matches!(unbounded(body).outcome_of_create("a"), Outcome::Disconnected(_)), "{body}");
         let get = Answer { code: 200, ..unbounded(body) };
         assert!(matches!(get.outcome_of_get("a"), Outcome::Disconnected(_)), "{body}");
-        assert!(matches!(answer(201, body).outcome_of_create("a"), Outcome::InvalidResponse(_)), "{body}");
+        if body.len() < whole.len() - 1 {
+            assert!(matches!(answer(201, body).outcome_of_create("a"), Outcome::InvalidResponse(_)), "{body}");
+        }
     }
     assert!(matches!(unbounded("<html>").outcome_of_create("a"), Outcome::InvalidResponse(_)));
 }

@@ -170,8 +170,10 @@ impl Workers {
 
     fn note_wait(&self, worker: &mut Worker) {
         if let Some(client) = &mut worker.client {
-            let (before, waited) = (self.average.load(Relaxed), client.take_waited().as_micros() as u64);
-            self.average.store((15 * before + waited) / 16, Relaxed);
+            match client.take_waited().as_micros() as u64 {
+                0 => (), // no call was made
+                waited => _ = self.fastest.fetch_min(waited, Relaxed),
+            }
         }
     }
 
