@@ -14,10 +14,10 @@ use support::http::{JSON, request};
 use support::namespace::Namespace;
 use support::{Folder, PATIENCE};
 
-const MAX_SIZE: f64 = 6.0; // MB
+const MAX_SIZE: f64 = 4.6; // MB
 const MAX_START: f64 = 20.0; // ms
-const MAX_IDLE: f64 = 8.0; // MB
-const MAX_AFTER_LOAD: f64 = 24.0; // MB
+const MAX_IDLE: f64 = 5.0; // MB
+const MAX_AFTER_LOAD: f64 = 16.0; // MB
 const STARTS: usize = 21;
 const POSTS: usize = 10_000;
 const LINES: usize = 64;
