@@ -16,6 +16,15 @@ install() {
   fi
 }
 
+# install_libraries PACKAGE...: installs each Debian package that is not installed
+install_libraries() {
+  local package missing=()
+  for package in "$@"; do
+    [ "$(dpkg-query -Wf '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package=/nowhere")
+  done
+  [ ${#missing[@]} = 0 ] || install "${missing[@]}"
+}
+
 # the cache for what is built or fetched once per machine
 cache() { echo "${XDG_CACHE_HOME:-$HOME/.cache}/k8s-job-dispatcher"; }
 
