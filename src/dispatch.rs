@@ -246,8 +246,9 @@ pub(crate) fn random() -> u64 {
             kept.resize(8 * NUMBERS, 0);
             getrandom::fill(kept).expect("the kernel has random bytes, as the TLS library needs too")
         }
-        let number = kept.split_off(kept.len() - 8);
-        u64::from_ne_bytes(number.try_into().unwrap_or_default())
+        let number = u64::from_ne_bytes(*kept.last_chunk().expect("it holds whole numbers"));
+        kept.truncate(kept.len() - 8);
+        number
     })
 }
 

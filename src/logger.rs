@@ -1,5 +1,6 @@
 //! OWNS env_logger: one line per event on standard error.
 
+use crate::second::Second;
 use log::{Level, LevelFilter};
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -23,8 +24,12 @@ pub(crate) fn start(level: LevelFilter) {
                 Level::Trace => "TRACE",
             };
             STAMP.with_borrow_mut(|stamp| {
-                let stamp = stamp.now(&|| out.timestamp_millis().to_string()).as_bytes();
-                out.write_all(stamp)
+                let now = SystemTime::now();
+                // if the second changes meanwhile, this line alone has the next one
+                let text = stamp.text(now, || out.timestamp_millis().to_string());
+                text.truncate(text.len().saturating_sub(".123Z".len()));
+                let _ = write!(text, ".{:03}Z", millisecond(now)); // writing to memory does not fail
+                out.write_all(text.as_bytes())
             })?;
             writeln!(out, " {level} {}", record.args())
         })
@@ -37,27 +42,10 @@ pub(crate) fn start(level: LevelFilter) {
 }
 
 thread_local! {
-    static STAMP: RefCell<Stamp> = const { RefCell::new(Stamp { second: u64::MAX, text: String::new() }) };
+    /// As `2026-01-31T23:59:59.123Z`.
+    static STAMP: RefCell<Second> = const { RefCell::new(Second::new()) };
 }
 
-/// A timestamp in milliseconds. Its text up to the second is printed once a second.
-struct Stamp {
-    second: u64,
-    text: String,
-}
-
-impl Stamp {
-    /// `print` prints the time as `2026-01-31T23:59:59.123Z`.
-    fn now(&mut self, print: &dyn Fn() -> String) -> &str {
-        const END: usize = ".123Z".len();
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        if now.as_secs() != self.second {
-            // the second may have changed meanwhile: then this one stands for its last millisecond
-            *self = Stamp { second: now.as_secs(), text: print() }
-        }
-        let end = self.text.len().saturating_sub(END);
-        self.text.truncate(end);
-        let _ = write!(self.text, ".{:03}Z", now.subsec_millis()); // writing to memory does not fail
-        &self.text
-    }
+fn millisecond(now: SystemTime) -> u32 {
+    now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().subsec_millis()
 }

@@ -13,6 +13,7 @@ mod logger;
 mod manifest;
 mod metrics;
 mod route;
+mod second;
 mod server;
 mod status;
 

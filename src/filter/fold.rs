@@ -67,7 +67,8 @@ struct Folder<'a> {
     names: usize,
 }
 
-/// Folds the main program `code`, whose definitions beside its own are `prelude`. `members`: of outputs, whose places are wanted. None: it runs as it is written.
+/// Folds the main program `code`, whose definitions beside its own are `prelude`. `members`: of outputs, whose places are wanted. None: it
+/// runs as it is written.
 pub(super) fn fold<'a>(
     code: &'a str,
     prelude: &[Def<&'static str>],

@@ -6,6 +6,7 @@
 
 use super::output::SMALL_BODY;
 use crate::http::Reply;
+use crate::second::Second;
 use httpdate::HttpDate;
 use std::cell::RefCell;
 use std::time::SystemTime;
@@ -60,15 +61,9 @@ impl Head {
     }
 }
 
-/// The date in a head, and the second of which it is.
-struct Date {
-    second: u64,
-    text: String,
-}
-
 thread_local! {
     static HEADS: RefCell<Vec<Head>> = const { RefCell::new(Vec::new()) };
-    static DATE: RefCell<Date> = const { RefCell::new(Date { second: u64::MAX, text: String::new() }) };
+    static DATE: RefCell<Second> = const { RefCell::new(Second::new()) };
 }
 
 /// Appends the head of a reply to `out`.
@@ -84,7 +79,10 @@ pub(super) fn print(out: &mut Vec<u8>, reply: &Reply, frame: &Frame) {
         });
         let [before, between, behind] = &heads[number].parts;
         out.extend_from_slice(before);
-        DATE.with_borrow_mut(|date| out.extend_from_slice(date.now().as_bytes()));
+        let now = SystemTime::now();
+        DATE.with_borrow_mut(|date| {
+            out.extend_from_slice(date.text(now, || HttpDate::from(now).to_string()).as_bytes())
+        });
         out.extend_from_slice(between);
         out.extend_from_slice(frame.id.as_bytes());
         out.extend_from_slice(behind);
@@ -102,17 +100,6 @@ pub(super) fn print(out: &mut Vec<u8>, reply: &Reply, frame: &Frame) {
         _ => (),
     }
     add(&["\r\n"])
-}
-
-impl Date {
-    fn now(&mut self) -> &str {
-        let now = SystemTime::now();
-        let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        if second != self.second {
-            *self = Date { second, text: HttpDate::from(now).to_string() }
-        }
-        &self.text
-    }
 }
 
 #[cfg(test)]
