@@ -101,6 +101,7 @@ def nginx(config, folder, **names):
     """nginx cannot bind port 0, but it takes a socket that is bound already."""
     os.makedirs(folder, exist_ok=True)
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    listener.setblocking(False)  # else a worker hangs in accept when the other was quicker
     address = "127.0.0.1:%d" % listener.getsockname()[1]
     with open(f"{PEERS}/{config}") as file:
         text = file.read()
