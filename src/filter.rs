@@ -50,10 +50,10 @@ pub(crate) const MAX_STACK: usize = LARGE_RUN_STACK / 2;
 pub(crate) const MAX_STEPS: u64 = 20_000_000;
 /// Bytes of the output: what a manifest may have. etcd takes 1.5 MiB, and the API server adds to it.
 pub(crate) const MAX_OUTPUT: usize = 1 << 20;
-/// Limits of a small run. Every thread may need this much at the same time. Ordinary requests stay below a tenth of it, but for the
+/// Limits of a small run. Every thread may need this much at the same time. Ordinary requests stay below a fifth of it, but for the
 /// memory: the default filter with a body of 10 KB needs most of that.
 const SMALL: Limits =
-    Limits { memory: 96 << 10, stack: 96 << 10, output: 32 << 10, steps: 1 << 17, time: Duration::from_millis(100) };
+    Limits { memory: 96 << 10, stack: 48 << 10, output: 32 << 10, steps: 1 << 17, time: Duration::from_millis(100) };
 /// Bytes of a body from which on a small run is not tried: the values would not fit.
 const MAX_SMALL_BODY: usize = 64 << 10;
 /// Steps of a small run after which the thread returns freed pages: more than ordinary filters take, fewer than fill a megabyte.

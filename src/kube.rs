@@ -27,8 +27,6 @@ use std::time::{Duration, Instant, SystemTime};
 use ureq::Agent;
 use ureq::config::AutoHeaderValue;
 use ureq::http::{HeaderValue, Method, Request, Response, Uri, header};
-use ureq::tls::{RootCerts, TlsConfig};
-use ureq::unversioned::transport::Connector;
 use ureq::{Body, BodyReader};
 
 /// Connecting takes one round trip and a TLS handshake.
@@ -41,8 +39,8 @@ const MAX_IDLE: Duration = Duration::from_secs(15);
 const MAX_ANSWER: u64 = 4 << 20;
 /// Bytes of a response that are held. Of a longer one only the parts that we need: of a Job some fields, of a refusal its beginning.
 const MAX_HELD: u64 = 64 << 10;
-/// Buffers of a connection, one per thread. The input's has to hold a whole head: the API server limits its warnings to 4 Ki characters,
-/// which are 12 KiB in CJK, and quotes may double that. A body passes through either in pieces.
+/// The largest buffers of a connection, one per thread. The input's may have to hold a whole head: the API server limits its warnings to
+/// 4 Ki characters, which are 12 KiB in CJK, and quotes may double that. A body passes through either in pieces.
 const INPUT_BUFFER: usize = 33 << 10;
 const MAX_HEAD: usize = 32 << 10;
 const OUTPUT_BUFFER: usize = 4 << 10;
@@ -90,7 +88,6 @@ impl ApiServer {
     ///
     /// Errors: each file that cannot be used, named.
     pub(crate) fn new(base: &str, token: Option<PathBuf>, ca: Option<PathBuf>) -> Result<Self, Vec<String>> {
-        let _ = rustls::crypto::ring::default_provider().install_default(); // an error: it is installed already
         let base = base.to_owned();
         let is_https = base.starts_with("https://");
         Ok(ApiServer { base, is_https, credentials: Credentials::load(token, ca)? })
@@ -267,7 +264,6 @@ impl Client {
 }
 
 fn agent(server: &ApiServer, current: &Current) -> Agent {
-    let roots = RootCerts::Specific(current.roots.clone());
     let config = Agent::config_builder()
         .proxy(None)
         .https_only(server.is_https)
@@ -283,9 +279,8 @@ fn agent(server: &ApiServer, current: &Current) -> Agent {
         .accept(AutoHeaderValue::None)
         .accept_encoding(AutoHeaderValue::None)
         .user_agent(USER_AGENT)
-        .tls_config(TlsConfig::builder().root_certs(roots).build())
         .build();
-    let connector = ().chain(Sockets).chain(current.tls.clone());
+    let connector = Sockets { tls: current.tls.clone() };
     Agent::with_parts(config, connector, Numeric::default())
 }
 

@@ -1,15 +1,14 @@
 //! OWNS token and CA bundle: files that the kubelet rotates. They are read again periodically, by path each time: it swaps symlinks.
 
-use super::tls::SharedTls;
+use super::tls;
 use log::warn;
-use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use ureq::http::HeaderValue;
-use ureq::tls::Certificate;
 
 /// As client-go: tokens live for at least ten minutes and are rotated at four fifths of that.
 const READ_AGAIN: Duration = Duration::from_secs(60);
@@ -21,8 +20,8 @@ const MAX_FILE: u64 = 1 << 20;
 pub(super) struct Current {
     /// The value of the `Authorization` header.
     pub(super) token: Option<Token>,
-    pub(super) roots: Arc<Vec<Certificate<'static>>>,
-    pub(super) tls: SharedTls,
+    /// With the roots of the CA bundle.
+    pub(super) tls: Arc<ClientConfig>,
     /// Changes with the CA bundle, so that clients rebuild their agents.
     pub(super) generation: u64,
 }
@@ -55,11 +54,13 @@ impl Credentials {
     /// Errors: each file that cannot be used, named.
     pub(super) fn load(token_file: Option<PathBuf>, ca_file: Option<PathBuf>) -> Result<Self, Vec<String>> {
         let token = token_file.as_deref().map(read_token).transpose();
-        let bundle = ca_file.as_deref().map(read_bundle).transpose();
+        let bundle = match ca_file.as_deref() {
+            Some(file) => read_bundle(file),
+            None => tls::config(RootCertStore::empty()).map(|tls| (Vec::new(), tls)).map_err(|error| error.to_string()),
+        };
         match (token, bundle) {
-            (Ok(token), Ok(bundle)) => {
-                let (bundle, roots) = bundle.unwrap_or_default();
-                let current = Current { token, roots: Arc::new(roots), tls: SharedTls::default(), generation: 0 };
+            (Ok(token), Ok((bundle, tls))) => {
+                let current = Current { token, tls, generation: 0 };
                 let cached = RwLock::new(Cached { current, bundle, read_at: Instant::now() });
                 Ok(Credentials { token_file, ca_file, cached })
             }
@@ -101,10 +102,9 @@ impl Credentials {
             Err(error) => warn!("keeping the previous token: {error}"),
         }
         match bundle {
-            Ok(Some((bundle, roots))) if bundle != cached.bundle => {
+            Ok(Some((bundle, tls))) if bundle != cached.bundle => {
                 cached.bundle = bundle;
-                cached.current.roots = Arc::new(roots);
-                cached.current.tls = SharedTls::default();
+                cached.current.tls = tls;
                 cached.current.generation += 1;
             }
             Ok(_) => (),
@@ -135,24 +135,20 @@ fn read_token(path: &Path) -> Result<Token, String> {
     Ok(Token(value))
 }
 
-type Bundle = (Vec<u8>, Vec<Certificate<'static>>);
-
-/// Only certificates that rustls accepts as roots count: ureq ignores the others silently.
-fn read_bundle(path: &Path) -> Result<Bundle, String> {
+/// The bytes of a CA file, and the configuration of TLS with its certificates.
+fn read_bundle(path: &Path) -> Result<(Vec<u8>, Arc<ClientConfig>), String> {
     let bytes = read("CA file", path)?;
-    let mut store = RootCertStore::empty();
-    let mut roots = Vec::new();
+    let mut roots = RootCertStore::empty();
+    let unusable = |error| format!("CA file `{}` has a certificate that cannot be used: {error}", path.display());
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
         let certificate = certificate.map_err(|error| format!("CA file `{}` is not PEM: {error}", path.display()))?;
-        store
-            .add(certificate.clone())
-            .map_err(|error| format!("CA file `{}` has a certificate that cannot be used: {error}", path.display()))?;
-        roots.push(Certificate::from_der(&certificate).to_owned());
+        roots.add(certificate).map_err(unusable)?;
     }
     if roots.is_empty() {
         return Err(format!("CA file `{}` has no certificate", path.display()));
     }
-    Ok((bytes, roots))
+    let tls = tls::config(roots).map_err(unusable)?;
+    Ok((bytes, tls))
 }
 
 #[cfg(test)]
@@ -200,12 +196,14 @@ mod tests {
         folder.write("ca.crt", &(authority() + &authority()));
         assert_eq!(header(&credentials.current()), "Bearer first", "not before its time");
         let current = credentials.read_again();
-        assert_eq!((header(&current).as_str(), current.generation, current.roots.len()), ("Bearer second", 1, 2));
+        assert_eq!((header(&current).as_str(), current.generation), ("Bearer second", 1));
+        let second = current.tls;
 
         folder.write("token", "");
         folder.write("ca.crt", "nothing");
         let current = credentials.read_again();
-        assert_eq!((header(&current).as_str(), current.generation, current.roots.len()), ("Bearer second", 1, 2));
+        assert_eq!((header(&current).as_str(), current.generation), ("Bearer second", 1));
+        assert!(Arc::ptr_eq(&current.tls, &second), "the bundle is kept");
         assert_eq!(format!("{:?}", current.token), "Some(Token)");
     }
 

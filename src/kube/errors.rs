@@ -28,9 +28,6 @@ pub(super) fn outcome_of(base: &str, error: Error) -> Outcome {
         Error::Io(error) => Outcome::Disconnected(cannot_reach(base, &error)),
         Error::HostNotFound => Outcome::Disconnected(format!("cannot reach {base}: no such host{}", remedy(base))),
         Error::ConnectionFailed => Outcome::Disconnected(format!("cannot reach {base}{}", remedy(base))),
-        Error::Rustls(error) => {
-            Outcome::Disconnected(format!("no TLS connection to {base}: {error}; see --certificate-authority"))
-        }
         Error::Protocol(_) | Error::Http(_) | Error::LargeResponseHeader(..) => {
             Outcome::InvalidResponse(format!("cannot read the response of {base}: {error}"))
         }

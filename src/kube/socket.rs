@@ -1,54 +1,67 @@
-//! The TCP connection to the API server, as ureq's transport: ureq's own takes eight more system calls for a call.
+//! The connection to the API server, as ureq's transport: ureq's own takes eight more system calls for a call, and 45 KB more.
 //!
 //! What is written is sent when an answer is waited for, so head and body are one write. A time-out is set only when it differs much from
-//! the last one. A kept connection is looked at once before it is used again.
+//! the last one. A kept connection is looked at once before it is used again. Buffers are as long as they have to be.
 
+use super::tls::Session;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
+use rustls::ClientConfig;
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 use ureq::{Error, Timeout};
 
-/// Bytes of input below TLS, which has a buffer of its own.
-const TLS_INPUT: usize = 8 << 10;
+/// Bytes of input at first: most answers are shorter.
+const INPUT: usize = 4 << 10;
 /// Bytes that are written at least, unless an answer is waited for.
 const FLUSH: usize = 12 << 10;
 /// How much later than asked for a time-out may come: this, or a sixteenth of it.
 const TOLERANCE: Duration = Duration::from_millis(10);
 
+/// Makes connections. `tls`: for HTTPS.
 #[derive(Debug)]
-pub(super) struct Sockets;
+pub(super) struct Sockets {
+    pub(super) tls: Arc<ClientConfig>,
+}
 
 impl<In: Transport> Connector<In> for Sockets {
     type Out = Socket;
 
-    /// Tries each address of the host, with an equal share of the time that is left.
     fn connect(&self, details: &ConnectionDetails<'_>, _chained: Option<In>) -> Result<Option<Socket>, Error> {
-        let mut left = *details.timeout.after;
-        let mut last = Error::ConnectionFailed;
-        for (number, address) in details.addrs.iter().enumerate() {
-            let share = left / u32::try_from(details.addrs.len() - number).unwrap_or(1);
-            let begin = std::time::Instant::now();
-            match TcpStream::connect_timeout(address, share.max(Duration::from_millis(1))) {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    let input = if details.needs_tls() { TLS_INPUT } else { details.config.input_buffer_size() };
-                    return Ok(Some(Socket::new(stream, input, details.config.output_buffer_size())));
-                }
-                Err(error) if error.kind() == ErrorKind::TimedOut => last = Error::Timeout(Timeout::Connect),
-                Err(error) => last = error.into(),
-            }
-            left = left.saturating_sub(begin.elapsed());
+        let end = Instant::now() + *details.timeout.after;
+        let stream = connect_tcp(details, end)?;
+        stream.set_nodelay(true)?;
+        let mut socket = Socket::new(stream, details.config.input_buffer_size(), details.config.output_buffer_size());
+        if details.needs_tls() {
+            let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']);
+            socket.start_tls(Session::new(self.tls.clone(), host)?, end, details.timeout)?;
         }
-        Err(last)
+        Ok(Some(socket))
     }
+}
+
+/// Tries each address of the host, with an equal share of the time that is left.
+fn connect_tcp(details: &ConnectionDetails<'_>, end: Instant) -> Result<TcpStream, Error> {
+    let mut last = Error::ConnectionFailed;
+    for (number, address) in details.addrs.iter().enumerate() {
+        let left = end.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(details.addrs.len() - number).unwrap_or(1);
+        match TcpStream::connect_timeout(address, share.max(Duration::from_millis(1))) {
+            Ok(stream) => return Ok(stream),
+            Err(error) if error.kind() == ErrorKind::TimedOut => last = Error::Timeout(Timeout::Connect),
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
 }
 
 pub(super) struct Socket {
     stream: TcpStream,
+    tls: Option<Box<Session>>,
     /// Allocated when it is needed. Unread bytes are those from `start` to `end`.
     input: Vec<u8>,
     max_input: usize,
@@ -80,6 +93,7 @@ impl Socket {
     fn new(stream: TcpStream, max_input: usize, output_step: usize) -> Self {
         Socket {
             stream,
+            tls: None,
             input: Vec::new(),
             max_input,
             start: 0,
@@ -91,6 +105,18 @@ impl Socket {
             timeouts: [None, None],
             was_used: true,
         }
+    }
+
+    /// Does the handshake, until `end` at the latest.
+    fn start_tls(&mut self, mut session: Session, end: Instant, timeout: NextTimeout) -> Result<(), Error> {
+        while session.is_handshaking() {
+            let left = NextTimeout { after: end.saturating_duration_since(Instant::now()).into(), ..timeout };
+            self.set_timeout(WRITING, left)?;
+            self.set_timeout(READING, left)?;
+            session.step(&mut self.stream).map_err(|error| failed(error, left))?
+        }
+        self.tls = Some(Box::new(session));
+        Ok(())
     }
 
     /// Errors: no time is left.
@@ -117,16 +143,38 @@ impl Socket {
         }
         self.set_timeout(WRITING, timeout)?;
         let output = &self.output[..std::mem::take(&mut self.filled)];
-        self.stream.write_all(output).map_err(|error| failed(error, timeout))
+        let sent = match &mut self.tls {
+            Some(session) => session.send(&mut self.stream, output),
+            None => self.stream.write_all(output),
+        };
+        sent.map_err(|error| failed(error, timeout))
     }
 
+    fn receive(&mut self) -> std::io::Result<usize> {
+        let into = &mut self.input[self.end..];
+        if let Some(session) = &mut self.tls {
+            return session.receive(&mut self.stream, into);
+        }
+        loop {
+            match self.stream.read(into) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => (),
+                amount => return amount,
+            }
+        }
+    }
+
+    /// Makes room for at least one byte of input, unless `max_input` of them are unread, and for `output_step` bytes of output.
     fn make_room(&mut self) {
         if self.start > 0 {
             self.input.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start)
         }
-        self.input.resize(self.max_input, 0);
-        self.output.resize(self.filled + self.output_step, 0)
+        if self.end == self.input.len() {
+            self.input.resize((2 * self.end).max(INPUT).min(self.max_input), 0)
+        }
+        if self.output.len() < self.filled + self.output_step {
+            self.output.resize(self.filled + self.output_step, 0)
+        }
     }
 }
 
@@ -179,15 +227,17 @@ impl Transport for Socket {
         self.flush(timeout)?;
         self.set_timeout(READING, timeout)?;
         self.make_room();
-        let amount = loop {
-            match self.stream.read(&mut self.input[self.end..]) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => (),
-                amount => break amount.map_err(|error| failed(error, timeout))?,
-            }
-        };
+        if self.end == self.max_input {
+            return Err(Error::LargeResponseHeader(self.end, self.max_input));
+        }
+        let amount = self.receive().map_err(|error| failed(error, timeout))?;
         self.end += amount;
         self.was_used = true;
         Ok(amount > 0)
+    }
+
+    fn is_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// ureq asks after an answer, when nothing can have happened since, and before the next request.

@@ -1,38 +1,83 @@
-//! One TLS configuration for the clients of all threads: one set of roots, one session cache. Otherwise each ureq agent would have its
-//! own, a hundred kilobytes per thread, and with time-outs per request one for every connection.
+//! A TLS session over a connection that blocks. ureq's own keeps as many bytes of input again as a whole head may have, for each thread.
 
-use std::fmt;
+use rustls::crypto::ring;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use std::io::{Error, ErrorKind, Read, Result, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
-use ureq::Error;
-use ureq::unversioned::transport::{ConnectionDetails, Connector, RustlsConnector, Transport};
 
-/// ureq does not promise this interface, so its version is pinned in `Cargo.toml`.
-#[derive(Clone, Default)]
-pub(super) struct SharedTls(Arc<RustlsConnector>);
-
-impl fmt::Debug for SharedTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SharedTls")
-    }
+/// The configuration of all sessions: they share the roots, and the cache for resuming sessions.
+///
+/// Errors: rustls's.
+pub(super) fn config(roots: RootCertStore) -> std::result::Result<Arc<ClientConfig>, rustls::Error> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions()?;
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
-impl<In: Transport> Connector<In> for SharedTls {
-    type Out = <RustlsConnector as Connector<In>>::Out;
+pub(super) struct Session(ClientConnection);
 
-    fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
-        // our requests differ only in their time-outs; ureq caches the TLS configuration only if it is the agent's
-        let of_the_agent = ConnectionDetails {
-            request_level: false,
-            uri: details.uri,
-            addrs: details.addrs.clone(),
-            config: details.config,
-            resolver: details.resolver,
-            now: details.now,
-            timeout: details.timeout,
-            current_time: details.current_time.clone(),
-            run_connector: details.run_connector.clone(),
-            register_shutdown: details.register_shutdown.clone(),
+impl Session {
+    /// `host`: a name or an IP address. The handshake is yet to come: see [`Session::step`].
+    pub(super) fn new(config: Arc<ClientConfig>, host: &str) -> Result<Self> {
+        let name = ServerName::try_from(host.to_owned()).map_err(Error::other)?;
+        Ok(Session(ClientConnection::new(config, name).map_err(Error::other)?))
+    }
+
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.0.is_handshaking()
+    }
+
+    /// Goes on with the handshake until it has read once.
+    pub(super) fn step(&mut self, tcp: &mut TcpStream) -> Result<()> {
+        self.write_pending(tcp)?;
+        if self.is_handshaking() && self.read_once(tcp)? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        self.write_pending(tcp)
+    }
+
+    /// Sends all `bytes`: at most 16 KiB, so that they are one record.
+    pub(super) fn send(&mut self, tcp: &mut TcpStream, bytes: &[u8]) -> Result<()> {
+        self.0.writer().write_all(bytes)?;
+        self.write_pending(tcp)
+    }
+
+    /// Waits for bytes. Returns 0 when the server has ended the session in order.
+    pub(super) fn receive(&mut self, tcp: &mut TcpStream, into: &mut [u8]) -> Result<usize> {
+        loop {
+            match self.0.reader().read(into) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => (),
+                received => return received,
+            }
+            self.read_once(tcp)?; // rustls remembers an end, and whether it was in order
+            self.write_pending(tcp)?
+        }
+    }
+
+    fn read_once(&mut self, tcp: &mut TcpStream) -> Result<usize> {
+        let amount = loop {
+            match self.0.read_tls(tcp) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => (),
+                amount => break amount?,
+            }
         };
-        self.0.connect(&of_the_agent, chained)
+        if let Err(error) = self.0.process_new_packets() {
+            let _ = self.write_pending(tcp); // the alert that tells the server why
+            return Err(Error::new(ErrorKind::InvalidData, error));
+        }
+        Ok(amount)
+    }
+
+    fn write_pending(&mut self, tcp: &mut TcpStream) -> Result<()> {
+        while self.0.wants_write() {
+            match self.0.write_tls(tcp) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => (),
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                written => _ = written?,
+            }
+        }
+        Ok(())
     }
 }

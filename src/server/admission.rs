@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Dispatches in flight, so also API calls in flight. With 5 ms a call that is more than two cores can serve, and more than an API server
-/// creates; and each needs a thread with a TLS connection, a third of a megabyte at most.
-pub(super) const MAX_IN_FLIGHT: usize = 38;
+/// Dispatches in flight, so also API calls in flight. With 5 ms a call that is what two cores can serve, and more than an API server
+/// creates; and each needs a thread with a TLS connection, a quarter of a megabyte at most.
+pub(super) const MAX_IN_FLIGHT: usize = 56;
 /// Requests that wait for a permit.
 const MAX_QUEUE: usize = 1024;
 

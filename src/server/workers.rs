@@ -39,7 +39,7 @@ const WINDOW: u32 = 16;
 const QUIET_TICKS: u32 = 64;
 /// How long an extra thread stays without anything to do.
 const LINGER: Duration = Duration::from_secs(10);
-const SCRATCH: usize = 16 << 10;
+const SCRATCH: usize = 8 << 10;
 /// After a thread could not be started.
 const BACK_OFF: Duration = Duration::from_secs(1);
 

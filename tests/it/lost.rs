@@ -308,7 +308,7 @@ fn unanswered_bodies_have_a_limit() {
 #[test]
 fn live_answers_while_every_call_hangs() {
     const MANY: usize = 200;
-    const CAP: usize = 38;
+    const CAP: usize = 56;
     let server = Scripted::start(vec![Act::Silence; MANY]);
     let dispatcher = start(&server, &["--request-timeout=20s"]);
     let mut lines: Vec<_> = (0..MANY).map(|_| dispatcher.line()).collect();
