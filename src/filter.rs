@@ -18,6 +18,7 @@ mod meter;
 mod natives;
 mod number;
 mod order;
+mod outputs;
 mod regex;
 mod rewrite;
 mod syntax;

@@ -3,12 +3,14 @@
 //! The main program comes as jaq's syntax tree and leaves as one, which jaq compiles as a definition behind its own. A program runs as it
 //! is written if it uses modules, labels or recursive definitions, or if it is too large.
 //!
-//! | rule | why it is sound | gain, in instructions of a request with the default filter |
+//! | rule | why it is sound | instructions of a request without it: default filter, `tests/peers/filter.jq` |
 //! |---|---|---|
-//! | A call of a definition becomes its body (`call.rs`). | Variables get new names, filters that are arguments keep the meaning of their own place, `$x` becomes `ARGUMENT as $x`. | with the next two: 800,000 become 135,000 |
-//! | A term that depends on nothing but literals and `$ENV` becomes its value ([`Folder::settle`]). | It is run once, under the meter: exactly one output and no error. Natives that are impure depend on the request, by definition. | |
-//! | `if CONSTANT`, `CONSTANT // f`, `CONSTANT as $x`, `CONSTANT \| f` become what they lead to (`walk.rs`). | jaq runs the condition first, and once. | |
-//! | An output that is an object or array becomes a layout (`template.rs`), if each member gives one output: its constant part is text. | The members run in the same order, and the first error is the error. | 135,000 become 113,000 |
+//! | none left out | | 126,000, 65,000 |
+//! | A call of a definition becomes its body (`call.rs`). | Variables get new names, filters that are arguments keep the meaning of their own place, `$x` becomes `ARGUMENT as $x`. | 768,000, 928,000 |
+//! | A term that depends on nothing but literals and `$ENV` becomes its value ([`Folder::settle`]). | It is run once, under the meter: exactly one output and no error. Natives that are impure depend on the request, by definition. | 699,000, 858,000 |
+//! | `if CONSTANT`, `CONSTANT as $x`, `CONSTANT \| f` become what they lead to (`walk.rs`). | jaq runs the condition first, and once. | the same: it pays where the environment chooses between terms of the request |
+//! | An output that is an object or array becomes a layout (`template.rs`, `outputs.rs`), if each member gives one output: its constant part is text. | The members run in the same order, and the first error is the error. | 227,000, 143,000 |
+//! | A sum of objects becomes one object (`template.rs`). | No key twice, or both times a constant. | 181,000, 65,000 |
 //!
 //! Paths (`f` in `path(f)` and in `f = x`) stay as they are. Two differences are wanted: a run that a limit would have ended may end well;
 //! and in `{a: error, b: f}` jaq runs `f` before the error counts, here it is not run.
@@ -23,6 +25,7 @@ mod tests;
 
 use super::layout::Layout;
 use super::natives::ENVIRONMENT;
+use super::outputs::{Outputs, TEMPLATE};
 use super::syntax::{Term, each, literal, pipe, simplified};
 use super::trial::value_of;
 use super::value::Value;
@@ -31,7 +34,6 @@ use jaq_core::load::lex::Lexer;
 use jaq_core::load::parse::{Def, Parser};
 use scope::{NOTHING, Part, Place, What};
 use std::collections::HashMap;
-use template::Template;
 
 /// Terms that are looked at, copies included: a program that is larger runs as it is. Written programs have some thousand.
 const MAX_TERMS: usize = 20_000;
@@ -42,7 +44,7 @@ const MAX_LITERAL: usize = 256;
 /// Terms that are tried without success; each attempt takes some 30 microseconds.
 const MAX_FAILURES: usize = 32;
 /// Beginnings of names that are made here; a program that has them runs as it is.
-const RESERVED: [&str; 3] = ["$__", "__template", "__main"];
+const RESERVED: [&str; 3] = ["$__", TEMPLATE, "__main"];
 
 /// A program after partial evaluation.
 pub(super) struct Folded<'a> {
@@ -59,8 +61,6 @@ struct Folder<'a> {
     main: Place<'a>,
     /// Of the constants.
     values: HashMap<&'a str, Value>,
-    templates: Vec<Template<'a>>,
-    layouts: Vec<Layout>,
     terms: usize,
     steps: u64,
     failures: usize,
@@ -84,8 +84,6 @@ pub(super) fn fold<'a>(
         arena,
         main: Place::of_main(prelude),
         values: HashMap::from([("$ENV", ENVIRONMENT.clone())]),
-        templates: Vec::new(),
-        layouts: Vec::new(),
         terms: 0,
         steps: 0,
         failures: 0,
@@ -94,7 +92,8 @@ pub(super) fn fold<'a>(
     let main = folder.walk(simplified(main), &folder.main.clone())?;
     let main = folder.settle(main);
     let main = folder.term(main.what);
-    let mut main = folder.laid_out(main, members);
+    let mut outputs = Outputs { arena, constants: &folder.values, members, layouts: Vec::new() };
+    let mut main = outputs.laid_out(main);
     let (mut constants, mut wants_request) = (Vec::new(), false);
     each(&mut main, &mut |term| {
         if let Term::Var(name) = term {
@@ -104,7 +103,7 @@ pub(super) fn fold<'a>(
             }
         }
     });
-    Some(Folded { main, constants, layouts: folder.layouts, wants_request })
+    Some(Folded { main, constants, layouts: outputs.layouts, wants_request })
 }
 
 impl<'a> Folder<'a> {
@@ -144,7 +143,6 @@ impl<'a> Folder<'a> {
     fn term(&mut self, what: What<'a>) -> Term<'a> {
         match what {
             What::Term(term) => term,
-            What::Template(template) => self.keep(template),
             // a run makes all variables, and looks for one from the last to the first: for short text a literal costs less
             What::Constant(name) => match &self.values[name] {
                 Value::String(text) if text.len() <= MAX_LITERAL => literal(self.arena.alloc(text.to_string())),

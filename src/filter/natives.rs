@@ -36,6 +36,26 @@ pub(super) fn all() -> impl Iterator<Item = Fun<Data>> {
 pub(super) const INSTEAD_OF_DEFINITIONS: [&str; 8] =
     ["isarray", "isboolean", "isnumber", "isobject", "isstring", "not", "tostring", "type"];
 
+/// Natives that depend on more than input and arguments, or write to the log.
+pub(super) const IMPURE: [&str; 7] =
+    ["cuid2", "debug_empty", "halt", "localtime", "now", "stderr_empty", "strflocaltime"];
+/// Natives that may give none or several outputs.
+pub(super) const MANY: [&str; 10] =
+    ["_parts", "first", "last", "limit", "max_by_or_empty", "min_by_or_empty", "path", "path_value", "range", "skip"];
+/// Natives that run filters, on values that come from their input.
+pub(super) const RUN_FILTERS: [&str; 10] = [
+    "first",
+    "group_by",
+    "last",
+    "limit",
+    "max_by_or_empty",
+    "min_by_or_empty",
+    "path",
+    "path_value",
+    "skip",
+    "sort_by",
+];
+
 fn ours() -> [Native<RunPtr<Data>>; 36] {
     let two_values = || [Bind::Var(()), Bind::Var(())].into();
     let one_filter = || [Bind::Fun(())].into();
@@ -179,4 +199,25 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_natives_are_judged() {
+        let mut names: Vec<_> = all().map(|(name, args, _)| format!("{name}/{}", args.len())).collect();
+        names.sort();
+        names.dedup();
+        for name in IMPURE.iter().chain(&MANY).chain(&RUN_FILTERS) {
+            assert!(names.iter().any(|known| known.split('/').next() == Some(name)), "there is no native {name}");
+        }
+        for (name, args, _) in all() {
+            let runs_filters = args.iter().any(|arg| matches!(arg, Bind::Fun(_)));
+            assert!(!runs_filters || RUN_FILTERS.contains(&name), "{name} runs filters");
+        }
+        // a new one is added here after it was looked up whether it belongs into a table above
+        assert_eq!(names.join(" "), include_str!("fold/natives.txt").trim());
+    }
 }

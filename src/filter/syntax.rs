@@ -87,8 +87,33 @@ pub(super) fn array(elements: Vec<Term<'_>>) -> Term<'_> {
     Term::Arr(elements.map(Box::new))
 }
 
+/// The terms between the commas of an array.
+pub(super) fn elements(inner: Term<'_>) -> Vec<Term<'_>> {
+    let (mut elements, mut rest) = (Vec::new(), inner);
+    while let Term::BinOp(left, BinaryOp::Comma, right) = rest {
+        elements.push(*right);
+        rest = *left
+    }
+    elements.push(rest);
+    elements.reverse();
+    elements
+}
+
 pub(super) fn pipe<'a>(left: Term<'a>, pattern: Option<Pattern<&'a str>>, right: Term<'a>) -> Term<'a> {
     Term::BinOp(left.into(), BinaryOp::Pipe(pattern), right.into())
+}
+
+/// The variables of a pattern. None: it has a key that is more than a string.
+pub(super) fn variables<'p, 'a>(pattern: &'p mut Pattern<&'a str>) -> Option<Vec<&'p mut &'a str>> {
+    let inner: Vec<_> = match pattern {
+        Pattern::Var(name) => return Some(vec![name]),
+        Pattern::Arr(all) => all.iter_mut().map(variables).collect::<Option<_>>()?,
+        Pattern::Obj(pairs) => {
+            let pair = |(key, part): &'p mut (Term<'a>, _)| plain(key).and_then(|_| variables(part));
+            pairs.iter_mut().map(pair).collect::<Option<_>>()?
+        }
+    };
+    Some(inner.into_iter().flatten().collect())
 }
 
 /// The text of a string without terms in it.

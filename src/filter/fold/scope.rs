@@ -1,6 +1,5 @@
 //! What names mean at a place of the program, and what is known of a term there.
 
-use super::template::Template;
 use crate::filter::syntax::{Term, simplified};
 use jaq_core::load::parse::Def;
 use std::rc::Rc;
@@ -45,7 +44,6 @@ impl Facts {
 pub(super) enum What<'a> {
     /// The variable of this name.
     Constant(&'a str),
-    Template(Template<'a>),
     Term(Term<'a>),
 }
 
@@ -78,37 +76,31 @@ impl Known<'_> {
     }
 }
 
-pub(super) enum Callee<'a> {
+/// What a name means; for a filter that is an argument, where it was written.
+pub(super) enum Meaning<'a> {
     /// A definition of jaq's, or of ours behind it.
     Jaq(Rc<Def<&'a str>>),
-    /// A definition of the program, and the variables around it.
-    Own(Rc<Def<&'a str>>, Link<Variable<'a>>),
-    /// A filter that is an argument, and its place.
-    Argument(Rc<Term<'a>>, Place<'a>),
+    /// A definition of the program.
+    Own(Rc<Def<&'a str>>),
+    Argument(Rc<Term<'a>>, Names<'a>),
+    /// A variable, and its new name.
+    Variable(&'a str, Known<'a>),
 }
 
 /// The last of a list that places share.
-pub(super) type Link<T> = Option<Rc<T>>;
+pub(super) type Names<'a> = Option<Rc<Name<'a>>>;
 
-pub(super) struct Function<'a> {
+pub(super) struct Name<'a> {
     name: &'a str,
     arity: usize,
-    pub(super) callee: Callee<'a>,
-    pub(super) outer: Link<Function<'a>>,
-}
-
-pub(super) struct Variable<'a> {
-    name: &'a str,
-    new_name: &'a str,
-    known: Known<'a>,
-    outer: Link<Variable<'a>>,
+    pub(super) meaning: Meaning<'a>,
+    pub(super) outer: Names<'a>,
 }
 
 /// Where a term stands.
 #[derive(Clone)]
 pub(super) struct Place<'a> {
-    pub(super) functions: Link<Function<'a>>,
-    pub(super) variables: Link<Variable<'a>>,
+    pub(super) names: Names<'a>,
     pub(super) input: Known<'a>,
     /// How many values are around that are known only at run time, but do not depend on the request.
     pub(super) depth: Depends,
@@ -119,28 +111,27 @@ pub(super) struct Place<'a> {
 impl<'a> Place<'a> {
     /// The place of a main program behind these definitions.
     pub(super) fn of_main(definitions: &[Def<&'static str>]) -> Self {
-        let place = Place { functions: None, variables: None, input: Known::No(REQUEST), depth: 0, on_path: false };
+        let place = Place { names: None, input: Known::No(REQUEST), depth: 0, on_path: false };
         definitions.iter().fold(place, |place, definition| {
             let (name, arity) = (definition.name, definition.args.len());
             let body = simplified(definition.body.clone());
-            place.with_function(name, arity, Callee::Jaq(Rc::new(Def { body, ..definition.clone() })))
+            place.with(name, arity, Meaning::Jaq(Rc::new(Def { body, ..definition.clone() })))
         })
     }
-    pub(super) fn with_function(mut self, name: &'a str, arity: usize, callee: Callee<'a>) -> Self {
-        self.functions = Some(Rc::new(Function { name, arity, callee, outer: self.functions.take() }));
+    pub(super) fn with(mut self, name: &'a str, arity: usize, meaning: Meaning<'a>) -> Self {
+        self.names = Some(Rc::new(Name { name, arity, meaning, outer: self.names.take() }));
         self
     }
-    pub(super) fn with_variable(mut self, name: &'a str, new_name: &'a str, known: Known<'a>) -> Self {
-        self.variables = Some(Rc::new(Variable { name, new_name, known, outer: self.variables.take() }));
-        self
+    pub(super) fn with_variable(self, name: &'a str, new_name: &'a str, known: Known<'a>) -> Self {
+        self.with(name, 0, Meaning::Variable(new_name, known))
     }
-    pub(super) fn function(&self, name: &str, arity: usize) -> Option<&Rc<Function<'a>>> {
-        let all = std::iter::successors(self.functions.as_ref(), |function| function.outer.as_ref());
-        { all }.find(|function| function.name == name && function.arity == arity)
+    pub(super) fn find(&self, name: &str, arity: usize) -> Option<&Rc<Name<'a>>> {
+        let all = std::iter::successors(self.names.as_ref(), |one| one.outer.as_ref());
+        { all }.find(|one| one.name == name && one.arity == arity)
     }
     pub(super) fn variable(&self, name: &str) -> Option<(&'a str, Known<'a>)> {
-        let all = std::iter::successors(self.variables.as_ref(), |variable| variable.outer.as_ref());
-        { all }.find(|variable| variable.name == name).map(|variable| (variable.new_name, variable.known))
+        let Meaning::Variable(new_name, known) = self.find(name, 0)?.meaning else { return None };
+        Some((new_name, known))
     }
     pub(super) fn on(&self, input: Known<'a>) -> Self {
         Place { input, ..self.clone() }
