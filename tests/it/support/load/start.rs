@@ -13,6 +13,9 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// The memory is looked at this often.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// Starts until the memory of one was seen.
+const MAX_TRIES: usize = 20;
+
 /// Name, what is repeated, the middle, what is repeated behind it, the end, whether it must be refused.
 const FILTERS: [(&str, &str, &str, &str, &str, bool); 13] = [
     ("def f: def f:", "def f: ", "1", "; f", "", true),
@@ -34,7 +37,17 @@ const FILTERS: [(&str, &str, &str, &str, &str, bool); 13] = [
 pub(crate) fn starts() -> Vec<Outcome> {
     FILTERS
         .iter()
-        .map(|&(name, open, middle, close, end, is_refused)| start(name, &text(open, middle, close, end), is_refused))
+        .map(|&(name, open, middle, close, end, is_refused)| {
+            let filter = text(open, middle, close, end);
+            let mut outcome = start(name, &filter, is_refused);
+            for _ in 0..MAX_TRIES {
+                if outcome.peak.is_none() {
+                    outcome = start(name, &filter, is_refused) // it ended before it was looked at
+                }
+            }
+            outcome.check_peak(BOUND);
+            outcome
+        })
         .collect()
 }
 
@@ -90,6 +103,5 @@ fn start(name: &str, filter: &str, must_be_refused: bool) -> Outcome {
             outcome.fault("no line says where");
         }
     }
-    outcome.check_peak(BOUND);
     outcome
 }
