@@ -6,7 +6,7 @@ use std::ffi::OsString;
 pub(crate) const HELP: &str = include_str!("help.txt");
 
 /// Every option that takes a value: its long form, short form, and environment variable.
-pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 18] = [
+pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 19] = [
     (Key::FromFile, "from-file", Some('f'), "FROM_FILE"),
     (Key::Port, "port", Some('p'), "PORT"),
     (Key::ListenAddress, "listen-address", None, "LISTEN_ADDRESS"),
@@ -23,6 +23,7 @@ pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 18] = [
     (Key::RequestTimeout, "request-timeout", None, "REQUEST_TIMEOUT"),
     (Key::IdleTimeout, "idle-timeout", None, "IDLE_TIMEOUT"),
     (Key::ShutdownDelay, "shutdown-delay", None, "SHUTDOWN_DELAY"),
+    (Key::IdempotencyHeaders, "idempotency-headers", None, "IDEMPOTENCY_HEADERS"),
     (Key::Docs, "docs", None, "DOCS"),
     // a positional argument, kept in the same table
     (Key::Filter, "", None, ""),
@@ -46,6 +47,7 @@ pub(crate) enum Key {
     RequestTimeout,
     IdleTimeout,
     ShutdownDelay,
+    IdempotencyHeaders,
     Docs,
     Filter,
 }

@@ -23,6 +23,8 @@ const BODY_BYTES: usize = 2 << 20;
 const CONNECTIONS: usize = 1024;
 /// Each has a slot of 24 bytes, in use or not.
 const MAX_CONNECTIONS: usize = 1 << 20;
+/// Each is looked for in every request without an Idempotency-Key.
+const MAX_IDEMPOTENCY_HEADERS: usize = 16;
 const FILTER_MEMORY: usize = 16 << 20;
 /// With less, no useful filter can run.
 const MIN_FILTER_MEMORY: usize = 64 << 10;
@@ -68,6 +70,8 @@ pub(crate) struct Config {
     pub(crate) request_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) shutdown_delay: Duration,
+    /// Names, in lower case, of headers that serve as the idempotency key.
+    pub(crate) idempotency_headers: Vec<String>,
     /// Whether there is a page for people.
     pub(crate) docs: bool,
     pub(crate) check_only: bool,
@@ -166,6 +170,20 @@ fn duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
+/// Names of headers with commas between them, in lower case.
+fn header_names(text: &str) -> Result<Vec<String>, String> {
+    let is_name = |name: &str| {
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        !name.is_empty() && name.bytes().all(is_token)
+    };
+    let names: Vec<_> = text.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
+    match names.iter().find(|name| !is_name(name)) {
+        Some(name) => Err(format!("has {name:?}, which is no name of a header")),
+        None if names.len() > MAX_IDEMPOTENCY_HEADERS => Err(format!("has more than {MAX_IDEMPOTENCY_HEADERS} names")),
+        None => Ok(names),
+    }
+}
+
 /// `environment` gives the value of a variable.
 ///
 /// Errors: all problems.
@@ -201,6 +219,7 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
     let idle_timeout = reader.duration(Key::IdleTimeout, IDLE_TIMEOUT, Duration::from_secs(1));
     let shutdown_delay = reader.duration(Key::ShutdownDelay, Duration::ZERO, Duration::ZERO);
 
+    let idempotency_headers = reader.parsed(Key::IdempotencyHeaders, Vec::new(), header_names);
     let docs = reader.parsed(Key::Docs, true, |value| value.parse().map_err(|_| "is neither true nor false".into()));
 
     let service_account = service_account(&reader);
@@ -232,6 +251,7 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
             request_timeout,
             idle_timeout,
             shutdown_delay,
+            idempotency_headers,
             docs,
             check_only: args.check,
             warnings,

@@ -1,10 +1,17 @@
 //! Handles a dispatch: [`plan`] turns a request into an action and [`next`] decides after each response of the API server; both are
 //! pure. [`perform`] is the one loop that makes the calls.
 
+mod key;
 mod next;
+mod retry;
 
-use next::{Answer, Attempts, Call, Intent, Step, next};
+pub(crate) use retry::RetryBudget;
 
+use key::hash_of_key;
+use next::{Answer, Attempts, Call, Intent, Naming, Step, next};
+use retry::pause;
+
+use crate::budget::Reservation;
 use crate::config::{Config, DryRun};
 use crate::filter::{Input, Outcome as Run, SmallRun, hex};
 use crate::http::{Reply, Request, query_pairs};
@@ -15,8 +22,10 @@ use crate::status::{Reason, Status};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+/// A call for which less time is left is not worth a retry.
+const MIN_CALL: Duration = Duration::from_millis(100);
 /// Headers that a filter does not see: they are credentials for other systems.
 const HIDDEN_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
@@ -40,7 +49,7 @@ pub(crate) enum Dispatch {
 /// The result of [`plan`].
 #[derive(Debug)]
 pub(crate) enum Plan {
-    Ready(Dispatch),
+    Ready(Box<Work>),
     /// The filter needs more than a small run: see [`plan_large`].
     NeedsLargeRun {
         /// Lines that the filter has logged already.
@@ -54,11 +63,14 @@ pub(crate) enum Plan {
 pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Instant) -> Result<Plan, Status> {
     check_headers(route, request)?;
     match route {
-        Route::Job(id) if manifest::is_label(id) => Ok(Plan::Ready(Dispatch::Lookup(id.clone()))),
-        Route::Dispatch(path) => match with_input(request, path, until, |input| config.filter.run_small(input)) {
-            SmallRun::Done(outcome) => create(config, request, outcome).map(Plan::Ready),
-            SmallRun::NeedsLargeRun { log_lines } => Ok(Plan::NeedsLargeRun { log_lines }),
-        },
+        Route::Job(id) if manifest::is_label(id) => Ok(Plan::Ready(Work::boxed(Dispatch::Lookup(id.clone())))),
+        Route::Dispatch(path) => {
+            let key = hash_of_key(request, &config.idempotency_headers)?;
+            match with_input(request, path, until, |input| config.filter.run_small(input)) {
+                SmallRun::Done(outcome) => create(config, request, outcome, key).map(Plan::Ready),
+                SmallRun::NeedsLargeRun { log_lines } => Ok(Plan::NeedsLargeRun { log_lines }),
+            }
+        }
         Route::Job(_) => Err(next::no_such_job()),
         Route::Live | Route::Ready | Route::Metrics | Route::OpenApi | Route::Page(_) => Err(no_such_path()),
     }
@@ -74,8 +86,9 @@ pub(crate) fn plan_large(
     request: &Request,
     log_lines: u32,
     until: Instant,
-) -> Result<Dispatch, Status> {
-    create(config, request, with_input(request, path, until, |input| config.filter.run_large(input, log_lines)))
+) -> Result<Box<Work>, Status> {
+    let key = hash_of_key(request, &config.idempotency_headers)?;
+    create(config, request, with_input(request, path, until, |input| config.filter.run_large(input, log_lines)), key)
 }
 
 fn with_input<R>(request: &Request, path: &str, wall_end: Instant, run: impl FnOnce(&Input<'_>) -> R) -> R {
@@ -88,16 +101,16 @@ fn with_input<R>(request: &Request, path: &str, wall_end: Instant, run: impl FnO
     })
 }
 
-fn create(config: &Config, request: &Request, outcome: Run) -> Result<Dispatch, Status> {
+fn create(config: &Config, request: &Request, outcome: Run, key: Option<u64>) -> Result<Box<Work>, Status> {
     let (output, fingerprint) = match outcome {
         Run::Output { output, fingerprint } => (output, fingerprint),
-        Run::Nothing => return Ok(Dispatch::Nothing),
+        Run::Nothing => return Ok(Work::boxed(Dispatch::Nothing)),
         other => return Err(filter_status(other)),
     };
     let nonce = hex(&[random().to_ne_bytes(), random().to_ne_bytes()].concat());
     let shown_nonce = config.api_server.as_ref().map(|_| &nonce[..]); // --dry-run=client shows none
-    let manifest = manifest::check(&output, &config.namespace, &fingerprint, shown_nonce)?;
-    Ok(Dispatch::Create { manifest, fingerprint, nonce, location: location(request.path()) })
+    let manifest = manifest::check(&output, &config.namespace, &fingerprint, shown_nonce, key)?;
+    Ok(Work::boxed(Dispatch::Create { manifest, fingerprint, nonce, location: location(request.path()) }))
 }
 
 /// `$REQUEST`.
@@ -170,60 +183,146 @@ pub(crate) fn internal_error() -> Status {
     Status::new(Reason::InternalError, "internal error").with_note("a defect of the dispatcher")
 }
 
-/// Makes calls until there is an answer; the one place that does. Without a client (`--dry-run=client`) it makes none.
-pub(crate) fn perform(config: &Config, client: Option<&mut Client>, dispatch: Dispatch, until: Instant) -> Reply {
-    let (mut manifest, mut name, fingerprint, nonce, location) = match dispatch {
-        Dispatch::Create { mut manifest, fingerprint, nonce, location } => {
-            let name = manifest.choose_name(random());
-            (Some(manifest), name, fingerprint, nonce, location)
-        }
-        Dispatch::Nothing => return Reply::empty(204),
-        Dispatch::Lookup(name) => (None, name, String::new(), String::new(), String::new()),
-    };
-    let Some(client) = client else {
-        let Some(manifest) = manifest else { return next::no_such_job().into() };
-        return Reply { job: Some(name), reservation: manifest.reservation, ..Reply::json(200, manifest.json) };
-    };
-    if Instant::now() >= until {
-        return Status::new(Reason::Overloaded, "no time was left to call the API server").into();
-    }
-    let intent = match &manifest {
-        Some(manifest) => Intent::Create {
-            fingerprint: &fingerprint,
-            nonce: &nonce,
-            is_generated: matches!(manifest.name, Name::Generated(_)),
-            is_dry_run: config.dry_run == DryRun::Server,
-        },
-        None => Intent::Lookup,
-    };
-    let how = if config.dry_run == DryRun::Server { Create::DryRun } else { Create::Store };
-    let (mut attempts, mut last) = (Attempts::default(), None);
-    loop {
-        let names = attempts.names;
-        let (call, now) = match next(intent, attempts, last.take()) {
-            Step::Call(call, now) => (call, now),
-            Step::Answer(Ok(answer)) => return reply(name, &location, answer),
-            Step::Answer(Err(status)) => return Reply { job: Some(name), ..status.into() },
-        };
-        if let Some(manifest) = &mut manifest
-            && now.names > names
-        {
-            name = manifest.choose_name(random());
-        }
-        let json = manifest.as_ref().map_or(&[][..], |manifest| &manifest.json);
-        attempts = now;
-        let outcome = match call {
-            Call::Create => client.create(&config.namespace, &name, json, how, until),
-            Call::Get => client.get(&config.namespace, &name, until),
-        };
-        last = Some((call, outcome));
+/// A dispatch, and how far it has come.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) dispatch: Dispatch,
+    /// The name that the Job has so far, and the next call; None before the first.
+    begun: Option<(String, Call, Attempts)>,
+    /// Of the API server, so far.
+    warnings: u32,
+    /// While it pauses.
+    memory: Option<Reservation>,
+}
+
+impl Work {
+    fn boxed(dispatch: Dispatch) -> Box<Self> {
+        Box::new(Work { dispatch, begun: None, warnings: 0, memory: None })
     }
 }
 
-fn reply(name: String, location: &str, answer: Answer) -> Reply {
+/// The result of [`perform`].
+#[derive(Debug)]
+pub(crate) enum Progress {
+    Done(Reply),
+    /// To be continued after this time.
+    Pause(Box<Work>, Duration),
+}
+
+impl From<Status> for Progress {
+    fn from(status: Status) -> Self {
+        Progress::Done(status.into())
+    }
+}
+
+/// Makes calls until there is an answer, or a pause before the next; the one place that does. Without a client (`--dry-run=client`) it
+/// makes none.
+pub(crate) fn perform(
+    config: &Config,
+    budget: &RetryBudget,
+    client: Option<&mut Client>,
+    mut work: Box<Work>,
+    until: Instant,
+) -> Progress {
+    let Some(client) = client else { return Progress::Done(shown(work.dispatch)) };
+    let is_dry_run = config.dry_run == DryRun::Server;
+    let nothing = String::new();
+    let lookup_name = if let Dispatch::Lookup(name) = &work.dispatch { name.clone() } else { String::new() };
+    let (mut manifest, intent, location) = match &mut work.dispatch {
+        Dispatch::Create { manifest, fingerprint, nonce, location } => {
+            let naming = match manifest.name {
+                Name::Given(_) => Naming::Given,
+                Name::Keyed(_) => Naming::Keyed,
+                Name::Generated(_) => Naming::Random,
+            };
+            let intent = Intent::Create { fingerprint: &*fingerprint, nonce: &*nonce, naming, is_dry_run };
+            (Some(manifest), intent, &*location)
+        }
+        Dispatch::Nothing => return Progress::Done(Reply::empty(204)),
+        Dispatch::Lookup(_) => (None, Intent::Lookup, &nothing),
+    };
+    work.memory = None;
+    let (mut name, mut names, mut step) = match work.begun.take() {
+        Some((name, call, attempts)) => (name, attempts.names, Step::Call(call, attempts)),
+        None if Instant::now() >= until => {
+            return Status::new(Reason::Overloaded, "no time was left to call the API server").into();
+        }
+        None => {
+            budget.deposit();
+            let name = match &mut manifest {
+                Some(manifest) => manifest.choose_name(random()),
+                None => lookup_name,
+            };
+            (name, 0, next(intent, Attempts::default(), None))
+        }
+    };
+    let how = if is_dry_run { Create::DryRun } else { Create::Store };
+    let mut tries = 1;
+    loop {
+        step = match step {
+            Step::Call(call, attempts) => {
+                if let Some(manifest) = &mut manifest
+                    && attempts.names > names
+                {
+                    name = manifest.choose_name(random());
+                }
+                (names, tries) = (attempts.names, u32::from(attempts.retries) + 1);
+                let json = manifest.as_ref().map_or(&[][..], |manifest| &manifest.json);
+                let outcome = match call {
+                    Call::Create => client.create(&config.namespace, &name, json, how, until),
+                    Call::Get => client.get(&config.namespace, &name, until),
+                };
+                next(intent, attempts, Some((call, outcome)))
+            }
+            Step::Again { call, attempts, retry_after, otherwise } => {
+                let pause = pause(attempts.retries, retry_after, random());
+                let is_in_time = Instant::now() + pause + MIN_CALL < until;
+                // a large manifest has its memory already
+                let bytes = manifest.as_ref().filter(|manifest| manifest.reservation.is_none());
+                let bytes = bytes.map_or(0, |manifest| manifest.json.capacity());
+                if is_in_time
+                    && !client.is_cut_off()
+                    && let Some(memory) = budget.withdraw(bytes)
+                {
+                    work.memory = Some(memory);
+                    work.warnings += client.take_warnings();
+                    work.begun = Some((name, call, attempts));
+                    return Progress::Pause(work, pause);
+                }
+                *otherwise
+            }
+            Step::Answer(answer) => {
+                let warnings = work.warnings + client.take_warnings();
+                let answered = match answer {
+                    Ok(answer) => reply(name, location, answer, warnings),
+                    Err(status) => Reply { job: Some(name), ..status.into() },
+                };
+                return Progress::Done(Reply { tries, ..answered });
+            }
+        }
+    }
+}
+
+/// With `--dry-run=client`.
+fn shown(dispatch: Dispatch) -> Reply {
+    match dispatch {
+        Dispatch::Create { mut manifest, .. } => {
+            let name = manifest.choose_name(random());
+            Reply { job: Some(name), reservation: manifest.reservation, ..Reply::json(200, manifest.json) }
+        }
+        Dispatch::Nothing => Reply::empty(204),
+        Dispatch::Lookup(_) => next::no_such_job().into(),
+    }
+}
+
+fn reply(name: String, location: &str, answer: Answer, warnings: u32) -> Reply {
+    let warnings = match warnings {
+        0 => String::new(),
+        some => format!(r#","warnings":{some}"#),
+    };
     // names are DNS labels, which need no escapes
     let created = |code, more: &str| {
-        let body = format!(r#"{{"id":"{name}"{more}}}"#);
+        let body = format!(r#"{{"id":"{name}"{more}{warnings}}}"#);
         Reply::json(code, body.into_bytes()).with_header("Location", format!("{location}{name}"))
     };
     let reply = match answer {

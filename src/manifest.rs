@@ -30,24 +30,26 @@ pub(crate) enum Name {
     Given(String),
     /// `metadata.generateName`, cut so that the random suffix fits.
     Generated(String),
+    /// The same with a suffix from the request's idempotency key.
+    Keyed(String),
 }
 
 impl Name {
     /// The final name. `random` is used for generated ones.
     pub(crate) fn choose_name(&self, random: u64) -> String {
         match self {
-            Name::Given(name) => name.clone(),
-            Name::Generated(prefix) => {
-                let mut name = prefix.clone();
-                let mut rest = random;
-                for _ in 0..SUFFIX {
-                    name.push(char::from(SUFFIX_DIGITS[(rest % 36) as usize]));
-                    rest /= 36;
-                }
-                name
-            }
+            Name::Given(name) | Name::Keyed(name) => name.clone(),
+            Name::Generated(prefix) => with_suffix(prefix.clone(), random),
         }
     }
+}
+
+fn with_suffix(mut name: String, mut number: u64) -> String {
+    for _ in 0..SUFFIX {
+        name.push(char::from(SUFFIX_DIGITS[(number % 36) as usize]));
+        number /= 36;
+    }
+    name
 }
 
 /// A valid manifest. Everything but the random part of its name is final.
@@ -133,7 +135,7 @@ fn copy_but(out: &mut Vec<u8>, output: &Output, place: Range<usize>, ours: &[&Op
 }
 
 /// Validates the filter's output, and labels it as ours. The fields that we set come first, the rest in the filter's order. `nonce`: None
-/// leaves it out.
+/// leaves it out. `key`: a hash of the request's idempotency key, for a name that the filter does not give.
 ///
 /// Errors: `FilterOutput` for what only the filter's author can mend, `Invalid` for a name, which can come from the body.
 pub(crate) fn check(
@@ -141,6 +143,7 @@ pub(crate) fn check(
     namespace: &str,
     fingerprint: &str,
     nonce: Option<&str>,
+    key: Option<u64>,
 ) -> Result<Manifest, Status> {
     let Output { json: text, found } = output;
     let [version, kind, spec, metadata, theirs, name, prefix, labels, annotations, managed, marked, chosen] =
@@ -167,7 +170,10 @@ pub(crate) fn check(
     if text_of(output, theirs).is_some_and(|theirs| string(theirs).as_deref() != Some(namespace)) {
         return Err(operators_mistake(format!("its `metadata.namespace` is not {namespace:?}")));
     }
-    let name = self::name(text_of(output, name), text_of(output, prefix))?;
+    let name = match (self::name(text_of(output, name), text_of(output, prefix))?, key) {
+        (Name::Generated(prefix), Some(key)) => Name::Keyed(with_suffix(prefix, key)),
+        (name, _) => name,
+    };
     let drawn = name.choose_name(0);
 
     let mut json = Vec::with_capacity(text.len() + 512);
@@ -244,7 +250,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn checked(output: Value) -> Result<Manifest, Status> {
-        check(&Output::of(&output.to_string(), &MEMBERS), "ns", "f", Some("n"))
+        check(&Output::of(&output.to_string(), &MEMBERS), "ns", "f", Some("n"), None)
     }
 
     fn refusal(output: Value) -> (u16, String) {
@@ -262,7 +268,7 @@ mod tests {
         assert_eq!((manifest.name.clone(), manifest.choose_name(5)), (Name::Given("a".into()), "a".into()));
         let want = r#"{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"a","labels":{"b":"c","app.kubernetes.io/managed-by":"k8s-job-dispatcher"},"annotations":{"k8s-job-dispatcher/fingerprint":"f","k8s-job-dispatcher/nonce":"n"}},"spec":{"x":1}}"#;
         assert_eq!(String::from_utf8(manifest.json).unwrap(), want);
-        let shown = check(&Output::of("{\"spec\":{}}", &MEMBERS), "ns", "f", None).unwrap().json;
+        let shown = check(&Output::of("{\"spec\":{}}", &MEMBERS), "ns", "f", None, None).unwrap().json;
         assert!(!String::from_utf8(shown).unwrap().contains(NONCE));
     }
 

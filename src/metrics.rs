@@ -48,6 +48,12 @@ struct CallLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct RetriedLabels {
+    code: Code,
+    tries: u32,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct VerbLabel {
     verb: &'static str,
 }
@@ -91,6 +97,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Family<RouteLabel, Histogram, fn() -> Histogram>,
+    retried: Family<RetriedLabels, Counter>,
     filter_runs: Family<OutcomeLabel, Counter>,
     filter_seconds: Histogram,
     calls: Family<CallLabels, Counter>,
@@ -109,6 +116,7 @@ impl Metrics {
             registry: Registry::with_prefix(PREFIX),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(request_seconds),
+            retried: Family::default(),
             filter_runs: Family::default(),
             filter_seconds: Histogram::new(FILTER_SECONDS),
             calls: Family::default(),
@@ -138,6 +146,11 @@ impl Metrics {
             "Time from receiving the whole request to its reply",
             Unit::Seconds,
             self.request_seconds.clone(),
+        );
+        registry.register(
+            "retried_dispatches",
+            "Dispatches that took more than one try, by code and number of tries",
+            self.retried.clone(),
         );
         registry.register("filter_runs", "Filter runs, by outcome", self.filter_runs.clone());
         registry.register_with_unit(
@@ -187,6 +200,11 @@ impl Metrics {
         if let Some(took) = took {
             self.request_seconds.get_or_create(&RouteLabel { route }).observe(took.as_secs_f64());
         }
+    }
+
+    /// Counts a dispatch that took more than one try.
+    pub(crate) fn retried(&self, code: u16, tries: u32) {
+        self.retried.get_or_create(&RetriedLabels { code: Code(code), tries }).inc();
     }
 
     /// Counts a run. `took`: None for a run that did not start.

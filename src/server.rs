@@ -9,6 +9,7 @@ mod chunked;
 mod connection;
 mod connections;
 mod large_runs;
+mod later;
 mod memory;
 mod output;
 mod parse;
@@ -53,6 +54,8 @@ const SEND_BUFFER: usize = 2 << 10;
 const DRAIN: Duration = Duration::from_secs(25);
 /// How long, within that time, partly received requests have to arrive completely.
 const UNFINISHED: Duration = Duration::from_secs(5);
+/// It only hands over.
+const RETRIER_STACK: usize = 64 << 10;
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 /// Pause after a failed accept.
@@ -91,6 +94,13 @@ pub(crate) fn run(mut config: Config) -> Result<(), String> {
     thread::Builder::new()
         .name("expirer".into())
         .spawn(expire)
+        .map_err(|error| format!("cannot start threads: {error}"))?;
+
+    let retrier = workers.clone();
+    thread::Builder::new()
+        .name("retrier".into())
+        .stack_size(RETRIER_STACK)
+        .spawn(move || retrier.retry_in_time())
         .map_err(|error| format!("cannot start threads: {error}"))?;
 
     if let Some(api_server) = workers.server.config.api_server.clone() {

@@ -6,8 +6,8 @@
 use crate::kube::{Job, Outcome, Refusal, RefusalKind};
 use crate::status::{Reason, Status};
 
-/// Retries after a response that may differ the next time.
-const MAX_FAULTS: u8 = 1;
+/// Retries of a dispatch, after responses that may differ the next time. With the pauses between them they take up to four seconds.
+const MAX_RETRIES: u8 = 4;
 /// Further names after a random one was taken.
 const MAX_NAMES: u8 = 3;
 /// Retries after the Job that held the name was gone when it was read.
@@ -20,8 +20,19 @@ const INVALID_RESPONSE: &str = "the API server's response is invalid";
 /// What a dispatch is to do.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Intent<'a> {
-    Create { fingerprint: &'a str, nonce: &'a str, is_generated: bool, is_dry_run: bool },
+    Create { fingerprint: &'a str, nonce: &'a str, naming: Naming, is_dry_run: bool },
     Lookup,
+}
+
+/// Where the name of a Job comes from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Naming {
+    /// From the filter.
+    Given,
+    /// From an idempotency key.
+    Keyed,
+    /// Drawn, so that each request creates a Job.
+    Random,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -34,7 +45,7 @@ pub(super) enum Call {
 /// What has happened so far.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Attempts {
-    pub(super) faults: u8,
+    pub(super) retries: u8,
     pub(super) names: u8,
     pub(super) vanished: u8,
     /// A POST failed in a way that may have created the Job.
@@ -46,6 +57,14 @@ pub(super) struct Attempts {
 #[derive(Debug, PartialEq)]
 pub(super) enum Step {
     Call(Call, Attempts),
+    /// Make this call once more after a pause, if the time and the retry budget allow it; else `otherwise`.
+    Again {
+        call: Call,
+        attempts: Attempts,
+        /// Seconds that the API server asks to wait.
+        retry_after: Option<u32>,
+        otherwise: Box<Step>,
+    },
     Answer(Result<Answer, Status>),
 }
 
@@ -75,10 +94,18 @@ pub(super) fn next(intent: Intent<'_>, attempts: Attempts, last: Option<(Call, O
         })),
         Outcome::Found(job) => found(intent, attempts, *job),
         Outcome::Refused(refusal) => refused(intent, attempts, call, refusal),
+        // also when a refusal came before: whether the Job exists is not known
+        Outcome::NotCalled => fail(
+            Status::new(Reason::ServiceUnavailable, "the API server cannot be reached")
+                .with_retry_after(RETRY_AFTER)
+                .with_note("not called: it could not be reached three times in a row"),
+        ),
+        Outcome::Unreachable(why) => {
+            again(attempts, call, None, bad_gateway("the API server cannot be reached").with_note(why))
+        }
         Outcome::Disconnected(why) => {
             let attempts = Attempts { may_exist: attempts.may_exist || call == Call::Create, ..attempts };
-            let message = "the API server cannot be reached, or closed the connection";
-            again(attempts, call, || bad_gateway(message).with_note(why))
+            again(attempts, call, None, bad_gateway("the API server closed the connection").with_note(why))
         }
         Outcome::TimedOut(why) => {
             fail(Status::new(Reason::Timeout, "the API server did not respond in time").with_note(why))
@@ -91,22 +118,25 @@ pub(super) fn next(intent: Intent<'_>, attempts: Attempts, last: Option<(Call, O
 }
 
 fn found(intent: Intent<'_>, attempts: Attempts, job: Job) -> Step {
-    let Intent::Create { fingerprint, nonce, is_generated, is_dry_run } = intent else {
+    let Intent::Create { fingerprint, nonce, naming, is_dry_run } = intent else {
         return Step::Answer(if job.is_ours { Ok(Answer::Status(job.status)) } else { Err(no_such_job()) });
     };
-    // a request without a name creates a new Job each time
-    let is_same = !is_generated && job.is_ours && job.fingerprint.as_deref() == Some(fingerprint);
+    let is_random = naming == Naming::Random;
+    let is_same = !is_random && job.is_ours && job.fingerprint.as_deref() == Some(fingerprint);
     if job.is_ours && job.nonce.as_deref() == Some(nonce) {
         Step::Answer(Ok(Answer::Created)) // by our own earlier attempt, whose response was lost
-    } else if is_generated && let Some(refusal) = attempts.refusal {
+    } else if is_random && let Some(refusal) = attempts.refusal {
         Step::Answer(Err(*refusal)) // another name would be refused too
-    } else if is_generated && attempts.names < MAX_NAMES {
+    } else if is_random && attempts.names < MAX_NAMES {
         Step::Call(Call::Create, Attempts { names: attempts.names + 1, ..attempts })
     } else if job.is_being_deleted {
         let status = Status::new(Reason::AlreadyExists, "the Job of this name is being deleted");
         Step::Answer(Err(status.with_retry_after(RETRY_AFTER)))
     } else if is_same {
         Step::Answer(Ok(if is_dry_run { Answer::Valid } else { Answer::Same }))
+    } else if naming == Naming::Keyed && job.is_ours {
+        let message = "the idempotency key was used for another request";
+        Step::Answer(Err(Status::new(Reason::IdempotencyKeyReused, message)))
     } else {
         Step::Answer(Err(Status::new(Reason::AlreadyExists, "the name is taken by a Job of another request")))
     }
@@ -114,10 +144,12 @@ fn found(intent: Intent<'_>, attempts: Attempts, job: Job) -> Step {
 
 fn refused(intent: Intent<'_>, attempts: Attempts, call: Call, refusal: Refusal) -> Step {
     match refusal.kind {
-        RefusalKind::Conflict => again(attempts, call, || status_of(call, refusal)),
-        RefusalKind::Fault => {
+        RefusalKind::Conflict | RefusalKind::Busy => {
+            again(attempts, call, refusal.retry_after, status_of(call, refusal))
+        }
+        RefusalKind::Fault | RefusalKind::Slow => {
             let attempts = Attempts { may_exist: attempts.may_exist || call == Call::Create, ..attempts };
-            again(attempts, call, || status_of(call, refusal))
+            again(attempts, call, refusal.retry_after, status_of(call, refusal))
         }
         RefusalKind::NameTaken if call == Call::Create => Step::Call(Call::Get, attempts),
         RefusalKind::NoSuchJob if call == Call::Get => no_job(intent, attempts, refusal),
@@ -188,12 +220,14 @@ fn status_of(call: Call, refusal: Refusal) -> Status {
     status.with_note(said)
 }
 
-/// Retries the same call once, then fails with `otherwise`, unless the Job exists.
-fn again(attempts: Attempts, call: Call, otherwise: impl FnOnce() -> Status) -> Step {
-    if attempts.faults < MAX_FAULTS {
-        Step::Call(call, Attempts { faults: attempts.faults + 1, ..attempts })
-    } else {
-        read_or_fail(attempts, call, otherwise())
+/// Retries the same call, else fails with `status`, unless the Job exists.
+fn again(attempts: Attempts, call: Call, retry_after: Option<u32>, status: Status) -> Step {
+    let retries = attempts.retries + 1;
+    let retry = (retries <= MAX_RETRIES).then(|| Attempts { retries, ..attempts.clone() });
+    let otherwise = read_or_fail(attempts, call, status);
+    match retry {
+        Some(attempts) => Step::Again { call, attempts, retry_after, otherwise: otherwise.into() },
+        None => otherwise,
     }
 }
 
@@ -215,5 +249,7 @@ pub(super) fn no_such_job() -> Status {
     Status::new(Reason::NotFound, "no such Job")
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

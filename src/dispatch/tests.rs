@@ -60,14 +60,14 @@ fn outcome(folder: &Path) -> Result<Value, Value> {
     let until = Instant::now() + Duration::from_secs(60);
     let json = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap();
     let planned = route(&request).and_then(|route| match plan(&config, &route, &request, until)? {
-        Plan::Ready(dispatch) => Ok(dispatch),
+        Plan::Ready(work) => Ok(work),
         // frames of the stack are large in a debug build
         Plan::NeedsLargeRun { log_lines } => {
             let Route::Dispatch(path) = &route else { panic!("{route:?} has no filter") };
             plan_large(&config, path, &request, log_lines, until)
         }
     });
-    match planned {
+    match planned.map(|work| work.dispatch) {
         Ok(Dispatch::Create { mut manifest, .. }) => {
             manifest.choose_name(0);
             Ok(json(&manifest.json))

@@ -19,7 +19,11 @@ pub(crate) enum Outcome {
     Created,
     Found(Box<Job>),
     Refused(Refusal),
-    /// The API server could not be reached, or the connection broke before the whole response was received.
+    /// No connection could be made, so nothing was sent.
+    Unreachable(String),
+    /// No connection could be made for several calls before, so this one was not made.
+    NotCalled,
+    /// The connection broke before the whole response was received.
     Disconnected(String),
     /// No response in time.
     TimedOut(String),

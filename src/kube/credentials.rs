@@ -27,7 +27,7 @@ pub(super) struct Current {
 }
 
 /// A bearer token; its `Debug` shows nothing of it.
-#[derive(Clone)]
+#[derive(Clone, Eq, PartialEq)]
 pub(super) struct Token(pub(super) HeaderValue);
 
 impl std::fmt::Debug for Token {
@@ -39,6 +39,8 @@ impl std::fmt::Debug for Token {
 #[derive(Debug)]
 struct Cached {
     current: Current,
+    /// The token before this one.
+    previous: Option<Token>,
     bundle: Vec<u8>,
     read_at: Instant,
 }
@@ -61,7 +63,7 @@ impl Credentials {
         match (token, bundle) {
             (Ok(token), Ok((bundle, tls))) => {
                 let current = Current { token, tls, generation: 0 };
-                let cached = RwLock::new(Cached { current, bundle, read_at: Instant::now() });
+                let cached = RwLock::new(Cached { current, previous: None, bundle, read_at: Instant::now() });
                 Ok(Credentials { token_file, ca_file, cached })
             }
             (token, bundle) => Err(token.err().into_iter().chain(bundle.err()).collect()),
@@ -91,6 +93,18 @@ impl Credentials {
         }
     }
 
+    /// The credentials with another token than the one that the API server has rejected: the file's, read again, else the one before. None if
+    /// there is no other.
+    pub(super) fn other_than(&self, rejected: Option<&Token>) -> Option<Current> {
+        let current = self.read_again();
+        if current.token.as_ref() != rejected {
+            return Some(current);
+        }
+        let cached = self.cached.read().unwrap_or_else(PoisonError::into_inner);
+        let previous = cached.previous.clone().filter(|previous| Some(previous) != rejected)?;
+        Some(Current { token: Some(previous), ..current })
+    }
+
     /// Reads the files now: the API server has rejected what we have. Keeps the old value of what cannot be read.
     pub(super) fn read_again(&self) -> Current {
         let token = self.token_file.as_deref().map(read_token).transpose();
@@ -98,7 +112,8 @@ impl Credentials {
         let mut cached = self.cached.write().unwrap_or_else(PoisonError::into_inner);
         cached.read_at = Instant::now();
         match token {
-            Ok(token) => cached.current.token = token,
+            Ok(token) if token == cached.current.token => (),
+            Ok(token) => cached.previous = std::mem::replace(&mut cached.current.token, token),
             Err(error) => warn!("keeping the previous token: {error}"),
         }
         match bundle {
@@ -205,6 +220,26 @@ mod tests {
         assert_eq!((header(&current).as_str(), current.generation), ("Bearer second", 1));
         assert!(Arc::ptr_eq(&current.tls, &second), "the bundle is kept");
         assert_eq!(format!("{:?}", current.token), "Some(Token)");
+    }
+
+    #[test]
+    fn after_a_rejected_token_the_files_counts_then_the_one_before() {
+        let folder = Folder::new("rejected");
+        let file = folder.write("token", "first");
+        let credentials = Credentials::load(Some(file.clone()), None).unwrap();
+        let token = |current: Current| current.token;
+        let first = token(credentials.current());
+        let other = |rejected: &Option<Token>| credentials.other_than(rejected.as_ref()).and_then(token);
+        assert!(other(&first).is_none(), "the file has no other");
+        folder.write("token", "sec"); // written in part
+        let part = other(&first);
+        assert!(part.is_some() && part != first);
+        assert!(other(&part) == first, "the one before");
+        folder.write("token", "second");
+        let second = other(&part);
+        assert!(second.is_some() && second != first && second != part);
+        std::fs::remove_file(file).unwrap();
+        assert!(other(&first) == second, "a file that is gone changes nothing");
     }
 
     #[test]

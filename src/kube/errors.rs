@@ -13,21 +13,32 @@ impl fmt::Display for Outcome {
             Outcome::Created => f.write_str("created"),
             Outcome::Found(_) => f.write_str("found"),
             Outcome::Refused(refusal) => f.write_str(&refusal.said),
-            Outcome::Disconnected(why) | Outcome::TimedOut(why) | Outcome::InvalidResponse(why) => f.write_str(why),
+            Outcome::NotCalled => f.write_str("not called: it could not be reached before"),
+            Outcome::Unreachable(why)
+            | Outcome::Disconnected(why)
+            | Outcome::TimedOut(why)
+            | Outcome::InvalidResponse(why) => f.write_str(why),
         }
     }
 }
 
-/// The outcome of a call to the API server at `base` that failed.
-pub(super) fn outcome_of(base: &str, error: Error) -> Outcome {
+/// The outcome of a call to the API server at `base` that failed. `could_connect`: whether there was a connection.
+pub(super) fn outcome_of(base: &str, error: Error, could_connect: bool) -> Outcome {
+    match outcome_of_error(base, error) {
+        Outcome::Disconnected(why) if !could_connect => Outcome::Unreachable(why),
+        outcome => outcome,
+    }
+}
+
+fn outcome_of_error(base: &str, error: Error) -> Outcome {
     match error {
         Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
-            Outcome::Disconnected(format!("cannot reach {base}: it does not accept connections{}", remedy(base)))
+            Outcome::Unreachable(format!("cannot reach {base}: it does not accept connections{}", remedy(base)))
         }
         Error::Timeout(_) => Outcome::TimedOut(format!("{base} did not respond in time")),
         Error::Io(error) => Outcome::Disconnected(cannot_reach(base, &error)),
-        Error::HostNotFound => Outcome::Disconnected(format!("cannot reach {base}: no such host{}", remedy(base))),
-        Error::ConnectionFailed => Outcome::Disconnected(format!("cannot reach {base}{}", remedy(base))),
+        Error::HostNotFound => Outcome::Unreachable(format!("cannot reach {base}: no such host{}", remedy(base))),
+        Error::ConnectionFailed => Outcome::Unreachable(format!("cannot reach {base}{}", remedy(base))),
         Error::Protocol(_) | Error::Http(_) | Error::LargeResponseHeader(..) => {
             Outcome::InvalidResponse(format!("cannot read the response of {base}: {error}"))
         }
@@ -64,7 +75,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_address_and_the_remedy() {
-        let text = |base, error| outcome_of(base, error).to_string();
+        let text = |base, error| outcome_of(base, error, false).to_string();
         let refused = || Error::Io(ErrorKind::ConnectionRefused.into());
         assert_eq!(
             text("http://127.0.0.1:8001", refused()),
@@ -78,7 +89,12 @@ mod tests {
             text("https://nowhere", Error::HostNotFound),
             "cannot reach https://nowhere: no such host; see --server"
         );
-        assert!(matches!(outcome_of("http://x", Error::BodyExceedsLimit(5)), Outcome::InvalidResponse(_)));
-        assert!(matches!(outcome_of("http://x", Error::Timeout(Timeout::PerCall)), Outcome::TimedOut(_)));
+        assert!(matches!(outcome_of("http://x", refused(), false), Outcome::Unreachable(_)));
+        assert!(matches!(
+            outcome_of("http://x", Error::Io(ErrorKind::ConnectionReset.into()), true),
+            Outcome::Disconnected(_)
+        ));
+        assert!(matches!(outcome_of("http://x", Error::BodyExceedsLimit(5), true), Outcome::InvalidResponse(_)));
+        assert!(matches!(outcome_of("http://x", Error::Timeout(Timeout::PerCall), true), Outcome::TimedOut(_)));
     }
 }

@@ -11,6 +11,7 @@ use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 use ureq::{Error, Timeout};
@@ -26,12 +27,22 @@ const TOLERANCE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Sockets {
     pub(super) tls: Arc<ClientConfig>,
+    /// Set when a connection could not be made.
+    pub(super) failed: Arc<AtomicBool>,
 }
 
 impl<In: Transport> Connector<In> for Sockets {
     type Out = Socket;
 
     fn connect(&self, details: &ConnectionDetails<'_>, _chained: Option<In>) -> Result<Option<Socket>, Error> {
+        let socket = self.open(details);
+        self.failed.store(socket.is_err(), Relaxed);
+        socket.map(Some)
+    }
+}
+
+impl Sockets {
+    fn open(&self, details: &ConnectionDetails<'_>) -> Result<Socket, Error> {
         let end = Instant::now() + *details.timeout.after;
         let stream = connect_tcp(details, end)?;
         stream.set_nodelay(true)?;
@@ -40,7 +51,7 @@ impl<In: Transport> Connector<In> for Sockets {
             let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']);
             socket.start_tls(Session::new(self.tls.clone(), host)?, end, details.timeout)?;
         }
-        Ok(Some(socket))
+        Ok(socket)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use super::connections::Slot;
-use crate::dispatch::Dispatch;
+use crate::dispatch::Work;
 use crate::http::Request;
 use crate::route::{Route, route};
 use crate::status::Status;
@@ -26,8 +26,8 @@ pub(super) struct Task {
     pub(super) route: Result<Route, Status>,
     /// When the whole request was received.
     pub(super) arrived: Instant,
-    /// What a large run of the filter has decided; None before.
-    pub(super) planned: Option<Dispatch>,
+    /// What the filter has decided, if that was before this task got its permit.
+    pub(super) planned: Option<Box<Work>>,
 }
 
 impl Task {

@@ -3,7 +3,7 @@
 use super::admission::Task;
 use super::reply::Frame;
 use crate::config::Config;
-use crate::dispatch::{Dispatch, Plan, internal_error, perform, plan, plan_large};
+use crate::dispatch::{Plan, Progress, RetryBudget, Work, internal_error, perform, plan, plan_large};
 use crate::docs::{self, Docs};
 use crate::http::{Reply, Request};
 use crate::kube::Client;
@@ -28,6 +28,7 @@ pub(super) struct Server {
     pub(super) config: Config,
     /// Since SIGTERM.
     pub(super) is_stopping: AtomicBool,
+    retries: RetryBudget,
     readiness: Mutex<Readiness>,
     docs: Docs,
 }
@@ -43,7 +44,13 @@ struct Readiness {
 impl Server {
     pub(super) fn new(config: Config) -> Self {
         let docs = Docs::new(&config);
-        Server { config, is_stopping: AtomicBool::new(false), readiness: Mutex::default(), docs }
+        Server {
+            config,
+            is_stopping: AtomicBool::new(false),
+            retries: RetryBudget::default(),
+            readiness: Mutex::default(),
+            docs,
+        }
     }
 
     /// Answers what is not a dispatch. `gauges`: for the metrics.
@@ -87,19 +94,19 @@ impl Server {
         request: &Request,
         log_lines: u32,
         until: Instant,
-    ) -> Result<Dispatch, Status> {
+    ) -> Result<Box<Work>, Status> {
         let Ok(Route::Dispatch(path)) = route else { return Err(internal_error()) };
         let planned = catch_unwind(AssertUnwindSafe(|| plan_large(&self.config, path, request, log_lines, until)));
         planned.unwrap_or_else(|_panic| Err(internal_error()))
     }
 
-    /// Calls the API server until a dispatch is done.
-    pub(super) fn perform(&self, dispatch: Dispatch, client: &mut Option<Client>, until: Instant) -> Reply {
-        self.guarded(client, |client| perform(&self.config, client, dispatch, until))
+    /// Calls the API server until a dispatch is done, or has to pause.
+    pub(super) fn perform(&self, work: Box<Work>, client: &mut Option<Client>, until: Instant) -> Progress {
+        self.guarded(client, |client| perform(&self.config, &self.retries, client, work, until))
     }
 
     /// Turns a panic into a 500.
-    fn guarded(&self, client: &mut Option<Client>, work: impl FnOnce(Option<&mut Client>) -> Reply) -> Reply {
+    fn guarded<R: From<Status>>(&self, client: &mut Option<Client>, work: impl FnOnce(Option<&mut Client>) -> R) -> R {
         let reply = catch_unwind(AssertUnwindSafe(|| work(client.as_mut())));
         reply.unwrap_or_else(|_panic| {
             *client = self.client(); // whatever state the old one is in
@@ -111,6 +118,9 @@ impl Server {
     pub(super) fn log(&self, task: &Task, frame: &Frame, reply: &Reply) {
         let took = task.arrived.elapsed();
         METRICS.request(name_of(&task.route), reply.code, Some(took));
+        if reply.tries > 1 {
+            METRICS.retried(reply.code, reply.tries)
+        }
         log_reply(&task.request, frame, reply, took, task.route.as_ref().is_ok_and(Route::is_probe));
     }
 
@@ -195,10 +205,10 @@ fn log_reply(request: &Request, frame: &Frame, reply: &Reply, took: Duration, is
     }
     let (method, path, ms) = (request.method(), request.path(), took.as_millis());
     let job = job.as_deref().unwrap_or("-");
-    if is_probe {
-        debug!("{id} {method} {path:?} {code} {ms}ms {job}")
-    } else {
-        info!("{id} {method} {path:?} {code} {ms}ms {job}")
+    match reply.tries {
+        _ if is_probe => debug!("{id} {method} {path:?} {code} {ms}ms {job}"),
+        0 | 1 => info!("{id} {method} {path:?} {code} {ms}ms {job}"),
+        tries => info!("{id} {method} {path:?} {code} {ms}ms {job} tries={tries}"),
     }
 }
 

@@ -15,6 +15,7 @@ use super::admission::{Admission, MAX_IN_FLIGHT, Task};
 use super::connection::Bounds;
 use super::connections::{Connections, Next};
 use super::large_runs::LargeRuns;
+use super::later::Later;
 use super::memory::RequestMemory;
 use super::parse::MAX_HEAD;
 use super::serve::Server;
@@ -50,6 +51,7 @@ pub(super) struct Workers {
     memory: RequestMemory,
     admission: Admission,
     large_runs: LargeRuns,
+    later: Later,
     /// Tasks for the next worker that is woken.
     handed_over: Mutex<VecDeque<Task>>,
     core_threads: usize,
@@ -93,6 +95,7 @@ impl Workers {
             connections,
             admission: Admission::default(),
             large_runs: LargeRuns::new(),
+            later: Later::default(),
             handed_over: Mutex::default(),
             core_threads: (4 * super::cores()).min(MAX_IN_FLIGHT),
             threads: AtomicUsize::new(0),
@@ -155,6 +158,11 @@ impl Workers {
             }
         }
         self.threads.fetch_sub(1, Relaxed);
+    }
+
+    /// Hands over the tasks whose next call waits, each at its time.
+    pub(super) fn retry_in_time(&self) {
+        self.later.run(|task| self.hand_over(task))
     }
 
     fn calls_are_slow(&self) -> bool {
@@ -224,7 +232,7 @@ impl Workers {
             connections_waiting: waiting,
             connections_working: all.saturating_sub(waiting),
             dispatches_in_flight,
-            dispatches_queued: dispatches_queued + self.large_runs.len(),
+            dispatches_queued: dispatches_queued + self.large_runs.len() + self.later.len(),
             unfinished_bytes: self.memory.reserved_bytes(),
         }
     }

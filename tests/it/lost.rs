@@ -4,6 +4,7 @@ use crate::support::dispatcher::{AS_IS, Dispatcher};
 use crate::support::http::Reply;
 use crate::support::scripted::{Act, Scripted, job, status};
 use serde_json::{Value, json};
+use std::thread;
 use std::time::{Duration, Instant};
 
 const BODY: &str = r#"{"metadata": {"name": "a"}, "spec": {}}"#;
@@ -47,7 +48,10 @@ fn a_create_has_field_manager_and_validation() {
     assert_eq!(reply.code, 201);
     let seen = &server.seen()[0];
     let want = "/apis/batch/v1/namespaces/ns/jobs?fieldManager=k8s-job-dispatcher&fieldValidation=Strict";
-    assert_eq!((seen.method.as_str(), seen.target.as_str()), ("POST", want));
+    let (path, rest) = seen.target.split_once("&timeout=").unwrap();
+    assert_eq!((seen.method.as_str(), path), ("POST", want));
+    let timeout: u32 = rest.strip_suffix("ms").unwrap().parse().unwrap();
+    assert!((14_000..14_501).contains(&timeout), "half a second less than our 15 s, not {timeout} ms");
     assert_eq!(seen.authorization, None, "no token goes to an http server");
     let sent: Value = serde_json::from_str(&seen.body).unwrap();
     assert_eq!(
@@ -58,7 +62,8 @@ fn a_create_has_field_manager_and_validation() {
 
     let server = Scripted::start([created()]);
     assert_eq!(start(&server, &["--dry-run=server"]).post("/job", BODY).code, 200);
-    assert_eq!(server.seen()[0].target, format!("{want}&dryRun=All"));
+    let target = &server.seen()[0].target;
+    assert!(target.starts_with(want) && target.ends_with("ms&dryRun=All"), "{target}");
 }
 
 #[test]
@@ -98,7 +103,7 @@ fn not_found() -> Act {
 fn a_refusal_after_a_lost_response_does_not_hide_the_job() {
     let denied =
         || answer(403, status(403, "Forbidden", "admission webhook \"w\" denied the request: no", json!(null)));
-    for refusal in [over_quota(), denied(), Act::Answer(429, "Retry-After: 3\r\n", "Too many requests".into())] {
+    for refusal in [over_quota(), denied(), Act::Answer(429, "Retry-After: 60\r\n", "Too many requests".into())] {
         let (reply, _) = post([Act::HangUp, refusal.clone(), Act::JobAsPosted]);
         assert_eq!((reply.code, reply.json()), (201, json!({"id": "a"})), "{refusal:?}");
     }
@@ -146,35 +151,66 @@ fn a_get_that_is_refused_oddly_is_a_bad_gateway() {
 }
 
 #[test]
-fn a_second_failure_is_final() {
+fn the_fifth_failure_is_final() {
     let conflict = || {
         let message = "Operation cannot be fulfilled on resourcequotas \"q\": the object has been modified";
         answer(409, status(409, "Conflict", message, json!({"name": "q", "kind": "resourcequotas"})))
     };
-    let fault = || answer(500, status(500, "ServerTimeout", "please try again", json!({"retryAfterSeconds": 7})));
+    let fault = || answer(500, status(500, "InternalError", "please try again", json!({})));
+    let busy = || answer(503, status(503, "ServiceUnavailable", "apiserver is shutting down", json!({})));
+    let many = || Act::Answer(429, "", "Too many requests, please try again later.".into());
+    let slow = || answer(504, status(504, "Timeout", "request did not complete", json!({})));
+    thread::scope(|scope| {
+        for (act, is_read, code, reason, retry_after) in [
+            (Act::HangUp, true, 502, "BadGateway", None),
+            (Act::HalfAnswer, true, 502, "BadGateway", None),
+            (conflict(), false, 503, "ServiceUnavailable", Some("1")),
+            (fault(), true, 503, "ServiceUnavailable", Some("1")),
+            (busy(), false, 503, "ServiceUnavailable", Some("1")),
+            (many(), false, 503, "ServiceUnavailable", Some("1")),
+            (slow(), true, 504, "Timeout", None),
+        ] {
+            scope.spawn(move || {
+                let acts = || std::iter::repeat_n(act.clone(), 5).chain(is_read.then(not_found));
+                let (reply, server) = post(acts());
+                assert_eq!(reply.error(), (code, reason.to_owned()), "{act:?}");
+                assert_eq!(reply.header("Retry-After"), retry_after, "{act:?}");
+                let posts: Vec<_> = server.seen().into_iter().filter(|seen| seen.method == "POST").collect();
+                assert_eq!(posts.len(), 5, "{act:?}");
+                assert!(posts.iter().all(|seen| seen.body == posts[0].body), "the same name and nonce");
+
+                // and any before it is followed by another try
+                let (reply, _) = post(std::iter::repeat_n(act.clone(), 4).chain([created()]));
+                assert_eq!(reply.code, 201, "{act:?}");
+            });
+        }
+    });
+}
+
+#[test]
+fn retry_after_is_waited_for_if_the_time_allows() {
+    for headers in ["Retry-After: 1\r\n", "Retry-After: Sun, 06 Nov 1994 08:49:37 GMT\r\n"] {
+        let begin = Instant::now();
+        let (reply, _) = post([Act::Answer(429, headers, "Too many requests".into()), created()]);
+        assert_eq!(reply.code, 201);
+        assert!(begin.elapsed() >= Duration::from_secs(1), "{headers:?}");
+    }
+    let asks = status(500, "ServerTimeout", "please try again", json!({"retryAfterSeconds": 60}));
+    for (acts, retry_after) in [
+        (vec![Act::Answer(429, "Retry-After: 60\r\n", String::new())], "60"),
+        (vec![Act::Answer(503, "Retry-After: Sat, 06 Nov 2094 08:49:37 GMT\r\n", String::new())], "300"),
+        (vec![answer(500, asks), not_found()], "60"),
+    ] {
+        let begin = Instant::now();
+        let (reply, _) = post(acts);
+        assert_eq!((reply.error().0, reply.header("Retry-After")), (503, Some(retry_after)));
+        assert!(begin.elapsed() < Duration::from_secs(10), "there is no time to wait for that");
+    }
+}
+
+#[test]
+fn other_failures_are_final() {
     for (acts, code, reason, retry_after) in [
-        (vec![Act::HangUp, Act::HangUp, not_found()], 502, "BadGateway", None),
-        (vec![conflict(), conflict()], 503, "ServiceUnavailable", Some("1")),
-        (vec![fault(), fault(), not_found()], 503, "ServiceUnavailable", Some("7")),
-        (
-            vec![Act::Answer(429, "Retry-After: 3\r\n", "Too many requests, please try again later.".into())],
-            503,
-            "ServiceUnavailable",
-            Some("3"),
-        ),
-        (
-            vec![Act::Answer(503, "Retry-After: Sat, 06 Nov 2094 08:49:37 GMT\r\n", String::new())],
-            503,
-            "ServiceUnavailable",
-            Some("300"),
-        ),
-        (
-            vec![answer(503, status(503, "ServiceUnavailable", "apiserver is shutting down", json!({})))],
-            503,
-            "ServiceUnavailable",
-            Some("1"),
-        ),
-        (vec![answer(504, status(504, "Timeout", "x", json!({})))], 504, "Timeout", None),
         (vec![answer(401, status(401, "Unauthorized", "Unauthorized", json!(null)))], 502, "BadGateway", None),
         (
             vec![answer(413, status(413, "RequestEntityTooLarge", "limit is 3145728", json!({})))],
@@ -210,6 +246,16 @@ fn a_conflict_is_resolved_by_a_retry() {
     let conflict =
         answer(409, status(409, "Conflict", "Operation cannot be fulfilled", json!({"kind": "resourcequotas"})));
     assert_eq!(post([conflict, created()]).0.code, 201);
+}
+
+#[test]
+fn a_name_that_was_drawn_again_stays_in_a_retry() {
+    let server = Scripted::start([taken(), Act::JobAsAsked(json!({})), Act::HangUp, taken(), Act::JobAsPosted]);
+    assert_eq!(start(&server, &[]).post("/job", GENERATED).code, 201);
+    assert_eq!(server.left(), 0);
+    let posts: Vec<_> = server.seen().into_iter().filter(|seen| seen.method == "POST").map(|seen| seen.body).collect();
+    assert_eq!(posts.len(), 3);
+    assert!(posts[0] != posts[1] && posts[1] == posts[2], "the second name is kept");
 }
 
 #[test]

@@ -18,6 +18,8 @@ mod docs;
 mod edge;
 /// Every failure, with its code and reason.
 mod failure;
+/// Idempotency keys.
+mod idempotency;
 /// The image, as a kubelet runs it. Run by `tests/image`.
 mod image;
 /// Kueue in front of Jobs. Run by `cargo test --test it -- --ignored kueue::`.
@@ -30,6 +32,8 @@ mod memory;
 mod metrics;
 /// The recipes in `deploy/recipes`.
 mod recipes;
+/// Retries, and calls that are not made.
+mod retry;
 /// What must not be logged or returned.
 mod secrets;
 /// SIGTERM and SIGINT.

@@ -73,6 +73,43 @@ fn a_dispatch_in_flight_creates_its_job() {
 }
 
 #[test]
+fn a_dispatch_that_waits_for_its_next_try_is_finished() {
+    let busy = Act::Answer(429, "Retry-After: 2\r\n", "Too many requests".into());
+    let server = Scripted::start([busy, Act::Answer(201, "", job("a", json!({})))]);
+    let mut dispatcher = Dispatcher::start(&[AS_IS, "--server", &server.url, "--namespace=ns"]);
+    let mut line = dispatcher.line();
+    line.send(request("POST", "/job", JSON, BODY));
+    eventually("the first try", || (server.seen().len() == 1).then_some(()));
+    dispatcher.signal(Signal::TERM);
+    let reply = line.receive().unwrap();
+    assert_eq!((reply.code, reply.header("Connection")), (201, Some("close")));
+    drop(line);
+    assert_eq!(dispatcher.wait().code(), Some(0));
+}
+
+#[test]
+fn after_a_kill_the_same_request_gets_the_same_job() {
+    let namespace = Namespace::new();
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    let text = |number| {
+        let headers = format!("{JSON}Idempotency-Key: {number}\r\n");
+        request("POST", "/job", &headers, &manifest(json!({"generateName": "k-"}), json!({})))
+    };
+    let mut lines: Vec<_> = (0..20).map(|_| dispatcher.line()).collect();
+    for (number, line) in lines.iter_mut().enumerate() {
+        line.send(text(number))
+    }
+    eventually("the first Job", || namespace.job_names().first().cloned());
+    drop(dispatcher); // which kills it
+    let next = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    for number in 0..20 {
+        let reply = next.send(text(number));
+        assert!(matches!(reply.code, 200 | 201), "{}", reply.json());
+    }
+    assert_eq!(namespace.job_names().len(), 20);
+}
+
+#[test]
 fn during_the_shutdown_delay_it_serves_but_is_not_ready() {
     let server = Scripted::start([Act::Answer(201, "", job("a", json!({})))]);
     let mut dispatcher = Dispatcher::start(&[AS_IS, "--server", &server.url, "--shutdown-delay=1500ms"]);

@@ -1,9 +1,11 @@
 use super::*;
 
-const CREATE: Intent<'_> = Intent::Create { fingerprint: "f", nonce: "n", is_generated: false, is_dry_run: false };
-const GENERATED: Intent<'_> = Intent::Create { fingerprint: "f", nonce: "n", is_generated: true, is_dry_run: false };
-const DRY_RUN: Intent<'_> = Intent::Create { fingerprint: "f", nonce: "n", is_generated: false, is_dry_run: true };
-const NONE: Attempts = Attempts { faults: 0, names: 0, vanished: 0, may_exist: false, refusal: None };
+const CREATE: Intent<'_> = Intent::Create { fingerprint: "f", nonce: "n", naming: Naming::Given, is_dry_run: false };
+const GENERATED: Intent<'_> =
+    Intent::Create { fingerprint: "f", nonce: "n", naming: Naming::Random, is_dry_run: false };
+const KEYED: Intent<'_> = Intent::Create { fingerprint: "f", nonce: "n", naming: Naming::Keyed, is_dry_run: false };
+const DRY_RUN: Intent<'_> = Intent::Create { fingerprint: "f", nonce: "n", naming: Naming::Given, is_dry_run: true };
+const NONE: Attempts = Attempts { retries: 0, names: 0, vanished: 0, may_exist: false, refusal: None };
 
 fn job(is_ours: bool, fingerprint: &str, nonce: &str) -> Job {
     Job { is_ours, fingerprint: Some(fingerprint.into()), nonce: Some(nonce.into()), ..Job::default() }
@@ -35,7 +37,12 @@ fn a_taken_name_is_read() {
     assert_eq!(failure(found(CREATE, NONE, job(true, "other", "other"))), (Reason::AlreadyExists, None));
     assert_eq!(failure(found(CREATE, NONE, job(false, "f", "n"))), (Reason::AlreadyExists, None));
     let deleted = Job { is_being_deleted: true, ..job(true, "f", "other") };
-    assert_eq!(failure(found(CREATE, NONE, deleted)), (Reason::AlreadyExists, Some(1)));
+    assert_eq!(failure(found(CREATE, NONE, deleted.clone())), (Reason::AlreadyExists, Some(1)));
+
+    assert_eq!(found(KEYED, NONE, job(true, "f", "other")), Step::Answer(Ok(Answer::Same)));
+    assert_eq!(failure(found(KEYED, NONE, job(true, "other", "other"))), (Reason::IdempotencyKeyReused, None));
+    assert_eq!(failure(found(KEYED, NONE, job(false, "other", "other"))), (Reason::AlreadyExists, None));
+    assert_eq!(failure(found(KEYED, NONE, deleted)), (Reason::AlreadyExists, Some(1)));
 }
 
 #[test]
@@ -50,23 +57,53 @@ fn a_taken_random_name_is_replaced_up_to_three_times() {
     assert_eq!(ours, Step::Answer(Ok(Answer::Created)));
 }
 
+/// The row of the retry table for each outcome that may differ the next time: what it leads to when there are no more retries, and whether
+/// the POST may have created the Job.
 #[test]
-fn transient_failures_are_retried_once() {
+fn transient_failures_are_retried_four_times() {
     for (outcome, reason, retry_after, may_create) in [
+        (Outcome::Unreachable("x".into()), Reason::BadGateway, None, false),
         (Outcome::Disconnected("x".into()), Reason::BadGateway, None, true),
         (refusal(RefusalKind::Fault, None), Reason::ServiceUnavailable, Some(1), true),
+        (refusal(RefusalKind::Slow, None), Reason::Timeout, None, true),
         (refusal(RefusalKind::Conflict, Some(9)), Reason::ServiceUnavailable, Some(9), false),
+        (refusal(RefusalKind::Busy, None), Reason::ServiceUnavailable, Some(1), false),
     ] {
         for (intent, call) in [(CREATE, Call::Create), (CREATE, Call::Get), (Intent::Lookup, Call::Get)] {
-            let once = Attempts { faults: 1, may_exist: may_create && call == Call::Create, ..NONE };
-            assert_eq!(after(intent, NONE, call, outcome.clone()), Step::Call(call, once.clone()));
-            let mut last = after(intent, once, call, outcome.clone());
-            if may_create && call == Call::Create {
-                let Step::Call(Call::Get, attempts) = last else { panic!("{last:?}") };
+            let may_exist = may_create && call == Call::Create;
+            let mut now = NONE;
+            for retries in 1..=4 {
+                let Step::Again { call: next, attempts, retry_after, otherwise } =
+                    after(intent, now, call, outcome.clone())
+                else {
+                    panic!("{outcome:?} is not retried {retries} times")
+                };
+                let asked = if let Outcome::Refused(refusal) = &outcome { refusal.retry_after } else { None };
+                assert_eq!((next, retry_after), (call, asked));
+                assert_eq!(attempts, Attempts { retries, may_exist, ..NONE });
+                assert_eq!(is_read_first(&otherwise), may_exist, "{outcome:?}");
+                now = attempts
+            }
+            let mut last = after(intent, now, call, outcome.clone());
+            assert_eq!(is_read_first(&last), may_exist, "{outcome:?}");
+            if let Step::Call(_, attempts) = last {
                 last = after(intent, attempts, Call::Get, refusal(RefusalKind::NoSuchJob, None))
             }
             assert_eq!(failure(last), (reason, retry_after));
         }
+    }
+}
+
+fn is_read_first(step: &Step) -> bool {
+    matches!(step, Step::Call(Call::Get, Attempts { refusal: Some(_), .. }))
+}
+
+#[test]
+fn a_refusal_is_not_told_without_looking_for_the_job() {
+    let denied = Attempts { refusal: Some(Status::new(Reason::Forbidden, "x").into()), may_exist: true, ..NONE };
+    for (attempts, call) in [(NONE, Call::Create), (denied, Call::Get)] {
+        let step = after(CREATE, attempts, call, Outcome::NotCalled);
+        assert_eq!(failure(step), (Reason::ServiceUnavailable, Some(1)));
     }
 }
 
@@ -89,7 +126,7 @@ fn after_a_quotas_refusal_the_job_is_read() {
 
 #[test]
 fn after_a_refusal_that_follows_a_fault_the_job_is_read() {
-    let faulty = Attempts { faults: 1, may_exist: true, ..NONE };
+    let faulty = Attempts { retries: 4, may_exist: true, ..NONE };
     for (kind, reason) in [
         (RefusalKind::Invalid, Reason::Invalid),
         (RefusalKind::Policy, Reason::Forbidden),
@@ -138,10 +175,8 @@ fn other_failures_are_final() {
         (RefusalKind::Policy, Reason::Forbidden, None),
         (RefusalKind::WebhookFault, Reason::ServiceUnavailable, Some(1)),
         (RefusalKind::NamespaceTerminating, Reason::ServiceUnavailable, Some(1)),
-        (RefusalKind::Busy, Reason::ServiceUnavailable, Some(1)),
         (RefusalKind::NotAllowed, Reason::BadGateway, None),
         (RefusalKind::NotAuthenticated, Reason::BadGateway, None),
-        (RefusalKind::Slow, Reason::Timeout, None),
         (RefusalKind::Unexpected, Reason::BadGateway, None),
     ] {
         assert_eq!(failure(after(CREATE, NONE, Call::Create, refusal(why, None))), (reason, retry_after), "{why:?}");
@@ -181,7 +216,16 @@ fn every_repeated_call_is_counted() {
     ];
     for intent in [CREATE, GENERATED, Intent::Lookup] {
         for (call, why) in all.into_iter().flat_map(|why| [(Call::Create, why), (Call::Get, why)]) {
-            if let Step::Call(next, attempts) = after(intent, NONE, call, refusal(why, None)) {
+            let mut steps = vec![after(intent, NONE, call, refusal(why, None))];
+            while let Some(step) = steps.pop() {
+                let (next, attempts) = match step {
+                    Step::Call(next, attempts) => (next, attempts),
+                    Step::Again { call, attempts, otherwise, .. } => {
+                        steps.push(*otherwise);
+                        (call, attempts)
+                    }
+                    Step::Answer(_) => continue,
+                };
                 let is_progress = (call, next) == (Call::Create, Call::Get);
                 assert!(is_progress || attempts != NONE, "{call:?} {why:?} leads to {next:?} again");
             }

@@ -1,7 +1,7 @@
 //! What a worker does with a ready connection: read, plan, call, reply, and wait for its next event.
 
 use super::{Worker, Workers};
-use crate::dispatch::{Dispatch, Plan};
+use crate::dispatch::{Dispatch, Plan, Progress, Work};
 use crate::filter::LARGE_RUN_STACK;
 use crate::http::{Reply, Request};
 use crate::server::admission::{Decision, Task};
@@ -135,7 +135,7 @@ impl Workers {
         while let Some(mut task) = next {
             let until = task.arrived + self.server.config.request_timeout;
             let planned = match task.planned.take() {
-                Some(dispatch) => Ok(Plan::Ready(dispatch)),
+                Some(work) => Ok(Plan::Ready(work)),
                 None if Instant::now() > until => {
                     Err(Status::new(Reason::Overloaded, "too many requests were queued before this one"))
                 }
@@ -143,11 +143,19 @@ impl Workers {
             };
             let reply = match planned {
                 Err(status) => status.into(),
-                Ok(Plan::Ready(dispatch)) => {
+                Ok(Plan::Ready(work)) => {
                     self.grant_memory(); // what the request did not need
-                    let reply = self.server.perform(dispatch, &mut worker.client, until);
+                    let progress = self.server.perform(work, &mut worker.client, until);
                     self.note_wait(worker);
-                    reply
+                    match progress {
+                        Progress::Done(reply) => reply,
+                        Progress::Pause(work, pause) => {
+                            task.planned = Some(work);
+                            self.later.push(Instant::now() + pause, task);
+                            next = self.admission.next(None);
+                            continue;
+                        }
+                    }
                 }
                 Ok(Plan::NeedsLargeRun { log_lines }) => {
                     self.queue_large_run(worker, LargeRun { task, log_lines });
@@ -202,8 +210,8 @@ impl Workers {
         let mut worker = Worker::without_client();
         while let Some(LargeRun { mut task, log_lines }) = self.large_runs.next() {
             match self.do_large_run(&task, log_lines) {
-                Ok(dispatch) => {
-                    task.planned = Some(dispatch);
+                Ok(work) => {
+                    task.planned = Some(work);
                     task.request.forget_body();
                     self.hand_over(task)
                 }
@@ -218,7 +226,7 @@ impl Workers {
         }
     }
 
-    fn do_large_run(&self, task: &Task, log_lines: u32) -> Result<Dispatch, Status> {
+    fn do_large_run(&self, task: &Task, log_lines: u32) -> Result<Box<Work>, Status> {
         let config = &self.server.config;
         let until = task.arrived + config.request_timeout;
         // a task that has waited longer would have no time left for the API server
@@ -230,12 +238,12 @@ impl Workers {
         let memory = self.large_runs.reserve_output(config.filter.max_output(), start_by);
         let mut memory = memory.ok_or_else(late)?;
         let wall_end = until.min(Instant::now() + config.request_timeout / 2);
-        let mut dispatch = self.server.plan_large(&task.route, &task.request, log_lines, wall_end)?;
-        if let Dispatch::Create { manifest, .. } = &mut dispatch {
+        let mut work = self.server.plan_large(&task.route, &task.request, log_lines, wall_end)?;
+        if let Dispatch::Create { manifest, .. } = &mut work.dispatch {
             memory.shrink(manifest.json.capacity());
             manifest.reservation = Some(memory)
         }
-        Ok(dispatch)
+        Ok(work)
     }
 
     fn frame(&self, request: &Request) -> Frame {

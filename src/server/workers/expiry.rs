@@ -64,7 +64,8 @@ impl Workers {
     pub(in crate::server) fn reject_queued(&self) {
         let mut worker = Worker::without_client();
         let all = |_: &Task| true;
-        let pop = || self.admission.pop_if(all).or_else(|| self.large_runs.pop_if(all));
+        let pop =
+            || self.admission.pop_if(all).or_else(|| self.large_runs.pop_if(all)).or_else(|| self.later.pop_if(all));
         while let Some(task) = pop().or_else(|| self.pop_handed_over_if(all)) {
             self.reject_and_rearm(&mut worker, task, Reason::ShuttingDown, "shutting down")
         }

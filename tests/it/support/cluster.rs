@@ -90,7 +90,7 @@ impl Cluster {
         );
         let client_address = client.trim_start_matches("http://").to_owned();
         etcd.wait("etcd", || TcpStream::connect(&client_address).ok());
-        let server = ApiServer::start(&programs, &folder.0, "kube-apiserver", &client, &authority.pem);
+        let server = ApiServer::start(&programs, &folder.0, "kube-apiserver", &client, &authority.pem, &[]);
         let kubeconfig = write("kubeconfig", &kubeconfig(&server.url, &ca_file));
         let has_controllers = programs.join("kube-controller-manager").exists();
         let mut running = vec![etcd];
@@ -129,8 +129,13 @@ impl Cluster {
 
     /// One more API server for the same cluster, for a test that has to kill it.
     pub(crate) fn another_api_server(&self) -> ApiServer {
+        self.api_server_with(&[], &self.ca_pem)
+    }
+
+    /// One more API server with these further flags, the last of which count. `ca_pem`: who has signed its certificate.
+    pub(crate) fn api_server_with(&self, flags: &[String], ca_pem: &str) -> ApiServer {
         let name = format!("kube-apiserver-{}", free_port());
-        ApiServer::start(&self.programs, &self.folder.0, &name, &self.etcd_url, &self.ca_pem)
+        ApiServer::start(&self.programs, &self.folder.0, &name, &self.etcd_url, ca_pem, flags)
     }
 
     pub(crate) fn needs_controller_manager(&self) {
@@ -158,10 +163,10 @@ impl Cluster {
 }
 
 impl ApiServer {
-    fn start(programs: &Path, folder: &Path, name: &str, etcd: &str, ca_pem: &str) -> Self {
+    fn start(programs: &Path, folder: &Path, name: &str, etcd: &str, ca_pem: &str, flags: &[String]) -> Self {
         let port = free_port();
         let file = |name: &str| folder.join(name).display().to_string();
-        let args = vec![
+        let mut args = vec![
             format!("--etcd-servers={etcd}"),
             "--bind-address=127.0.0.1".to_owned(),
             format!("--secure-port={port}"),
@@ -176,6 +181,7 @@ impl ApiServer {
             format!("--service-account-key-file={}", file("sa.pub")),
             format!("--service-account-signing-key-file={}", file("sa.key")),
         ];
+        args.extend_from_slice(flags);
         let program = programs.join("kube-apiserver");
         let url = format!("https://127.0.0.1:{port}");
         let server = ApiServer {
@@ -201,6 +207,11 @@ impl ApiServer {
 
     pub(crate) fn stop(&mut self) {
         self.component.stop();
+    }
+
+    /// As admin. `ca_pem`: who has signed its certificate now.
+    pub(crate) fn admin_with(&self, ca_pem: &str) -> Api {
+        Api::new(&self.url, ca_pem, ADMIN)
     }
 
     /// The same again, on the same port.

@@ -1,0 +1,321 @@
+//! One thread's calls to the API server.
+
+use super::answer::{self, Answer as AnyAnswer, Outcome};
+use super::credentials::Current;
+use super::errors::outcome_of;
+use super::resolver::Numeric;
+use super::socket::Sockets;
+use super::{ApiServer, CONNECT, Create, circuit};
+use crate::metrics::METRICS;
+use log::{debug, warn};
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime};
+use ureq::Agent;
+use ureq::config::AutoHeaderValue;
+use ureq::http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use ureq::{Body, BodyReader};
+
+/// A probe of the kubelet waits a second by default.
+const READY: Duration = Duration::from_secs(1);
+/// Shorter than the 90 s after which the API server closes an idle connection.
+const MAX_IDLE: Duration = Duration::from_secs(15);
+/// Bytes of a response: etcd limits a Job to 1.5 MiB, and it grows a little as JSON.
+const MAX_ANSWER: u64 = 4 << 20;
+/// Bytes of a response that are held. Of a longer one only the parts that we need: of a Job some fields, of a refusal its beginning.
+const MAX_HELD: u64 = 64 << 10;
+/// The largest buffers of a connection, one per thread. The input's may have to hold a whole head: the API server limits its warnings to
+/// 4 Ki characters, which are 12 KiB in CJK, and quotes may double that. A body passes through either in pieces.
+const INPUT_BUFFER: usize = 33 << 10;
+const MAX_HEAD: usize = 32 << 10;
+const OUTPUT_BUFFER: usize = 4 << 10;
+/// What the API server gets less than we have at most: a network's round trip.
+const MAX_MARGIN: Duration = Duration::from_millis(500);
+const MIN_TIMEOUT: Duration = Duration::from_millis(1);
+/// Warnings of one response that are logged, and bytes of each.
+const MAX_WARNINGS: usize = 16;
+const MAX_WARNING: usize = 1024;
+const USER_AGENT: &str = concat!("k8s-job-dispatcher/", env!("CARGO_PKG_VERSION"));
+
+/// A kind of call.
+#[derive(Clone, Copy, Debug)]
+enum Verb {
+    Create,
+    Get,
+    Ready,
+}
+
+impl Verb {
+    fn word_and_method(self) -> (&'static str, Method) {
+        match self {
+            Verb::Create => ("create", Method::POST),
+            Verb::Get => ("get", Method::GET),
+            Verb::Ready => ("readyz", Method::GET),
+        }
+    }
+}
+
+/// One thread's connection to the API server: a pool of one, so that no lock is contended.
+#[derive(Debug)]
+pub(crate) struct Client {
+    server: Arc<ApiServer>,
+    agent: Agent,
+    generation: u64,
+    waited: Duration,
+    /// The last attempt to connect failed.
+    failed: Arc<AtomicBool>,
+    /// Warnings of the API server.
+    warnings: u32,
+}
+
+impl Client {
+    pub(crate) fn new(server: Arc<ApiServer>) -> Self {
+        let current = server.credentials.current();
+        let failed = Arc::default();
+        let agent = agent(&server, &current, &failed);
+        Client { agent, generation: current.generation, waited: Duration::ZERO, failed, warnings: 0, server }
+    }
+
+    /// How long calls have taken since the last call of this method.
+    pub(crate) fn take_waited(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
+    }
+
+    /// How many warnings the API server gave since the last call of this method.
+    pub(crate) fn take_warnings(&mut self) -> u32 {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// Whether calls are not made, because several in a row could not connect.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.server.circuit.is_open()
+    }
+
+    /// Posts a Job of this name.
+    pub(crate) fn create(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        manifest: &[u8],
+        how: Create,
+        until: Instant,
+    ) -> Outcome {
+        let dry_run = if how == Create::DryRun { "&dryRun=All" } else { "" };
+        let timeout = their_timeout(until.saturating_duration_since(Instant::now())).as_millis();
+        let path = format!(
+            "/apis/batch/v1/namespaces/{namespace}/jobs\
+             ?fieldManager=k8s-job-dispatcher&fieldValidation=Strict&timeout={timeout}ms{dry_run}"
+        );
+        match self.call(Verb::Create, &path, Some(manifest), until) {
+            Ok(answer) => answer.outcome_of_create(name),
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Gets the Job of this name, which is a DNS-1123 label.
+    pub(crate) fn get(&mut self, namespace: &str, name: &str, until: Instant) -> Outcome {
+        let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}");
+        match self.call(Verb::Get, &path, None, until) {
+            Ok(answer) => answer.outcome_of_get(name),
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Whether the API server is ready for us. 403 counts: it answers, and only hides its health.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        let until = Instant::now() + READY;
+        let current = self.server.credentials.current();
+        let answer = self.call_again_after_401(&current, Verb::Ready, "/readyz", None, until);
+        let is_ready = matches!(answer, Ok(Answer { code: 200 | 403, .. })) && Instant::now() < until;
+        if !is_ready {
+            match answer {
+                Ok(answer) => warn!("not ready: {}/readyz returns {}", self.server.base, answer.code),
+                Err(outcome) => warn!("not ready: {outcome}"),
+            }
+        }
+        is_ready
+    }
+
+    /// Whether the API server accepts connections, with the CA bundle as it is now.
+    pub(super) fn can_connect(&mut self) -> bool {
+        let current = self.server.credentials.read_again();
+        let answer = self.call_once(&current, Verb::Ready, "/readyz", None, Instant::now() + READY);
+        !matches!(answer, Err(Outcome::Unreachable(_)))
+    }
+
+    /// Makes one call, unless several in a row could not connect. When none can be made, reads the CA bundle again, and tries once more if it
+    /// has changed.
+    fn call(&mut self, verb: Verb, path: &str, body: Option<&[u8]>, until: Instant) -> Result<Answer, Outcome> {
+        if self.server.circuit.is_open() {
+            return Err(Outcome::NotCalled);
+        }
+        let current = self.server.credentials.current();
+        let mut answer = self.call_again_after_401(&current, verb, path, body, until);
+        if self.server.is_https && matches!(answer, Err(Outcome::Unreachable(_))) {
+            let now = self.server.credentials.read_again();
+            if now.generation != current.generation {
+                answer = self.call_again_after_401(&now, verb, path, body, until)
+            }
+        }
+        match &answer {
+            Err(Outcome::Unreachable(_)) if self.server.circuit.failed() => circuit::wait_for(self.server.clone()),
+            Err(Outcome::Unreachable(_)) => (),
+            _ => self.server.circuit.connected(),
+        }
+        answer
+    }
+
+    /// Makes one call. After a 401, reads the token again and makes it once more; then with the previous token, for the new one may have been
+    /// written in part only.
+    fn call_again_after_401(
+        &mut self,
+        current: &Current,
+        verb: Verb,
+        path: &str,
+        body: Option<&[u8]>,
+        until: Instant,
+    ) -> Result<Answer, Outcome> {
+        let mut answer = self.call_once(current, verb, path, body, until);
+        let mut used = current.token.clone();
+        for _ in 0..2 {
+            let is_rejected = matches!(answer, Ok(Answer { code: 401, .. })) && used.is_some();
+            let Some(other) = is_rejected.then(|| self.server.credentials.other_than(used.as_ref())).flatten() else {
+                break;
+            };
+            used = other.token.clone();
+            answer = self.call_once(&other, verb, path, body, until);
+        }
+        answer
+    }
+
+    fn call_once(
+        &mut self,
+        current: &Current,
+        verb: Verb,
+        path: &str,
+        body: Option<&[u8]>,
+        until: Instant,
+    ) -> Result<Answer, Outcome> {
+        if current.generation != self.generation {
+            self.agent = agent(&self.server, current, &self.failed);
+            self.generation = current.generation;
+        }
+        let (word, method) = verb.word_and_method();
+        let started = Instant::now();
+        let answer = self.exchange(current, &method, path, body, until);
+        let took = started.elapsed();
+        self.waited += took;
+        METRICS.call(word, answer.as_ref().ok().map(|answer| answer.code), took);
+        match &answer {
+            Ok(answer) => debug!("{method} {path} {} {took:?}", answer.code),
+            Err(outcome) => debug!("{method} {path} {took:?} {outcome}"),
+        }
+        answer
+    }
+
+    fn exchange(
+        &mut self,
+        current: &Current,
+        method: &Method,
+        path: &str,
+        body: Option<&[u8]>,
+        until: Instant,
+    ) -> Result<Answer, Outcome> {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Outcome::TimedOut("no time was left for another call".into()));
+        }
+        let uri: Uri = format!("{}{path}", self.server.base)
+            .parse()
+            .map_err(|error| Outcome::InvalidResponse(format!("cannot make a URL: {error}")))?;
+        let mut request = Request::new(body.unwrap_or_default());
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = uri;
+        let headers = request.headers_mut();
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        if let Some(token) = &current.token {
+            headers.insert(header::AUTHORIZATION, token.0.clone());
+        }
+        let response = match body {
+            Some(body) => {
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                self.agent.run(self.timed(request.map(|_| body), left))
+            }
+            None => self.agent.run(self.timed(request.map(|_| ()), left)),
+        };
+        let could_connect = !self.failed.swap(false, Relaxed);
+        let response = response.map_err(|error| outcome_of(&self.server.base, error, could_connect))?;
+        self.warnings += log_warnings(response.headers());
+        read(response, &self.server)
+    }
+
+    /// One time-out for all of a call, and a shorter one for connecting.
+    fn timed<B: ureq::AsSendBody>(&self, request: Request<B>, left: Duration) -> Request<B> {
+        self.agent
+            .configure_request(request)
+            .timeout_connect(Some(left.min(CONNECT)))
+            .timeout_per_call(Some(left))
+            .build()
+    }
+}
+
+/// The time that the API server is given: a little less than we have, so that it answers 504 rather than that we close the connection.
+fn their_timeout(ours: Duration) -> Duration {
+    (ours - (ours / 10).min(MAX_MARGIN)).max(MIN_TIMEOUT)
+}
+
+fn agent(server: &ApiServer, current: &Current, failed: &Arc<AtomicBool>) -> Agent {
+    let config = Agent::config_builder()
+        .proxy(None)
+        .https_only(server.is_https)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .max_idle_connections(1)
+        .max_idle_connections_per_host(1)
+        .max_idle_age(MAX_IDLE)
+        .input_buffer_size(INPUT_BUFFER)
+        .max_response_header_size(MAX_HEAD)
+        .output_buffer_size(OUTPUT_BUFFER)
+        .accept(AutoHeaderValue::None)
+        .accept_encoding(AutoHeaderValue::None)
+        .user_agent(USER_AGENT)
+        .build();
+    let connector = Sockets { tls: current.tls.clone(), failed: failed.clone() };
+    Agent::with_parts(config, connector, Numeric::default())
+}
+
+type Answer = AnyAnswer<BodyReader<'static>>;
+
+/// Returns how many there are.
+fn log_warnings(headers: &HeaderMap) -> u32 {
+    let all = headers.get_all(header::WARNING);
+    for warning in all.iter().take(MAX_WARNINGS) {
+        let warning = &warning.as_bytes()[..warning.len().min(MAX_WARNING)];
+        warn!("the API server warns: {:?}", String::from_utf8_lossy(warning));
+    }
+    all.iter().count() as u32
+}
+
+fn read(response: Response<Body>, server: &Arc<ApiServer>) -> Result<Answer, Outcome> {
+    let (head, body) = response.into_parts();
+    let retry_after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let server = server.clone();
+    let mut answer = Answer {
+        code: head.status.as_u16(),
+        retry_after: retry_after.and_then(|value| answer::retry_after(value, SystemTime::now())),
+        body: Vec::new(),
+        rest: None,
+        is_unbounded: !head.headers.contains_key(header::CONTENT_LENGTH)
+            && !head.headers.contains_key(header::TRANSFER_ENCODING),
+        read_error: Box::new(move |error| outcome_of(&server.base, error.into(), true)),
+    };
+    let mut rest = body.into_with_config().limit(MAX_ANSWER).reader();
+    let read = (&mut rest).take(MAX_HELD).read_to_end(&mut answer.body);
+    read.map_err(|error| (answer.read_error)(error))?;
+    if answer.body.len() as u64 == MAX_HELD && head.status.is_success() {
+        answer.rest = Some(rest)
+    }
+    Ok(answer)
+}

@@ -1,0 +1,107 @@
+use crate::dispatch::manifest;
+use crate::support::dispatcher::{AS_IS, Dispatcher};
+use crate::support::http::{JSON, Reply, request};
+use crate::support::namespace::Namespace;
+use serde_json::{Value, json};
+
+/// A manifest without a name, which `text` makes different from others.
+fn unnamed(text: &str) -> String {
+    manifest(json!({"generateName": "k-"}), json!({ "text": text }))
+}
+
+fn post(dispatcher: &Dispatcher, headers: &str, body: &str) -> Reply {
+    dispatcher.send(request("POST", "/job", &format!("{JSON}{headers}"), body))
+}
+
+fn id(reply: &Reply) -> String {
+    assert!(reply.code == 201 || reply.code == 200, "{}", reply.json());
+    reply.json()["id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_key_makes_one_job_through_any_replica() {
+    let namespace = Namespace::new();
+    let replicas = [0, 1].map(|_| Dispatcher::for_namespace(&namespace, &[AS_IS]));
+    let first = post(&replicas[0], "Idempotency-Key: order-1\r\n", &unnamed("a"));
+    assert_eq!(first.code, 201);
+    for (replica, header) in [(0, "idempotency-key: order-1\r\n"), (1, "Idempotency-Key: \"order-1\"\r\n")] {
+        let again = post(&replicas[replica], header, &unnamed("a"));
+        assert_eq!((again.code, id(&again)), (200, id(&first)), "{header:?}");
+    }
+    let other = post(&replicas[1], "Idempotency-Key: order-1\r\n", &unnamed("b"));
+    assert_eq!(other.error(), (422, "IdempotencyKeyReused".into()));
+    assert_eq!(namespace.job_names(), [id(&first)]);
+
+    let second = post(&replicas[1], "Idempotency-Key: order-2\r\n", &unnamed("a"));
+    assert_eq!(second.code, 201);
+    let without = post(&replicas[1], "", &unnamed("a"));
+    assert_eq!(without.code, 201);
+    // another generateName is another name
+    let prefix = manifest(json!({"generateName": "other-"}), json!({}));
+    assert_eq!(post(&replicas[1], "Idempotency-Key: order-1\r\n", &prefix).code, 201);
+    assert_eq!(namespace.job_names().len(), 4);
+}
+
+#[test]
+fn many_at_once_with_one_key_make_one_job() {
+    let namespace = Namespace::new();
+    let replicas = [0, 1].map(|_| Dispatcher::for_namespace(&namespace, &[AS_IS]));
+    let codes: Vec<u16> = std::thread::scope(|scope| {
+        let post = |number: usize| post(&replicas[number % 2], "Idempotency-Key: same\r\n", &unnamed("a")).code;
+        let all: Vec<_> = (0..16).map(|number| scope.spawn(move || post(number))).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(codes.iter().filter(|code| **code == 201).count(), 1, "{codes:?}");
+    assert!(codes.iter().all(|code| matches!(code, 200 | 201)), "{codes:?}");
+    assert_eq!(namespace.job_names().len(), 1);
+}
+
+#[test]
+fn a_name_of_the_filter_decides_and_bad_keys_are_named() {
+    let namespace = Namespace::new();
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    for (name, code) in [("a", 201), ("b", 201), ("a", 200)] {
+        let reply = post(&dispatcher, "Idempotency-Key: same\r\n", &manifest(json!({"name": name}), json!({})));
+        assert_eq!((reply.code, id(&reply).as_str()), (code, name));
+    }
+    for (header, says) in [
+        ("Idempotency-Key: \r\n", "is empty"),
+        ("Idempotency-Key: \"a\r\n", "no quoted string"),
+        ("Idempotency-Key: a\r\nIdempotency-Key: b\r\n", "twice"),
+    ] {
+        let reply = post(&dispatcher, header, &unnamed("a"));
+        assert_eq!(reply.error(), (400, "BadRequest".into()), "{header:?}");
+        let message = reply.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains("Idempotency-Key") && message.contains(says), "{header:?} gave {message}");
+    }
+}
+
+#[test]
+fn a_filter_can_read_the_key() {
+    let filter = r#".metadata.annotations.key = $REQUEST.headers["idempotency-key"]"#;
+    let dispatcher = Dispatcher::start(&["--dry-run=client", filter]);
+    let shown = post(&dispatcher, "Idempotency-Key: k\r\n", &unnamed("a"));
+    assert_eq!(shown.json()["metadata"]["annotations"]["key"], "k");
+    let name = |reply: &Reply| reply.json()["metadata"]["name"].as_str().unwrap().to_owned();
+    assert_eq!(name(&shown), name(&post(&dispatcher, "Idempotency-Key: \"k\"\r\n", &unnamed("b"))));
+}
+
+#[test]
+fn ids_of_deliveries_serve_as_keys_where_the_operator_says_so() {
+    let shown = |args: &[&str], headers: &str| -> (String, Dispatcher) {
+        let dispatcher = Dispatcher::start(&[&["--dry-run=client", AS_IS], args].concat());
+        let reply: Value = post(&dispatcher, headers, &unnamed("a")).json();
+        (reply["metadata"]["name"].as_str().unwrap().to_owned(), dispatcher)
+    };
+    let name = |args: &[&str], headers: &str| shown(args, headers).0;
+    let of = |headers: &str| name(&["--idempotency-headers=X-GitHub-Delivery,webhook-id, ce-id"], headers);
+    let github = "X-GitHub-Delivery: 72d3162e-cc78-11e3-81ab-4c9367dc0958\r\n";
+    assert_eq!(of(github), of(github));
+    assert_ne!(name(&[], github), name(&[], github), "not without the option");
+    assert_eq!(of(&format!("webhook-id: x\r\n{github}")), of(github), "in the operator's order");
+    assert_eq!(of(&format!("{github}Idempotency-Key: k\r\n")), of("Idempotency-Key: k\r\n"));
+    assert_eq!(of("ce-id: 1\r\nce-source: /a\r\n"), of("ce-source: /a\r\nce-id: 1\r\n"));
+    assert_ne!(of("ce-id: 1\r\nce-source: /a\r\n"), of("ce-id: 1\r\nce-source: /b\r\n"));
+    let (_, dispatcher) = shown(&["--idempotency-headers=ce-id"], "ce-id: 1\r\n");
+    dispatcher.logged("ce-id is no idempotency key: it comes without ce-source");
+}

@@ -1,0 +1,171 @@
+use crate::dispatch::manifest;
+use crate::support::certificates::Authority;
+use crate::support::dispatcher::{AS_IS, Dispatcher};
+use crate::support::eventually;
+use crate::support::http::{JSON, request};
+use crate::support::namespace::Namespace;
+use crate::support::scripted::{Act, Scripted, job, status};
+use crate::support::webhook::{Behaviour, Webhook};
+use serde_json::json;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+fn named(name: &str) -> String {
+    manifest(json!({ "name": name }), json!({}))
+}
+
+fn gauge(dispatcher: &Dispatcher, name: &str) -> u64 {
+    let text = String::from_utf8(dispatcher.get("/metrics").body).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0, |value| value.parse().unwrap())
+}
+
+#[test]
+fn an_api_server_that_cannot_be_reached_is_left_alone_until_it_is_back() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dispatcher = Dispatcher::start(&[AS_IS, "--server", &format!("http://{address}"), "--namespace=ns"]);
+    assert_eq!(dispatcher.post("/job", &named("a")).error(), (502, "BadGateway".into()), "tried three times");
+    let begin = Instant::now();
+    for _ in 0..50 {
+        let reply = dispatcher.post("/job", &named("a"));
+        assert_eq!((reply.error().0, reply.header("Retry-After")), (503, Some("1")));
+    }
+    assert!(begin.elapsed() < Duration::from_secs(5), "at once");
+    dispatcher.logged("no calls until it accepts connections");
+    // the first that it gets is a probe, not a caller's request
+    let listener = eventually("the port to be free", || TcpListener::bind(address).ok());
+    let post = thread::spawn(move || {
+        let reply = dispatcher.post("/job", &named("a"));
+        (dispatcher, reply)
+    });
+    let first = BufReader::new(listener.accept().unwrap().0).lines().next().unwrap().unwrap();
+    assert_eq!(first, "GET /readyz HTTP/1.1");
+    let (dispatcher, reply) = post.join().unwrap();
+    assert_eq!(reply.code, 503);
+    dispatcher.logged("accepts connections again");
+}
+
+#[test]
+fn who_waits_for_the_next_try_holds_no_permit() {
+    let server = Scripted::start([]);
+    let dispatcher = Dispatcher::start(&[AS_IS, "--server", &server.url, "--namespace=ns"]);
+    for _ in 0..10 {
+        server.then(Act::Answer(429, "Retry-After: 2\r\n", "Too many requests".into()))
+    }
+    let mut lines: Vec<_> = (0..10).map(|_| dispatcher.line()).collect();
+    for line in &mut lines {
+        line.send(request("POST", "/job", JSON, &named("a")))
+    }
+    eventually("all to wait", || {
+        let queued = gauge(&dispatcher, "k8s_job_dispatcher_dispatches{state=\"queued\"}");
+        (queued == 10).then_some(())
+    });
+    assert_eq!(gauge(&dispatcher, "k8s_job_dispatcher_dispatches{state=\"in_flight\"}"), 0);
+    for _ in 0..10 {
+        server.then(Act::Answer(201, "", job("a", json!({}))))
+    }
+    assert!(lines.iter_mut().all(|line| line.receive().unwrap().code == 201));
+    dispatcher.logged(" 201 ");
+    assert!(dispatcher.log().iter().filter(|line| line.ends_with("a tries=2")).count() == 10, "{:?}", dispatcher.log());
+    assert_eq!(gauge(&dispatcher, "k8s_job_dispatcher_retried_dispatches_total{code=\"201\",tries=\"2\"}"), 10);
+}
+
+#[test]
+fn retries_are_a_fifth_of_what_is_asked() {
+    let server = Scripted::start([]);
+    let dispatcher = Dispatcher::start(&[AS_IS, "--server", &server.url, "--namespace=ns"]);
+    let busy = || Act::Answer(503, "", status(503, "ServiceUnavailable", "busy", json!({})));
+    (0..2000).for_each(|_| server.then(busy()));
+    thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| (0..30).for_each(|_| assert_eq!(dispatcher.post("/job", &named("a")).code, 503)));
+        }
+    });
+    let calls = server.seen().len();
+    assert!((310..=300 + 20 + 60).contains(&calls), "{calls} calls for 300 requests");
+}
+
+#[test]
+fn the_api_server_gives_up_first() {
+    let namespace = Namespace::new();
+    let webhook = Webhook::new(&namespace);
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--request-timeout=3s"]);
+    webhook.behave(Behaviour::Silence);
+    let reply = dispatcher.post("/job", &named("a"));
+    assert_eq!(reply.error(), (504, "Timeout".into()));
+    // its own words, not ours for a connection that was given up
+    let log = dispatcher.logged("504: 504");
+    assert!(log.contains("Timeout: "), "{log}");
+    webhook.behave(Behaviour::allow());
+    assert_eq!(dispatcher.post("/job", &named("a")).code, 201);
+}
+
+#[test]
+fn warnings_are_counted_in_the_answer() {
+    let namespace = Namespace::new();
+    let webhook = Webhook::new(&namespace);
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    webhook.behave(Behaviour::allow_with_warnings(&["first".into(), "second".into()]));
+    let reply = dispatcher.post("/job", &named("a"));
+    assert_eq!((reply.code, reply.json()), (201, json!({"id": "a", "warnings": 2})));
+    dispatcher.logged("second");
+    webhook.behave(Behaviour::allow());
+    assert_eq!(dispatcher.post("/job", &named("b")).json(), json!({"id": "b"}));
+}
+
+#[test]
+fn a_token_that_is_written_in_part_or_gone_for_a_while_stops_nothing() {
+    let namespace = Namespace::new();
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    let token = namespace.folder.0.join("token");
+    assert_eq!(dispatcher.post("/job", &named("a")).code, 201);
+    let whole = namespace.token();
+    // seen only when the API server says 401, or after a minute
+    std::fs::write(&token, &whole[..whole.len() / 2]).unwrap();
+    assert_eq!(dispatcher.post("/job", &named("b")).code, 201);
+    std::fs::remove_file(&token).unwrap();
+    assert_eq!(dispatcher.post("/job", &named("c")).code, 201);
+}
+
+#[test]
+fn a_ca_that_is_rotated_is_followed_while_the_api_server_runs() {
+    let namespace = Namespace::new();
+    let [old, new] = ["old", "new"].map(Authority::new);
+    let serve = |authority: &Authority| {
+        let (certificate, key) = authority.server();
+        [namespace.folder.write("tls.crt", &certificate), namespace.folder.write("tls.key", &key)]
+    };
+    // as the kubelet does: a new folder, and a link that is swapped
+    let trust = |name: &str, authority: &Authority| {
+        let folder = namespace.folder.0.join(name);
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("ca.crt"), &authority.pem).unwrap();
+        let link = namespace.folder.0.join("link");
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        std::fs::rename(&link, namespace.folder.0.join("current")).unwrap();
+    };
+    let [certificate, key] = serve(&old).map(|path| path.display().to_string());
+    trust("first", &old);
+    let flags = [format!("--tls-cert-file={certificate}"), format!("--tls-private-key-file={key}")];
+    let server = namespace.cluster.api_server_with(&flags, &old.pem);
+    let mut command = Dispatcher::command_for(&namespace, &server.url, &[AS_IS]);
+    command.arg("--certificate-authority").arg(namespace.folder.0.join("current/ca.crt"));
+    let dispatcher = Dispatcher::start_command(command);
+    assert_eq!(dispatcher.post("/job", &named("before")).code, 201);
+
+    serve(&new);
+    trust("second", &new);
+    eventually("the API server to use its new certificate", || {
+        server.admin_with(&new.pem).try_call("GET", "/readyz", None)
+    });
+    // more at once than there are connections from before
+    thread::scope(|scope| {
+        for number in 0..24 {
+            let dispatcher = &dispatcher;
+            scope.spawn(move || assert_eq!(dispatcher.post("/job", &named(&format!("after-{number}"))).code, 201));
+        }
+    });
+    assert_eq!(namespace.job_names().len(), 25);
+}
