@@ -11,13 +11,14 @@ mod slow_api;
 mod start;
 
 pub(crate) use bodies::Rng;
+pub(crate) use client::Client;
 pub(crate) use scenarios::{Expect, Scenario, Traffic, scenarios};
 pub(crate) use start::starts;
 
 use super::container::Container;
 use super::dispatcher::Dispatcher;
 use super::http::{JSON, request};
-use client::{CLOSED, Client, NonReader, UNANSWERED, post};
+use client::{CLOSED, NonReader, UNANSWERED, post};
 use outcome::Outcome;
 use process::Cgroup;
 use slow_api::SlowApi;

@@ -4,6 +4,7 @@
 pub(crate) mod api;
 pub(crate) mod assets;
 pub(crate) mod certificates;
+pub(crate) mod chaos;
 pub(crate) mod cluster;
 pub(crate) mod component;
 pub(crate) mod container;
