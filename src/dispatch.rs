@@ -225,6 +225,7 @@ pub(crate) fn perform(
     until: Instant,
 ) -> Progress {
     let Some(client) = client else { return Progress::Done(shown(work.dispatch)) };
+    client.take_warnings(); // of a readiness check, which are not this caller's
     let is_dry_run = config.dry_run == DryRun::Server;
     let nothing = String::new();
     let lookup_name = if let Dispatch::Lookup(name) = &work.dispatch { name.clone() } else { String::new() };
