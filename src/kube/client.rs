@@ -46,6 +46,15 @@ enum Verb {
     Ready,
 }
 
+/// A call to be made.
+#[derive(Clone, Copy, Debug)]
+struct Call<'c> {
+    verb: Verb,
+    path: &'c str,
+    body: Option<&'c [u8]>,
+    until: Instant,
+}
+
 impl Verb {
     fn word_and_method(self) -> (&'static str, Method) {
         match self {
@@ -107,7 +116,7 @@ impl Client {
             "/apis/batch/v1/namespaces/{namespace}/jobs\
              ?fieldManager=k8s-job-dispatcher&fieldValidation=Strict&timeout={timeout}ms{dry_run}"
         );
-        match self.call(Verb::Create, &path, Some(manifest), until) {
+        match self.call(Call { verb: Verb::Create, path: &path, body: Some(manifest), until }) {
             Ok(answer) => answer.outcome_of_create(name),
             Err(outcome) => outcome,
         }
@@ -116,7 +125,7 @@ impl Client {
     /// Gets the Job of this name, which is a DNS-1123 label.
     pub(crate) fn get(&mut self, namespace: &str, name: &str, until: Instant) -> Outcome {
         let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}");
-        match self.call(Verb::Get, &path, None, until) {
+        match self.call(Call { verb: Verb::Get, path: &path, body: None, until }) {
             Ok(answer) => answer.outcome_of_get(name),
             Err(outcome) => outcome,
         }
@@ -126,7 +135,8 @@ impl Client {
     pub(crate) fn is_ready(&mut self) -> bool {
         let until = Instant::now() + READY;
         let current = self.server.credentials.current();
-        let answer = self.call_again_after_401(&current, Verb::Ready, "/readyz", None, until);
+        let answer =
+            self.call_again_after_401(&current, Call { verb: Verb::Ready, path: "/readyz", body: None, until });
         let is_ready = matches!(answer, Ok(Answer { code: 200 | 403, .. })) && Instant::now() < until;
         if !is_ready {
             match answer {
@@ -140,22 +150,23 @@ impl Client {
     /// Whether the API server accepts connections, with the CA bundle as it is now.
     pub(super) fn can_connect(&mut self) -> bool {
         let current = self.server.credentials.read_again();
-        let answer = self.call_once(&current, Verb::Ready, "/readyz", None, Instant::now() + READY);
+        let call = Call { verb: Verb::Ready, path: "/readyz", body: None, until: Instant::now() + READY };
+        let answer = self.call_once(&current, call);
         !matches!(answer, Err(Outcome::Unreachable(_)))
     }
 
     /// Makes one call, unless several in a row could not connect. When none can be made, reads the CA bundle again, and tries once more if it
     /// has changed.
-    fn call(&mut self, verb: Verb, path: &str, body: Option<&[u8]>, until: Instant) -> Result<Answer, Outcome> {
+    fn call(&mut self, call: Call<'_>) -> Result<Answer, Outcome> {
         if self.server.circuit.is_open() {
             return Err(Outcome::NotCalled);
         }
         let current = self.server.credentials.current();
-        let mut answer = self.call_again_after_401(&current, verb, path, body, until);
+        let mut answer = self.call_again_after_401(&current, call);
         if self.server.is_https && matches!(answer, Err(Outcome::Unreachable(_))) {
             let now = self.server.credentials.read_again();
             if now.generation != current.generation {
-                answer = self.call_again_after_401(&now, verb, path, body, until)
+                answer = self.call_again_after_401(&now, call)
             }
         }
         match &answer {
@@ -168,15 +179,8 @@ impl Client {
 
     /// Makes one call. After a 401, reads the token again and makes it once more; then with the previous token, for the new one may have been
     /// written in part only.
-    fn call_again_after_401(
-        &mut self,
-        current: &Current,
-        verb: Verb,
-        path: &str,
-        body: Option<&[u8]>,
-        until: Instant,
-    ) -> Result<Answer, Outcome> {
-        let mut answer = self.call_once(current, verb, path, body, until);
+    fn call_again_after_401(&mut self, current: &Current, call: Call<'_>) -> Result<Answer, Outcome> {
+        let mut answer = self.call_once(current, call);
         let mut used = current.token.clone();
         for _ in 0..2 {
             let is_rejected = matches!(answer, Ok(Answer { code: 401, .. })) && used.is_some();
@@ -184,44 +188,31 @@ impl Client {
                 break;
             };
             used = other.token.clone();
-            answer = self.call_once(&other, verb, path, body, until);
+            answer = self.call_once(&other, call);
         }
         answer
     }
 
-    fn call_once(
-        &mut self,
-        current: &Current,
-        verb: Verb,
-        path: &str,
-        body: Option<&[u8]>,
-        until: Instant,
-    ) -> Result<Answer, Outcome> {
+    fn call_once(&mut self, current: &Current, call: Call<'_>) -> Result<Answer, Outcome> {
         if current.generation != self.generation {
             self.agent = agent(&self.server, current, &self.failed);
             self.generation = current.generation;
         }
-        let (word, method) = verb.word_and_method();
+        let (word, method) = call.verb.word_and_method();
         let started = Instant::now();
-        let answer = self.exchange(current, &method, path, body, until);
+        let answer = self.exchange(current, &method, call);
         let took = started.elapsed();
         self.waited += took;
         METRICS.call(word, answer.as_ref().ok().map(|answer| answer.code), took);
         match &answer {
-            Ok(answer) => debug!("{method} {path} {} {took:?}", answer.code),
-            Err(outcome) => debug!("{method} {path} {took:?} {outcome}"),
+            Ok(answer) => debug!("{method} {} {} {took:?}", call.path, answer.code),
+            Err(outcome) => debug!("{method} {} {took:?} {outcome}", call.path),
         }
         answer
     }
 
-    fn exchange(
-        &mut self,
-        current: &Current,
-        method: &Method,
-        path: &str,
-        body: Option<&[u8]>,
-        until: Instant,
-    ) -> Result<Answer, Outcome> {
+    fn exchange(&mut self, current: &Current, method: &Method, call: Call<'_>) -> Result<Answer, Outcome> {
+        let Call { path, body, until, .. } = call;
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(Outcome::TimedOut("no time was left for another call".into()));
