@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, RwLock};
 use std::thread;
@@ -26,6 +26,8 @@ const TWICE: usize = 8;
 const CHAOS: Duration = Duration::from_secs(20 * 60);
 /// How long a caller repeats a request when all is in peace again.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Bad things that happen.
+const CARDS: usize = 11;
 const REPLICAS: usize = 2;
 const ANNOTATION: &str = "chaos/request";
 
@@ -43,6 +45,25 @@ const TROUBLE: [&str; 6] = [
 
 /// What happened, by name.
 type Counts = BTreeMap<String, usize>;
+
+/// Where a request's name comes from, which decides what its caller may do after a failure.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Named,
+    Keyed,
+    /// Without a key: its caller does not repeat it.
+    Random,
+}
+
+impl Kind {
+    fn of(request: usize) -> Self {
+        match request % 5 {
+            0 | 1 => Kind::Named,
+            2 | 3 => Kind::Keyed,
+            _ => Kind::Random,
+        }
+    }
+}
 
 struct Chaos {
     seed: u64,
@@ -69,9 +90,8 @@ pub(crate) fn run(seed: u64, requests: usize) -> Vec<String> {
     let targets: Vec<SocketAddr> =
         servers.iter().map(|server| server.url.trim_start_matches("https://").parse().unwrap()).collect();
     let proxies = [0, 1].map(|number| Proxy::start(targets.clone(), seed ^ number, true));
-    let token = namespace.folder.0.join("token-of-the-replicas");
-    write(&token, &namespace.token());
-    let start = |number: usize| replica(&namespace, &proxies[number], &token);
+    let files = Files::new(&namespace);
+    let start = |number: usize| replica(&namespace, &proxies[number], &files);
     let mut replicas = [0, 1].map(start);
     let chaos = Chaos {
         seed,
@@ -91,10 +111,12 @@ pub(crate) fn run(seed: u64, requests: usize) -> Vec<String> {
             })
             .collect();
         let mut rng = Rng::new(seed);
+        let mut cards = Vec::new();
         while callers.iter().any(|caller| !caller.is_finished()) {
             thread::sleep(Duration::from_millis(100 + rng.below(900) as u64));
             if chaos.begin.elapsed() < CHAOS && !chaos.is_over.load(Relaxed) {
-                chaos.disturb(&mut rng, &namespace, &mut servers, &proxies, &mut replicas, &token, &start);
+                let card = draw(&mut cards, &mut rng);
+                chaos.disturb(card, &mut rng, &namespace, &mut servers, &proxies, &mut replicas, &files, &start);
             }
         }
     });
@@ -116,11 +138,38 @@ pub(crate) fn run(seed: u64, requests: usize) -> Vec<String> {
     wrong
 }
 
-fn replica(namespace: &Namespace, proxy: &Proxy, token: &Path) -> Dispatcher {
+/// What the replicas read while they run.
+struct Files {
+    token: PathBuf,
+    ca: PathBuf,
+}
+
+impl Files {
+    fn new(namespace: &Namespace) -> Self {
+        let path = |name: &str| namespace.folder.0.join(name);
+        let files = Files { token: path("token-of-the-replicas"), ca: path("ca-of-the-replicas") };
+        write(&files.token, &namespace.token());
+        write(&files.ca, &namespace.cluster.ca_pem);
+        files
+    }
+}
+
+fn replica(namespace: &Namespace, proxy: &Proxy, files: &Files) -> Dispatcher {
     let url = format!("https://{}", proxy.address);
     let mut command = Dispatcher::command_for(namespace, &url, &["."]);
-    command.arg("--token-file").arg(token);
+    command.arg("--token-file").arg(&files.token).arg("--certificate-authority").arg(&files.ca);
     Dispatcher::start_command(command)
+}
+
+/// Half written, gone or whole for a while, and whole at the end.
+fn swap(path: &Path, text: &str, rng: &mut Rng) {
+    match rng.below(3) {
+        0 => std::fs::write(path, &text[..text.len() / 2]).unwrap(),
+        1 => std::fs::remove_file(path).unwrap(),
+        _ => write(path, text),
+    }
+    thread::sleep(Duration::from_millis(rng.below(300) as u64));
+    write(path, text);
 }
 
 /// As the kubelet does: whole, at once.
@@ -128,6 +177,19 @@ fn write(path: &Path, text: &str) {
     let new = path.with_extension("new");
     std::fs::write(&new, text).unwrap();
     std::fs::rename(new, path).unwrap();
+}
+
+/// So that each happens in a short run too, they come in a random order, and again when all have been.
+fn draw(cards: &mut Vec<usize>, rng: &mut Rng) -> usize {
+    if cards.is_empty() {
+        cards.extend(0..CARDS)
+    }
+    cards.swap_remove(rng.below(cards.len()))
+}
+
+/// Until the first of them is ready. The second answers 429 to its own start too, so it may not be for long.
+fn wait(servers: &[ApiServer; 2]) {
+    servers[0].wait()
 }
 
 fn made(namespace: &Namespace) -> Vec<Made> {
@@ -174,6 +236,9 @@ impl Chaos {
             let turn = self.next.fetch_add(1, Relaxed);
             // those that are sent twice have two turns
             let request = turn - turn.div_ceil(TWICE).min(turn);
+            if turn % TWICE == 1 && Kind::of(request) == Kind::Random {
+                continue; // each time makes a Job
+            }
             if request >= self.requests {
                 return self.is_over.store(true, Relaxed);
             }
@@ -182,9 +247,12 @@ impl Chaos {
     }
 
     fn send(&self, request: usize, rng: &mut Rng) {
-        let is_keyed = request % 2 == 1;
-        let metadata =
-            if is_keyed { json!({"generateName": "keyed-"}) } else { json!({"name": format!("named-{request}")}) };
+        let kind = Kind::of(request);
+        let metadata = match kind {
+            Kind::Named => json!({"name": format!("named-{request}")}),
+            Kind::Keyed => json!({"generateName": "keyed-"}),
+            Kind::Random => json!({"generateName": "random-"}),
+        };
         let mut manifest: Value = json!({
             "metadata": metadata,
             "spec": {"suspend": true, "template": {"spec": {
@@ -192,7 +260,7 @@ impl Chaos {
             }}},
         });
         manifest["metadata"]["annotations"] = json!({ ANNOTATION: request.to_string() });
-        let key = if is_keyed { format!("Idempotency-Key: key-{request}\r\n") } else { String::new() };
+        let key = if kind == Kind::Keyed { format!("Idempotency-Key: key-{request}\r\n") } else { String::new() };
         let headers = format!("{}{key}", super::http::JSON);
         let text = super::http::request("POST", "/job", &headers, &manifest.to_string());
         let begin = Instant::now();
@@ -203,7 +271,7 @@ impl Chaos {
                 Ok(reply) if matches!(reply.code, 200 | 201) => {
                     self.count(reply.code.to_string());
                     let job = reply.json()["id"].as_str().unwrap().to_owned();
-                    return self.told.lock().unwrap().push(Told { request, job });
+                    return self.told.lock().unwrap().push(Told { request, job: Some(job) });
                 }
                 Ok(reply) => {
                     let (code, reason) = reply.error();
@@ -217,6 +285,9 @@ impl Chaos {
                 Err(why) => (why.to_owned(), None),
             };
             self.count(what);
+            if kind == Kind::Random {
+                return self.told.lock().unwrap().push(Told { request, job: None });
+            }
             if begin.elapsed() > CHAOS + PATIENCE {
                 return;
             }
@@ -226,33 +297,36 @@ impl Chaos {
         }
     }
 
-    /// Does one bad thing.
+    /// Does one bad thing, of [`CARDS`].
     #[expect(clippy::too_many_arguments)]
     fn disturb(
         &self,
+        card: usize,
         rng: &mut Rng,
         namespace: &Namespace,
         servers: &mut [ApiServer; 2],
         proxies: &[Proxy; 2],
         replicas: &mut [Dispatcher; REPLICAS],
-        token: &Path,
+        files: &Files,
         start: &dyn Fn(usize) -> Dispatcher,
     ) {
         let quota = format!("/api/v1/namespaces/{}/resourcequotas", namespace.name);
-        match rng.below(10) {
+        match card {
             0 => {
                 let number = rng.below(2);
                 match rng.below(2) {
                     0 => servers[number].kill(),
                     _ => servers[number].stop(),
                 }
-                servers[number].start_again();
+                servers[number].launch_again();
+                wait(servers);
                 self.count("an API server was ended and started");
             }
             1 => {
                 servers.iter_mut().for_each(ApiServer::kill);
                 thread::sleep(Duration::from_millis(rng.below(2000) as u64));
-                servers.iter_mut().for_each(ApiServer::start_again);
+                servers.iter_mut().for_each(ApiServer::launch_again);
+                wait(servers);
                 self.count("both API servers were killed and started");
             }
             2 | 3 => {
@@ -273,13 +347,16 @@ impl Chaos {
                 self.count("quotas came and went");
             }
             6 => {
-                let new = namespace.token();
-                std::fs::write(token, &new[..new.len() / 2]).unwrap();
-                thread::sleep(Duration::from_millis(rng.below(300) as u64));
-                write(token, &new);
-                self.count("the token was rotated");
+                swap(&files.token, &namespace.token(), rng);
+                swap(&files.ca, &namespace.cluster.ca_pem, rng);
+                self.count("the token was rotated, and the CA's file swapped");
             }
-            7 => {
+            7 | 8 => {
+                // half a second is longer than the second API server lets a request take
+                namespace.cluster.stall_etcd(Duration::from_millis(500 + rng.below(500) as u64));
+                self.count("etcd was held up");
+            }
+            9 => {
                 let number = rng.below(REPLICAS);
                 self.note(&replicas[number]);
                 replicas[number] = start(number); // which kills the old one

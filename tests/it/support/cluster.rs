@@ -27,7 +27,8 @@ pub(crate) struct Cluster {
     pub(crate) url: String,
     pub(crate) admin: Api,
     has_controllers: bool,
-    _running: Mutex<Vec<Component>>,
+    /// etcd is the first.
+    running: Mutex<Vec<Component>>,
 }
 
 /// An API server, which can be killed and started again.
@@ -122,7 +123,7 @@ impl Cluster {
             url,
             admin,
             has_controllers,
-            _running: Mutex::new(running),
+            running: Mutex::new(running),
             folder,
         }
     }
@@ -136,6 +137,11 @@ impl Cluster {
     pub(crate) fn api_server_with(&self, flags: &[String], ca_pem: &str) -> ApiServer {
         let name = format!("kube-apiserver-{}", free_port());
         ApiServer::start(&self.programs, &self.folder.0, &name, &self.etcd_url, ca_pem, flags)
+    }
+
+    /// Holds etcd up: what the API servers are asked takes so much longer.
+    pub(crate) fn stall_etcd(&self, time: Duration) {
+        self.running.lock().unwrap()[0].stall(time)
     }
 
     pub(crate) fn needs_controller_manager(&self) {
@@ -197,7 +203,7 @@ impl ApiServer {
         server
     }
 
-    fn wait(&self) {
+    pub(crate) fn wait(&self) {
         self.component.wait("/readyz", || self.admin.try_call("GET", "/readyz", None).filter(|(code, _)| *code == 200));
     }
 
@@ -214,10 +220,15 @@ impl ApiServer {
         Api::new(&self.url, ca_pem, ADMIN)
     }
 
-    /// The same again, on the same port.
+    /// The same again, on the same port, ready.
     pub(crate) fn start_again(&mut self) {
-        self.component = Component::start(&self.folder, &self.name, &self.program, &self.args);
+        self.launch_again();
         self.wait();
+    }
+
+    /// The same again, on the same port, which may not be ready for long.
+    pub(crate) fn launch_again(&mut self) {
+        self.component = Component::start(&self.folder, &self.name, &self.program, &self.args);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Programs that end with the test process, however it ends.
 //!
 //! A shell starts it and waits for the end of its own standard input, which is a pipe that only this process holds: when we end it, or
-//! are killed, the pipe closes, and the shell ends the program by its pid. A word on the pipe names the signal to use instead of KILL.
+//! are killed, the pipe closes, and the shell ends the program by its pid. A word on the pipe names a signal to send; after TERM the shell only
+//! waits.
 
 use super::PATIENCE;
 use std::fs::File;
@@ -9,9 +10,18 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-const GUARD: &str = r#"log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & pid=$!; read -r how; kill "-${how:-KILL}" "$pid" 2>/dev/null; wait"#;
+const GUARD: &str = r#"
+    log=$1; shift
+    "$@" </dev/null >>"$log" 2>&1 & pid=$!
+    end=KILL
+    while read -r signal; do
+      [ "$signal" = TERM ] && { end=TERM; break; }
+      kill "-$signal" "$pid"
+    done
+    kill "-$end" "$pid" 2>/dev/null
+    wait"#;
 
 #[derive(Debug)]
 pub(crate) struct Component {
@@ -50,6 +60,14 @@ impl Component {
             let _ = stdin.write_all(b"TERM\n");
         }
         let _ = self.shell.wait();
+    }
+
+    /// Holds the program up for this time.
+    pub(crate) fn stall(&mut self, time: Duration) {
+        let stdin = self.shell.stdin.as_mut().unwrap();
+        stdin.write_all(b"STOP\n").unwrap();
+        std::thread::sleep(time);
+        stdin.write_all(b"CONT\n").unwrap()
     }
 
     pub(crate) fn log(&self) -> String {
