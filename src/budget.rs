@@ -77,6 +77,11 @@ impl Reservation {
         self.bytes
     }
 
+    /// Whether as many bytes are available beside it.
+    pub(crate) fn leaves(&self, bytes: usize) -> bool {
+        self.budget.available.load(SeqCst) >= bytes
+    }
+
     /// Releases what exceeds `bytes`.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         let surplus = self.bytes.saturating_sub(bytes);
@@ -113,6 +118,7 @@ mod tests {
         assert!(budget.try_reserve(4).is_none());
         first.shrink(6);
         assert_eq!((first.bytes(), budget.reserved_bytes()), (6, 6));
+        assert!(first.leaves(4) && !first.leaves(5));
         let second = budget.try_reserve(3).unwrap();
         assert!(!first.try_grow(8) && first.try_grow(7) && budget.try_reserve(1).is_none());
         drop((first, second));

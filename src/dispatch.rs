@@ -8,7 +8,7 @@ mod retry;
 pub(crate) use retry::RetryBudget;
 
 use key::hash_of_key;
-use next::{Answer, Attempts, Call, Intent, Naming, Step, next};
+use next::{Answer, Attempts, Call, Intent, Naming, Step, next, without_call};
 use retry::pause;
 
 use crate::budget::Reservation;
@@ -37,8 +37,8 @@ pub(crate) enum Dispatch {
         manifest: Manifest,
         fingerprint: String,
         nonce: String,
-        /// The part of the reply's `Location` before the Job's name.
-        location: String,
+        /// Slashes of the request's path, for the reply's `Location`.
+        depth: usize,
     },
     /// The filter has no output for this request: do nothing.
     Nothing,
@@ -51,10 +51,16 @@ pub(crate) enum Dispatch {
 pub(crate) enum Plan {
     Ready(Box<Work>),
     /// The filter needs more than a small run: see [`plan_large`].
-    NeedsLargeRun {
-        /// Lines that the filter has logged already.
-        log_lines: u32,
-    },
+    NeedsLargeRun(Begun),
+}
+
+/// What a small run that did not suffice leaves to the large one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Begun {
+    /// Lines that the filter has logged already.
+    log_lines: u32,
+    /// The hash of the idempotency key.
+    key: Option<u64>,
 }
 
 /// `until`: when the caller stops waiting.
@@ -68,7 +74,7 @@ pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Ins
             let key = hash_of_key(request, &config.idempotency_headers)?;
             match with_input(request, path, until, |input| config.filter.run_small(input)) {
                 SmallRun::Done(outcome) => create(config, request, outcome, key).map(Plan::Ready),
-                SmallRun::NeedsLargeRun { log_lines } => Ok(Plan::NeedsLargeRun { log_lines }),
+                SmallRun::NeedsLargeRun { log_lines } => Ok(Plan::NeedsLargeRun(Begun { log_lines, key })),
             }
         }
         Route::Job(_) => Err(next::no_such_job()),
@@ -84,11 +90,11 @@ pub(crate) fn plan_large(
     config: &Config,
     path: &str,
     request: &Request,
-    log_lines: u32,
+    begun: Begun,
     until: Instant,
 ) -> Result<Box<Work>, Status> {
-    let key = hash_of_key(request, &config.idempotency_headers)?;
-    create(config, request, with_input(request, path, until, |input| config.filter.run_large(input, log_lines)), key)
+    let run = |input: &Input<'_>| config.filter.run_large(input, begun.log_lines);
+    create(config, request, with_input(request, path, until, run), begun.key)
 }
 
 fn with_input<R>(request: &Request, path: &str, wall_end: Instant, run: impl FnOnce(&Input<'_>) -> R) -> R {
@@ -110,7 +116,7 @@ fn create(config: &Config, request: &Request, outcome: Run, key: Option<u64>) ->
     let nonce = hex(&[random().to_ne_bytes(), random().to_ne_bytes()].concat());
     let shown_nonce = config.api_server.as_ref().map(|_| &nonce[..]); // --dry-run=client shows none
     let manifest = manifest::check(&output, &config.namespace, &fingerprint, shown_nonce, key)?;
-    Ok(Work::boxed(Dispatch::Create { manifest, fingerprint, nonce, location: location(request.path()) }))
+    Ok(Work::boxed(Dispatch::Create { manifest, fingerprint, nonce, depth: request.path().matches('/').count() }))
 }
 
 /// `$REQUEST`.
@@ -142,12 +148,12 @@ fn describe(request: &Request, path: &str) -> Value {
     })
 }
 
-/// What leads from this path, at or below `/job`, to `/job/`: a relative reference (RFC 3986 5.2), which survives a path prefix that a
-/// proxy adds or removes.
-fn location(path: &str) -> String {
-    match path.matches('/').count() {
-        0 | 1 => "job/".into(),
-        segments => "../".repeat(segments - 2),
+/// What leads from a path with this many slashes, at or below `/job`, to the Job of this name: a relative reference (RFC 3986 5.2), which
+/// survives a path prefix that a proxy adds or removes.
+fn location(depth: usize, name: &str) -> String {
+    match depth {
+        0 | 1 => format!("job/{name}"),
+        slashes => "../".repeat(slashes - 2) + name,
     }
 }
 
@@ -199,6 +205,11 @@ impl Work {
     fn boxed(dispatch: Dispatch) -> Box<Self> {
         Box::new(Work { dispatch, begun: None, warnings: 0, memory: None })
     }
+
+    /// The Job's name, and how often the API server was tried, if it was.
+    pub(crate) fn tried(&self) -> Option<(&str, u32)> {
+        self.begun.as_ref().map(|(name, _, attempts)| (&name[..], attempts.retries.into()))
+    }
 }
 
 /// The result of [`perform`].
@@ -227,20 +238,19 @@ pub(crate) fn perform(
     let Some(client) = client else { return Progress::Done(shown(work.dispatch)) };
     client.take_warnings(); // of a readiness check, which are not this caller's
     let is_dry_run = config.dry_run == DryRun::Server;
-    let nothing = String::new();
     let lookup_name = if let Dispatch::Lookup(name) = &work.dispatch { name.clone() } else { String::new() };
-    let (mut manifest, intent, location) = match &mut work.dispatch {
-        Dispatch::Create { manifest, fingerprint, nonce, location } => {
+    let (mut manifest, intent, depth) = match &mut work.dispatch {
+        Dispatch::Create { manifest, fingerprint, nonce, depth } => {
             let naming = match manifest.name {
                 Name::Given(_) => Naming::Given,
                 Name::Keyed(_) => Naming::Keyed,
                 Name::Generated(_) => Naming::Random,
             };
             let intent = Intent::Create { fingerprint: &*fingerprint, nonce: &*nonce, naming, is_dry_run };
-            (Some(manifest), intent, &*location)
+            (Some(manifest), intent, *depth)
         }
         Dispatch::Nothing => return Progress::Done(Reply::empty(204)),
-        Dispatch::Lookup(_) => (None, Intent::Lookup, &nothing),
+        Dispatch::Lookup(_) => (None, Intent::Lookup, 0),
     };
     work.memory = None;
     let (mut name, mut names, mut step) = match work.begun.take() {
@@ -278,24 +288,33 @@ pub(crate) fn perform(
             Step::Again { call, attempts, retry_after, otherwise } => {
                 let pause = pause(attempts.retries, retry_after, random());
                 let is_in_time = Instant::now() + pause + MIN_CALL < until;
-                // a large manifest has its memory already
-                let bytes = manifest.as_ref().filter(|manifest| manifest.reservation.is_none());
-                let bytes = bytes.map_or(0, |manifest| manifest.json.capacity());
+                // a large manifest has its memory already, which others need for their runs
+                let (bytes, has_room) = match &manifest {
+                    None => (0, true),
+                    Some(Manifest { reservation: None, json, .. }) => (json.capacity(), true),
+                    Some(Manifest { reservation: Some(of_runs), .. }) => {
+                        (0, of_runs.leaves(2 * config.filter.max_output()))
+                    }
+                };
                 if is_in_time
+                    && has_room
                     && !client.is_cut_off()
-                    && let Some(memory) = budget.withdraw(bytes)
+                    && let Some(memory) = budget.withdraw_pause(bytes)
                 {
                     work.memory = Some(memory);
                     work.warnings += client.take_warnings();
                     work.begun = Some((name, call, attempts));
                     return Progress::Pause(work, pause);
                 }
-                *otherwise
+                match *otherwise {
+                    step @ Step::Call(..) if !budget.withdraw() => without_call(step),
+                    step => step,
+                }
             }
             Step::Answer(answer) => {
                 let warnings = work.warnings + client.take_warnings();
                 let answered = match answer {
-                    Ok(answer) => reply(name, location, answer, warnings),
+                    Ok(answer) => reply(name, depth, answer, warnings),
                     Err(status) => Reply { job: Some(name), ..status.into() },
                 };
                 return Progress::Done(Reply { tries, ..answered });
@@ -316,7 +335,7 @@ fn shown(dispatch: Dispatch) -> Reply {
     }
 }
 
-fn reply(name: String, location: &str, answer: Answer, warnings: u32) -> Reply {
+fn reply(name: String, depth: usize, answer: Answer, warnings: u32) -> Reply {
     let warnings = match warnings {
         0 => String::new(),
         some => format!(r#","warnings":{some}"#),
@@ -324,7 +343,7 @@ fn reply(name: String, location: &str, answer: Answer, warnings: u32) -> Reply {
     // names are DNS labels, which need no escapes
     let created = |code, more: &str| {
         let body = format!(r#"{{"id":"{name}"{more}{warnings}}}"#);
-        Reply::json(code, body.into_bytes()).with_header("Location", format!("{location}{name}"))
+        Reply::json(code, body.into_bytes()).with_header("Location", location(depth, &name))
     };
     let reply = match answer {
         Answer::Created => created(201, ""),

@@ -71,7 +71,7 @@ pub(crate) struct Reply {
     pub(crate) job: Option<String>,
     /// For the log only: details for the operator that a caller must not see.
     pub(crate) note: Option<String>,
-    /// How often the API server was tried, for log and metrics; 0 if it was not.
+    /// How many tries a dispatch took, for log and metrics; 0 for what is no dispatch.
     pub(crate) tries: u32,
     /// Memory for a large body, until it is sent.
     pub(crate) reservation: Option<Reservation>,

@@ -54,6 +54,9 @@ const SEND_BUFFER: usize = 2 << 10;
 const DRAIN: Duration = Duration::from_secs(25);
 /// How long, within that time, partly received requests have to arrive completely.
 const UNFINISHED: Duration = Duration::from_secs(5);
+/// How long, within that time, dispatches may pause; then each has its last try. All calls end shortly before its end.
+const PAUSES: Duration = Duration::from_secs(20);
+const LAST_REPLIES: Duration = Duration::from_secs(1);
 /// It only hands over.
 const RETRIER_STACK: usize = 64 << 10;
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -244,10 +247,14 @@ fn drain(listener: TcpListener, workers: &Workers) {
     drop(listener);
     workers.is_draining.store(true, Relaxed);
     let begin = Instant::now();
+    let _ = workers.calls_end.set(begin + DRAIN - LAST_REPLIES); // there is one
     while workers.connections.len() > 0 && begin.elapsed() < DRAIN {
         workers.expire_overdue();
         if begin.elapsed() > UNFINISHED {
             workers.reject_unfinished();
+        }
+        if begin.elapsed() > PAUSES {
+            workers.retry_now()
         }
         thread::sleep(DRAIN_INTERVAL)
     }

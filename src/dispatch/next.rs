@@ -6,7 +6,8 @@
 use crate::kube::{Job, Outcome, Refusal, RefusalKind};
 use crate::status::{Reason, Status};
 
-/// Retries of a dispatch, after responses that may differ the next time. With the pauses between them they take up to four seconds.
+/// Retries of a dispatch, after responses that may differ the next time. The pauses between them take up to three seconds in all, unless the
+/// API server asks for more.
 const MAX_RETRIES: u8 = 4;
 /// Further names after a random one was taken.
 const MAX_NAMES: u8 = 3;
@@ -54,10 +55,11 @@ pub(super) struct Attempts {
     pub(super) refusal: Option<Box<Status>>,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
     Call(Call, Attempts),
-    /// Make this call once more after a pause, if the time and the retry budget allow it; else `otherwise`.
+    /// Make this call once more after a pause, if the time and the retry budget allow it; else `otherwise`, if that needs no call or the
+    /// budget allows it; else [`without_call`].
     Again {
         call: Call,
         attempts: Attempts,
@@ -68,7 +70,7 @@ pub(super) enum Step {
     Answer(Result<Answer, Status>),
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Answer {
     Created,
     /// The Job exists already, created by the same request.
@@ -237,6 +239,14 @@ fn read_or_fail(attempts: Attempts, call: Call, status: Status) -> Step {
         Step::Call(Call::Get, Attempts { refusal: Some(Box::new(status)), ..attempts })
     } else {
         Step::Answer(Err(status))
+    }
+}
+
+/// The step after a failure for which the budget allows no further call.
+pub(super) fn without_call(step: Step) -> Step {
+    match step {
+        Step::Call(_, Attempts { refusal: Some(status), .. }) => Step::Answer(Err(*status)),
+        step => step,
     }
 }
 

@@ -18,8 +18,8 @@ pub(super) fn pause(number: u8, retry_after: Option<u32>, random: u64) -> Durati
     Duration::from_secs(retry_after.unwrap_or(0).into()) + jitter
 }
 
-/// A bucket of tokens for all dispatches, as gRPC and AWS throttle retries: each dispatch adds a fifth of a token, each retry takes one. So
-/// an API server in trouble gets at most a fifth more calls.
+/// A bucket of tokens for all dispatches, as gRPC and AWS throttle retries: each dispatch adds a fifth of a token, each retry takes one, and
+/// so does the look for a Job that may have been created. So an API server in trouble gets at most a fifth more calls.
 #[derive(Debug)]
 pub(crate) struct RetryBudget {
     /// In fifths of tokens.
@@ -47,11 +47,15 @@ impl RetryBudget {
         let _ = self.fifths.fetch_update(Relaxed, Relaxed, more); // an error: it is full
     }
 
+    /// Takes a token. Returns whether there was one.
+    pub(super) fn withdraw(&self) -> bool {
+        self.fifths.fetch_update(Relaxed, Relaxed, |fifths| fifths.checked_sub(5)).is_ok()
+    }
+
     /// Takes a token, and reserves memory for a dispatch that holds so many bytes while it pauses. Returns None if there is none of either.
-    pub(super) fn withdraw(&self, bytes: usize) -> Option<Reservation> {
+    pub(super) fn withdraw_pause(&self, bytes: usize) -> Option<Reservation> {
         let memory = self.memory.try_reserve(bytes + LEAST)?;
-        self.fifths.fetch_update(Relaxed, Relaxed, |fifths| fifths.checked_sub(5)).ok()?;
-        Some(memory)
+        self.withdraw().then_some(memory)
     }
 }
 
@@ -74,24 +78,25 @@ mod tests {
     fn retries_add_at_most_a_fifth() {
         let budget = RetryBudget::default();
         for _ in 0..MAX_TOKENS {
-            assert!(budget.withdraw(0).is_some());
+            assert!(budget.withdraw());
         }
-        assert!(budget.withdraw(0).is_none());
+        assert!(!budget.withdraw() && budget.withdraw_pause(0).is_none());
         let mut retries = 0;
         for _ in 0..1000 {
             budget.deposit();
-            retries += u32::from(budget.withdraw(0).is_some());
+            retries += u32::from(budget.withdraw());
         }
         assert_eq!(retries, 200);
         (0..1000).for_each(|_| budget.deposit());
-        assert_eq!((0..1000).filter(|_| budget.withdraw(0).is_some()).count(), MAX_TOKENS as usize);
+        assert_eq!((0..1000).filter(|_| budget.withdraw_pause(0).is_some()).count(), MAX_TOKENS as usize);
     }
+
     #[test]
     fn what_waits_has_a_bound() {
         let budget = RetryBudget::default();
-        let waiting: Vec<_> = (0..MAX_TOKENS).map_while(|_| budget.withdraw(MAX_WAITING / 4)).collect();
+        let waiting: Vec<_> = (0..MAX_TOKENS).map_while(|_| budget.withdraw_pause(MAX_WAITING / 4)).collect();
         assert_eq!(waiting.len(), 3);
         drop(waiting);
-        assert!(budget.withdraw(MAX_WAITING / 4).is_some());
+        assert!(budget.withdraw_pause(MAX_WAITING / 4).is_some());
     }
 }

@@ -1,8 +1,9 @@
-//! Whether calls are worth making. After three in a row that could not connect none is made until the API server accepts connections
-//! again, which is tried once a second.
+//! Whether calls are worth making. After three in a row that could not connect none is made until a connection, with its TLS handshake,
+//! can be made again, which is tried once a second.
 
 use super::{ApiServer, Client};
 use log::{info, warn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::thread;
@@ -49,10 +50,11 @@ pub(super) fn wait_for(server: Arc<ApiServer>) {
     warn!("{} cannot be reached: no calls until it accepts connections", server.base);
     let waiting = server.clone();
     let wait = move || {
-        let mut client = Client::new(waiting.clone());
+        // ureq's resolver panics when the system has no more threads
+        let probe = || catch_unwind(AssertUnwindSafe(|| Client::new(waiting.clone()).can_connect()));
         loop {
             thread::sleep(PROBE);
-            if client.can_connect() {
+            if probe().is_ok_and(|can_connect| can_connect) {
                 break;
             }
         }

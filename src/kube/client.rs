@@ -33,9 +33,13 @@ const OUTPUT_BUFFER: usize = 4 << 10;
 /// What the API server gets less than we have at most: a network's round trip.
 const MAX_MARGIN: Duration = Duration::from_millis(500);
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
+/// A call that had less time, and no connection at its end, says nothing about the API server.
+const MIN_CONNECT: Duration = Duration::from_millis(500);
 /// Warnings of one response that are logged, and bytes of each.
 const MAX_WARNINGS: usize = 16;
 const MAX_WARNING: usize = 1024;
+/// Tokens that are tried for one call: what we have, the file's, and the one before.
+const MAX_TOKENS: usize = 3;
 const USER_AGENT: &str = concat!("k8s-job-dispatcher/", env!("CARGO_PKG_VERSION"));
 
 /// A kind of call.
@@ -161,6 +165,10 @@ impl Client {
         if self.server.circuit.is_open() {
             return Err(Outcome::NotCalled);
         }
+        let left = call.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(no_time());
+        }
         let current = self.server.credentials.current();
         let mut answer = self.call_again_after_401(&current, call);
         if self.server.is_https && matches!(answer, Err(Outcome::Unreachable(_))) {
@@ -170,7 +178,9 @@ impl Client {
             }
         }
         match &answer {
-            Err(Outcome::Unreachable(_)) if self.server.circuit.failed() => circuit::wait_for(self.server.clone()),
+            Err(Outcome::Unreachable(_)) if left >= MIN_CONNECT && self.server.circuit.failed() => {
+                circuit::wait_for(self.server.clone())
+            }
             Err(Outcome::Unreachable(_)) => (),
             _ => self.server.circuit.connected(),
         }
@@ -181,14 +191,11 @@ impl Client {
     /// written in part only.
     fn call_again_after_401(&mut self, current: &Current, call: Call<'_>) -> Result<Answer, Outcome> {
         let mut answer = self.call_once(current, call);
-        let mut used = current.token.clone();
-        for _ in 0..2 {
-            let is_rejected = matches!(answer, Ok(Answer { code: 401, .. })) && used.is_some();
-            let Some(other) = is_rejected.then(|| self.server.credentials.other_than(used.as_ref())).flatten() else {
-                break;
-            };
-            used = other.token.clone();
+        let mut rejected: Vec<_> = current.token.iter().cloned().collect();
+        while matches!(answer, Ok(Answer { code: 401, .. })) && (1..MAX_TOKENS).contains(&rejected.len()) {
+            let Some(other) = self.server.credentials.other_than(&rejected) else { break };
             answer = self.call_once(&other, call);
+            rejected.extend(other.token);
         }
         answer
     }
@@ -215,7 +222,7 @@ impl Client {
         let Call { path, body, until, .. } = call;
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Outcome::TimedOut("no time was left for another call".into()));
+            return Err(no_time());
         }
         let uri: Uri = format!("{}{path}", self.server.base)
             .parse()
@@ -251,6 +258,10 @@ impl Client {
     }
 }
 
+fn no_time() -> Outcome {
+    Outcome::TimedOut("no time was left for another call".into())
+}
+
 /// The time that the API server is given: a little less than we have, so that it answers 504 rather than that we close the connection.
 fn their_timeout(ours: Duration) -> Duration {
     (ours - (ours / 10).min(MAX_MARGIN)).max(MIN_TIMEOUT)
@@ -274,7 +285,8 @@ fn agent(server: &ApiServer, current: &Current, failed: &Arc<AtomicBool>) -> Age
         .user_agent(USER_AGENT)
         .build();
     let connector = Sockets { tls: current.tls.clone(), failed: failed.clone() };
-    Agent::with_parts(config, connector, Numeric::default())
+    let resolver = Numeric::new(failed.clone());
+    Agent::with_parts(config, connector, resolver)
 }
 
 type Answer = AnyAnswer<BodyReader<'static>>;

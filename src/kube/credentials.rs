@@ -93,19 +93,20 @@ impl Credentials {
         }
     }
 
-    /// The credentials with another token than the one that the API server has rejected: the file's, read again, else the one before. None if
+    /// The credentials with another token than those that the API server has rejected: the file's, read again, else the one before. None if
     /// there is no other.
-    pub(super) fn other_than(&self, rejected: Option<&Token>) -> Option<Current> {
+    pub(super) fn other_than(&self, rejected: &[Token]) -> Option<Current> {
+        let is_other = |token: &Token| !rejected.contains(token);
         let current = self.read_again();
-        if current.token.as_ref() != rejected {
+        if current.token.as_ref().is_none_or(is_other) {
             return Some(current);
         }
         let cached = self.cached.read().unwrap_or_else(PoisonError::into_inner);
-        let previous = cached.previous.clone().filter(|previous| Some(previous) != rejected)?;
+        let previous = cached.previous.clone().filter(is_other)?;
         Some(Current { token: Some(previous), ..current })
     }
 
-    /// Reads the files now: the API server has rejected what we have. Keeps the old value of what cannot be read.
+    /// Reads the files now. Keeps the old value of what cannot be read.
     pub(super) fn read_again(&self) -> Current {
         let token = self.token_file.as_deref().map(read_token).transpose();
         let bundle = self.ca_file.as_deref().map(read_bundle).transpose();
@@ -229,12 +230,17 @@ mod tests {
         let credentials = Credentials::load(Some(file.clone()), None).unwrap();
         let token = |current: Current| current.token;
         let first = token(credentials.current());
-        let other = |rejected: &Option<Token>| credentials.other_than(rejected.as_ref()).and_then(token);
+        let other = |rejected: &Option<Token>| {
+            let rejected: Vec<_> = rejected.iter().cloned().collect();
+            credentials.other_than(&rejected).and_then(token)
+        };
         assert!(other(&first).is_none(), "the file has no other");
         folder.write("token", "sec"); // written in part
         let part = other(&first);
         assert!(part.is_some() && part != first);
         assert!(other(&part) == first, "the one before");
+        let both: Vec<_> = [&first, &part].into_iter().flatten().cloned().collect();
+        assert!(credentials.other_than(&both).is_none(), "each once");
         folder.write("token", "second");
         let second = other(&part);
         assert!(second.is_some() && second != first && second != part);

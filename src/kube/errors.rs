@@ -22,10 +22,11 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// The outcome of a call to the API server at `base` that failed. `could_connect`: whether there was a connection.
+/// The outcome of a call to the API server at `base` that failed. `could_connect`: whether there was a connection, with TLS where that is
+/// needed.
 pub(super) fn outcome_of(base: &str, error: Error, could_connect: bool) -> Outcome {
     match outcome_of_error(base, error) {
-        Outcome::Disconnected(why) if !could_connect => Outcome::Unreachable(why),
+        Outcome::Disconnected(why) | Outcome::TimedOut(why) if !could_connect => Outcome::Unreachable(why),
         outcome => outcome,
     }
 }
@@ -96,5 +97,6 @@ mod tests {
         ));
         assert!(matches!(outcome_of("http://x", Error::BodyExceedsLimit(5), true), Outcome::InvalidResponse(_)));
         assert!(matches!(outcome_of("http://x", Error::Timeout(Timeout::PerCall), true), Outcome::TimedOut(_)));
+        assert!(matches!(outcome_of("http://x", Error::Timeout(Timeout::PerCall), false), Outcome::Unreachable(_)));
     }
 }

@@ -27,7 +27,7 @@ const TOLERANCE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Sockets {
     pub(super) tls: Arc<ClientConfig>,
-    /// Set when a connection could not be made.
+    /// Set when a connection could not be made; shared with the resolver.
     pub(super) failed: Arc<AtomicBool>,
 }
 

@@ -34,6 +34,10 @@ impl Task {
     pub(super) fn new(slot: Slot, connection: Box<Connection>, request: Request) -> Self {
         Task { slot, connection, route: route(&request), request, arrived: Instant::now(), planned: None }
     }
+    /// Whether the API server was called for it.
+    pub(super) fn has_begun(&self) -> bool {
+        self.planned.as_ref().is_some_and(|work| work.tried().is_some())
+    }
     /// As [`Route::is_dispatch`].
     pub(super) fn is_dispatch(&self) -> bool {
         self.route.as_ref().is_ok_and(Route::is_dispatch)
@@ -78,6 +82,9 @@ impl Admission {
         let mut queue = self.queue();
         if self.try_acquire() {
             Decision::Admitted(task) // a permit was released before the queue was locked
+        } else if task.has_begun() {
+            queue.push_front(task); // few at once, for which the retry budget has a bound
+            Decision::Queued
         } else if queue.len() < MAX_QUEUE {
             queue.push_back(task);
             Decision::Queued

@@ -3,6 +3,7 @@
 
 use super::admission::Task;
 use crate::budget::{Budget, Reservation};
+use crate::dispatch::Begun;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -15,11 +16,11 @@ const OUTPUT_BUDGET: usize = 3 << 20;
 /// Bytes for large replies, until they are sent. Clients that do not read theirs do not stop the runs of others.
 const REPLY_BUDGET: usize = 1 << 20;
 
-/// A task, and the lines that its small run has logged.
+/// A task, and what its small run has left.
 #[derive(Debug)]
 pub(super) struct LargeRun {
     pub(super) task: Task,
-    pub(super) log_lines: u32,
+    pub(super) begun: Begun,
 }
 
 #[derive(Debug)]

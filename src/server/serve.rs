@@ -3,7 +3,7 @@
 use super::admission::Task;
 use super::reply::Frame;
 use crate::config::Config;
-use crate::dispatch::{Plan, Progress, RetryBudget, Work, internal_error, perform, plan, plan_large};
+use crate::dispatch::{Begun, Plan, Progress, RetryBudget, Work, internal_error, perform, plan, plan_large};
 use crate::docs::{self, Docs};
 use crate::http::{Reply, Request};
 use crate::kube::Client;
@@ -92,11 +92,11 @@ impl Server {
         &self,
         route: &Result<Route, Status>,
         request: &Request,
-        log_lines: u32,
+        begun: Begun,
         until: Instant,
     ) -> Result<Box<Work>, Status> {
         let Ok(Route::Dispatch(path)) = route else { return Err(internal_error()) };
-        let planned = catch_unwind(AssertUnwindSafe(|| plan_large(&self.config, path, request, log_lines, until)));
+        let planned = catch_unwind(AssertUnwindSafe(|| plan_large(&self.config, path, request, begun, until)));
         planned.unwrap_or_else(|_panic| Err(internal_error()))
     }
 

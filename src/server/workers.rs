@@ -28,7 +28,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_millis(1);
 /// Threads spawned per tick: each brings a TLS handshake of about a millisecond.
@@ -69,6 +69,8 @@ pub(super) struct Workers {
     scaler_sleeps: AtomicBool,
     /// Connections are closed after their replies.
     pub(super) is_draining: AtomicBool,
+    /// While draining: when the last call to the API server has to end.
+    pub(super) calls_end: OnceLock<Instant>,
     /// For threads that it starts.
     this: Weak<Workers>,
 }
@@ -107,6 +109,7 @@ impl Workers {
             scaler: OnceLock::new(),
             scaler_sleeps: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
+            calls_end: OnceLock::new(),
             this: this.clone(),
         })
     }

@@ -1,11 +1,11 @@
 use crate::dispatch::manifest;
 use crate::support::certificates::Authority;
 use crate::support::dispatcher::{AS_IS, Dispatcher};
-use crate::support::eventually;
 use crate::support::http::{JSON, request};
 use crate::support::namespace::Namespace;
 use crate::support::scripted::{Act, Scripted, job, status};
 use crate::support::webhook::{Behaviour, Webhook};
+use crate::support::{Folder, eventually};
 use serde_json::json;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -85,6 +85,84 @@ fn retries_are_a_fifth_of_what_is_asked() {
     });
     let calls = server.seen().len();
     assert!((310..=300 + 20 + 60).contains(&calls), "{calls} calls for 300 requests");
+}
+
+#[test]
+fn a_look_for_the_job_counts_as_a_retry() {
+    let server = Scripted::start([]);
+    let dispatcher = Dispatcher::start(&[AS_IS, "--server", &server.url, "--namespace=ns"]);
+    let fault = || Act::Answer(500, "", status(500, "InternalError", "a fault", json!({})));
+    (0..2000).for_each(|_| server.then(fault()));
+    thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| (0..30).for_each(|_| assert_eq!(dispatcher.post("/job", &named("a")).code, 503)));
+        }
+    });
+    let calls = server.seen().len();
+    assert!((310..=300 + 20 + 60).contains(&calls), "{calls} calls for 300 requests");
+}
+
+#[test]
+fn a_name_that_does_not_resolve_is_no_connection() {
+    let dispatcher = Dispatcher::start(&[AS_IS, "--server=http://nowhere.invalid", "--namespace=ns"]);
+    assert_eq!(dispatcher.post("/job", &named("a")).error(), (502, "BadGateway".into()));
+    assert_eq!(dispatcher.post("/job", &named("a")).error(), (503, "ServiceUnavailable".into()));
+    dispatcher.logged("no calls until it accepts connections");
+}
+
+#[test]
+fn an_api_server_that_does_no_tls_handshake_stays_left_alone() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap(); // the kernel accepts
+    let namespace = Namespace::new();
+    let url = format!("https://{}", silent.local_addr().unwrap());
+    let dispatcher = Dispatcher::start_command(Dispatcher::command_for(&namespace, &url, &[AS_IS]));
+    assert_eq!(dispatcher.post("/job", &named("a")).code, 502, "tried three times");
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(5) {
+        let asked = Instant::now();
+        assert_eq!(dispatcher.post("/job", &named("a")).code, 503);
+        assert!(asked.elapsed() < Duration::from_secs(1), "no caller's request is the probe");
+        thread::sleep(Duration::from_millis(50))
+    }
+}
+
+#[test]
+fn each_token_is_tried_once_for_a_call() {
+    let server = Scripted::start([]);
+    let rejected = || Act::Answer(401, "", status(401, "Unauthorized", "Unauthorized", json!({})));
+    let folder = Folder::new();
+    let token = folder.write("token", "one").display().to_string();
+    let dispatcher = Dispatcher::start(&[AS_IS, "--server", &server.url, "--namespace=ns", "--token-file", &token]);
+    folder.write("token", "two");
+    server.then(rejected());
+    server.then(Act::Answer(201, "", job("a", json!({}))));
+    assert_eq!(dispatcher.post("/job", &named("a")).code, 201);
+    (0..9).for_each(|_| server.then(rejected()));
+    assert_eq!(dispatcher.post("/job", &named("a")).code, 502);
+    let used: Vec<_> = server.seen().into_iter().filter_map(|seen| seen.authorization).collect();
+    assert_eq!(used, ["one", "two", "two", "one"].map(|token| format!("Bearer {token}")));
+}
+
+#[test]
+fn who_has_waited_for_the_next_try_is_first_in_the_queue() {
+    const PERMITS: usize = 56;
+    let server = Scripted::start([Act::Answer(429, "Retry-After: 1\r\n", "Too many requests".into())]);
+    let dispatcher = Dispatcher::start(&[AS_IS, "--server", &server.url, "--namespace=ns", "--request-timeout=8s"]);
+    let send = |name: &str| {
+        let mut line = dispatcher.line();
+        line.send(request("POST", "/job", JSON, &named(name)));
+        line
+    };
+    let mut first = send("first");
+    eventually("its first try", || (server.seen().len() == 1).then_some(()));
+    (1..PERMITS).for_each(|_| server.then(Act::Silence));
+    server.then(Act::Drip(Duration::from_millis(300)));
+    let others: Vec<_> = (0..PERMITS).map(|_| send("other")).collect();
+    eventually("all permits to be taken", || (server.seen().len() == 1 + PERMITS).then_some(()));
+    let second = send("second");
+    server.then(Act::Answer(201, "", job("first", json!({}))));
+    assert_eq!(first.receive().unwrap().code, 201);
+    drop((others, second));
 }
 
 #[test]

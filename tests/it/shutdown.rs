@@ -88,6 +88,21 @@ fn a_dispatch_that_waits_for_its_next_try_is_finished() {
 }
 
 #[test]
+fn what_would_wait_for_longer_than_the_shutdown_has_its_last_try_before() {
+    let busy = Act::Answer(429, "Retry-After: 40\r\n", "Too many requests".into());
+    let server = Scripted::start([busy, Act::Answer(201, "", job("a", json!({})))]);
+    let mut dispatcher =
+        Dispatcher::start(&[AS_IS, "--server", &server.url, "--namespace=ns", "--request-timeout=60s"]);
+    let mut line = dispatcher.line();
+    line.send(request("POST", "/job", JSON, BODY));
+    eventually("the first try", || (server.seen().len() == 1).then_some(()));
+    dispatcher.signal(Signal::TERM);
+    assert_eq!(line.receive().unwrap().code, 201);
+    drop(line);
+    assert_eq!(dispatcher.wait().code(), Some(0));
+}
+
+#[test]
 fn after_a_kill_the_same_request_gets_the_same_job() {
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);

@@ -1,7 +1,7 @@
 //! What a worker does with a ready connection: read, plan, call, reply, and wait for its next event.
 
 use super::{Worker, Workers};
-use crate::dispatch::{Dispatch, Plan, Progress, Work};
+use crate::dispatch::{Begun, Dispatch, Plan, Progress, Work};
 use crate::filter::LARGE_RUN_STACK;
 use crate::http::{Reply, Request};
 use crate::server::admission::{Decision, Task};
@@ -133,7 +133,7 @@ impl Workers {
     fn dispatch(&self, worker: &mut Worker, task: Task) {
         let mut next = Some(task);
         while let Some(mut task) = next {
-            let until = task.arrived + self.server.config.request_timeout;
+            let until = self.until(&task);
             let planned = match task.planned.take() {
                 Some(work) => Ok(Plan::Ready(work)),
                 None if Instant::now() > until => {
@@ -157,8 +157,8 @@ impl Workers {
                         }
                     }
                 }
-                Ok(Plan::NeedsLargeRun { log_lines }) => {
-                    self.queue_large_run(worker, LargeRun { task, log_lines });
+                Ok(Plan::NeedsLargeRun(begun)) => {
+                    self.queue_large_run(worker, LargeRun { task, begun });
                     next = self.admission.next(None);
                     continue;
                 }
@@ -174,6 +174,12 @@ impl Workers {
             }
             next = self.admission.next(again);
         }
+    }
+
+    /// When the answer to a task has to be there.
+    fn until(&self, task: &Task) -> Instant {
+        let until = task.arrived + self.server.config.request_timeout;
+        self.calls_end.get().map_or(until, |end| until.min(*end))
     }
 
     fn note_wait(&self, worker: &mut Worker) {
@@ -208,8 +214,8 @@ impl Workers {
     /// Does large runs until there are none left. The tasks then go back to the workers, who call the API server.
     fn do_large_runs(&self) {
         let mut worker = Worker::without_client();
-        while let Some(LargeRun { mut task, log_lines }) = self.large_runs.next() {
-            match self.do_large_run(&task, log_lines) {
+        while let Some(LargeRun { mut task, begun }) = self.large_runs.next() {
+            match self.do_large_run(&task, begun) {
                 Ok(work) => {
                     task.planned = Some(work);
                     task.request.forget_body();
@@ -226,7 +232,7 @@ impl Workers {
         }
     }
 
-    fn do_large_run(&self, task: &Task, log_lines: u32) -> Result<Box<Work>, Status> {
+    fn do_large_run(&self, task: &Task, begun: Begun) -> Result<Box<Work>, Status> {
         let config = &self.server.config;
         let until = task.arrived + config.request_timeout;
         // a task that has waited longer would have no time left for the API server
@@ -238,7 +244,7 @@ impl Workers {
         let memory = self.large_runs.reserve_output(config.filter.max_output(), start_by);
         let mut memory = memory.ok_or_else(late)?;
         let wall_end = until.min(Instant::now() + config.request_timeout / 2);
-        let mut work = self.server.plan_large(&task.route, &task.request, log_lines, wall_end)?;
+        let mut work = self.server.plan_large(&task.route, &task.request, begun, wall_end)?;
         if let Dispatch::Create { manifest, .. } = &mut work.dispatch {
             memory.shrink(manifest.json.capacity());
             manifest.reservation = Some(memory)
@@ -285,8 +291,17 @@ impl Workers {
     pub(super) fn reject(&self, worker: &mut Worker, task: &mut Task, reason: Reason, message: &str) -> Step {
         let frame = self.frame(&task.request);
         let status = Status::new(reason, message);
-        log_refusal(&frame, Some(&task.request), &status, Some(task.arrived.elapsed()));
-        task.connection.reply(status.into(), &frame);
+        match task.planned.as_ref().and_then(|work| work.tried()) {
+            None => {
+                log_refusal(&frame, Some(&task.request), &status, Some(task.arrived.elapsed()));
+                task.connection.reply(status.into(), &frame)
+            }
+            Some((job, tries)) => {
+                let reply = Reply { job: Some(job.to_owned()), tries, note: Some(message.to_owned()), ..status.into() };
+                self.server.log(task, &frame, &reply);
+                task.connection.reply(reply, &frame)
+            }
+        }
         self.advance(worker, &mut task.connection, false)
     }
 

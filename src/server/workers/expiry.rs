@@ -60,6 +60,13 @@ impl Workers {
         });
     }
 
+    /// Lets what waits for its next try have that now: the time for shutdown will be over.
+    pub(in crate::server) fn retry_now(&self) {
+        while let Some(task) = self.later.pop_if(|_| true) {
+            self.hand_over(task)
+        }
+    }
+
     /// Rejects what is still queued when the time for shutdown is over.
     pub(in crate::server) fn reject_queued(&self) {
         let mut worker = Worker::without_client();

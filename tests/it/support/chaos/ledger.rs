@@ -78,7 +78,7 @@ mod tests {
         found(&told, &[("a", Some(0))], "lost");
         found(&told, &[("a", Some(0)), ("c", Some(1))], "false");
         found(&told, &[("a", Some(0)), ("b", Some(1)), ("c", None)], "no request");
-        found(&[(0, "")], &[("a", Some(0)), ("b", Some(0))], "doubled: a, b");
+        found(&[(0, ""), (1, "c")], &[("a", Some(0)), ("b", Some(0)), ("c", Some(1))], "doubled: a, b");
         found(&told[..1], &[("a", Some(0))], "never told");
     }
 }
