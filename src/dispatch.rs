@@ -1,14 +1,18 @@
 //! Handles a dispatch: [`plan`] turns a request into an action and [`next`] decides after each response of the API server; both are
 //! pure. [`perform`] is the one loop that makes the calls.
 
+mod answer;
 mod key;
 mod next;
+mod prefer;
 mod retry;
 
 pub(crate) use retry::RetryBudget;
 
+use answer::{Beside, object};
 use key::hash_of_key;
 use next::{Answer, Attempts, Call, Intent, Naming, Step, next, without_call};
+use prefer::Body;
 use retry::pause;
 
 use crate::budget::Reservation;
@@ -39,6 +43,7 @@ pub(crate) enum Dispatch {
         nonce: String,
         /// Slashes of the request's path, for the reply's `Location`.
         depth: usize,
+        body: Body,
     },
     /// The filter has no output for this request: do nothing.
     Nothing,
@@ -116,7 +121,13 @@ fn create(config: &Config, request: &Request, outcome: Run, key: Option<u64>) ->
     let nonce = hex(&[random().to_ne_bytes(), random().to_ne_bytes()].concat());
     let shown_nonce = config.api_server.as_ref().map(|_| &nonce[..]); // --dry-run=client shows none
     let manifest = manifest::check(&output, &config.namespace, &fingerprint, shown_nonce, key)?;
-    Ok(Work::boxed(Dispatch::Create { manifest, fingerprint, nonce, depth: request.path().matches('/').count() }))
+    Ok(Work::boxed(Dispatch::Create {
+        manifest,
+        fingerprint,
+        nonce,
+        depth: request.path().matches('/').count(),
+        body: prefer::body(request),
+    }))
 }
 
 /// `$REQUEST`.
@@ -239,18 +250,18 @@ pub(crate) fn perform(
     client.take_warnings(); // of a readiness check, which are not this caller's
     let is_dry_run = config.dry_run == DryRun::Server;
     let lookup_name = if let Dispatch::Lookup(name) = &work.dispatch { name.clone() } else { String::new() };
-    let (mut manifest, intent, depth) = match &mut work.dispatch {
-        Dispatch::Create { manifest, fingerprint, nonce, depth } => {
+    let (mut manifest, intent, depth, body) = match &mut work.dispatch {
+        Dispatch::Create { manifest, fingerprint, nonce, depth, body } => {
             let naming = match manifest.name {
                 Name::Given(_) => Naming::Given,
                 Name::Keyed(_) => Naming::Keyed,
                 Name::Generated(_) => Naming::Random,
             };
             let intent = Intent::Create { fingerprint: &*fingerprint, nonce: &*nonce, naming, is_dry_run };
-            (Some(manifest), intent, *depth)
+            (Some(manifest), intent, *depth, *body)
         }
         Dispatch::Nothing => return Progress::Done(Reply::empty(204)),
-        Dispatch::Lookup(_) => (None, Intent::Lookup, 0),
+        Dispatch::Lookup(_) => (None, Intent::Lookup, 0, Body::Whole),
     };
     work.memory = None;
     let (mut name, mut names, mut step) = match work.begun.take() {
@@ -314,7 +325,7 @@ pub(crate) fn perform(
             Step::Answer(answer) => {
                 let warnings = work.warnings + client.take_warnings();
                 let answered = match answer {
-                    Ok(answer) => reply(name, depth, answer, warnings),
+                    Ok(answer) => reply(name, depth, body, answer, warnings),
                     Err(status) => Reply { job: Some(name), ..status.into() },
                 };
                 return Progress::Done(Reply { tries, ..answered });
@@ -335,21 +346,22 @@ fn shown(dispatch: Dispatch) -> Reply {
     }
 }
 
-fn reply(name: String, depth: usize, answer: Answer, warnings: u32) -> Reply {
-    let warnings = match warnings {
-        0 => String::new(),
-        some => format!(r#","warnings":{some}"#),
+fn reply(name: String, depth: usize, body: Body, answer: Answer, warnings: u32) -> Reply {
+    let (code, job) = match &answer {
+        Answer::Created(job) => (201, job),
+        Answer::Same(job) | Answer::Valid(job) | Answer::Found(job) => (200, job),
     };
-    // names are DNS labels, which need no escapes
-    let created = |code, more: &str| {
-        let body = format!(r#"{{"id":"{name}"{more}{warnings}}}"#);
-        Reply::json(code, body.into_bytes()).with_header("Location", location(depth, &name))
+    let beside = Beside { is_dry_run: matches!(answer, Answer::Valid(_)), warnings };
+    let reply = match body {
+        Body::Whole => Reply::json(code, object(&name, job, beside)),
+        Body::Minimal => Reply::empty(code).with_header("Preference-Applied", "return=minimal"),
+        Body::NoneForEvent => Reply::empty(code),
     };
     let reply = match answer {
-        Answer::Created => created(201, ""),
-        Answer::Same => created(200, ""),
-        Answer::Valid => created(200, r#","dryRun":true"#),
-        Answer::Status(status) => Reply::json(200, format!(r#"{{"id":"{name}","status":{status}}}"#).into_bytes()),
+        Answer::Found(_) => reply,
+        Answer::Created(_) | Answer::Same(_) | Answer::Valid(_) => {
+            reply.with_header("Location", location(depth, &name))
+        }
     };
     Reply { job: Some(name), ..reply }
 }

@@ -47,6 +47,21 @@ impl Request {
     pub(crate) fn body(&self) -> &[u8] {
         &self.bytes[self.head_len..]
     }
+    /// With these headers only.
+    #[cfg(test)]
+    pub(crate) fn of<V: AsRef<[u8]>>(headers: &[(&str, V)]) -> Self {
+        let mut request = Request::default();
+        for (name, value) in headers {
+            let mut put = |bytes: &[u8]| {
+                let start = request.bytes.len();
+                request.bytes.extend_from_slice(bytes);
+                start..start + bytes.len()
+            };
+            let header = (put(name.as_bytes()), put(value.as_ref()));
+            request.headers.push(header)
+        }
+        request
+    }
     /// All headers in their order, names as sent.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.headers.iter().map(|(name, value)| (self.text(name), &self.bytes[value.clone()]))

@@ -6,14 +6,15 @@ mod circuit;
 mod client;
 mod credentials;
 mod errors;
-mod identity;
+mod job;
 mod resolver;
 mod socket;
 mod tls;
 mod url;
 
-pub(crate) use answer::{Job, Outcome, Refusal, RefusalKind};
+pub(crate) use answer::{Outcome, Refusal, RefusalKind};
 pub(crate) use client::Client;
+pub(crate) use job::{Job, Situation, State};
 pub(crate) use url::{check_url, is_loopback};
 
 use circuit::Circuit;

@@ -102,23 +102,9 @@ fn hash(parts: &[&str]) -> u64 {
 mod tests {
     use super::*;
 
-    fn request(headers: &[(&str, &[u8])]) -> Request {
-        let mut request = Request::default();
-        for (name, value) in headers {
-            let mut put = |bytes: &[u8]| {
-                let start = request.bytes.len();
-                request.bytes.extend_from_slice(bytes);
-                start..start + bytes.len()
-            };
-            let header = (put(name.as_bytes()), put(value));
-            request.headers.push(header)
-        }
-        request
-    }
-
     fn key(headers: &[(&str, &[u8])]) -> Result<Option<u64>, String> {
         let others = ["x-github-delivery", "ce-id"].map(str::to_owned);
-        hash_of_key(&request(headers), &others).map_err(|status| status.message)
+        hash_of_key(&Request::of(headers), &others).map_err(|status| status.message)
     }
 
     #[test]

@@ -72,13 +72,13 @@ pub(super) enum Step {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Answer {
-    Created,
+    Created(Box<Job>),
     /// The Job exists already, created by the same request.
-    Same,
+    Same(Box<Job>),
     /// The API server would accept it.
-    Valid,
-    /// The Job's status, as JSON text.
-    Status(String),
+    Valid(Box<Job>),
+    /// The Job that was asked for.
+    Found(Box<Job>),
 }
 
 /// `last`: the previous call and its outcome; None at first.
@@ -90,11 +90,11 @@ pub(super) fn next(intent: Intent<'_>, attempts: Attempts, last: Option<(Call, O
     let Some((call, outcome)) = last else { return Step::Call(first, attempts) };
     let fail = |status| Step::Answer(Err(status));
     match outcome {
-        Outcome::Created => Step::Answer(Ok(match intent {
-            Intent::Create { is_dry_run: true, .. } => Answer::Valid,
-            Intent::Create { .. } | Intent::Lookup => Answer::Created,
+        Outcome::Created(job) => Step::Answer(Ok(match intent {
+            Intent::Create { is_dry_run: true, .. } => Answer::Valid(job),
+            Intent::Create { .. } | Intent::Lookup => Answer::Created(job),
         })),
-        Outcome::Found(job) => found(intent, attempts, *job),
+        Outcome::Found(job) => found(intent, attempts, job),
         Outcome::Refused(refusal) => refused(intent, attempts, call, refusal),
         // also when a refusal came before: whether the Job exists is not known
         Outcome::NotCalled => fail(
@@ -119,14 +119,14 @@ pub(super) fn next(intent: Intent<'_>, attempts: Attempts, last: Option<(Call, O
     }
 }
 
-fn found(intent: Intent<'_>, attempts: Attempts, job: Job) -> Step {
+fn found(intent: Intent<'_>, attempts: Attempts, job: Box<Job>) -> Step {
     let Intent::Create { fingerprint, nonce, naming, is_dry_run } = intent else {
-        return Step::Answer(if job.is_ours { Ok(Answer::Status(job.status)) } else { Err(no_such_job()) });
+        return Step::Answer(if job.is_ours { Ok(Answer::Found(job)) } else { Err(no_such_job()) });
     };
     let is_random = naming == Naming::Random;
     let is_same = !is_random && job.is_ours && job.fingerprint.as_deref() == Some(fingerprint);
     if job.is_ours && job.nonce.as_deref() == Some(nonce) {
-        Step::Answer(Ok(Answer::Created)) // by our own earlier attempt, whose response was lost
+        Step::Answer(Ok(Answer::Created(job))) // by our own earlier attempt, whose response was lost
     } else if is_random && let Some(refusal) = attempts.refusal {
         Step::Answer(Err(*refusal)) // another name would be refused too
     } else if is_random && attempts.names < MAX_NAMES {
@@ -135,7 +135,7 @@ fn found(intent: Intent<'_>, attempts: Attempts, job: Job) -> Step {
         let status = Status::new(Reason::AlreadyExists, "the Job of this name is being deleted");
         Step::Answer(Err(status.with_retry_after(RETRY_AFTER)))
     } else if is_same {
-        Step::Answer(Ok(if is_dry_run { Answer::Valid } else { Answer::Same }))
+        Step::Answer(Ok(if is_dry_run { Answer::Valid(job) } else { Answer::Same(job) }))
     } else if naming == Naming::Keyed && job.is_ours {
         let message = "the idempotency key was used for another request";
         Step::Answer(Err(Status::new(Reason::IdempotencyKeyReused, message)))

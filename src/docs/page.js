@@ -115,11 +115,8 @@ function follow(id) {
         me.failed = 0;
         element("status").hidden = false;
         element("status").textContent = JSON.stringify(text.status, null, 2);
-        const condition = (type) => (text.status.conditions || []).some((one) => one.type === type && one.status === "True");
-        ended = condition("Complete") || condition("Failed");
-        const state = condition("Complete") ? "is complete" : condition("Failed") ? "has failed"
-          : condition("Suspended") ? "is suspended" : text.status.active ? "is running" : "waits";
-        say(`${id} ${state}.`);
+        ended = text.state === "succeeded" || text.state === "failed";
+        say(`${id}: ${text.state}${text.reason ? ` (${text.reason})` : ""}`);
       } else if (answer.status === 404) {
         ended = true;
         say(`${id} is gone.`);

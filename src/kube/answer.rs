@@ -1,12 +1,10 @@
 //! Interprets the API server's responses. Pure: code, headers and body in, [`Outcome`] out.
 
-use super::identity::Identity;
-use crate::manifest::{FINGERPRINT, MANAGED_BY, MANAGER, NONCE};
+use super::job::{Job, JobObject};
 use crate::status::Cause;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use std::collections::HashMap;
 use std::io::Read;
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +14,7 @@ const MAX_RETRY_AFTER: u64 = 300;
 /// How a call ended.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
-    Created,
+    Created(Box<Job>),
     Found(Box<Job>),
     Refused(Refusal),
     /// No connection could be made, so nothing was sent.
@@ -29,17 +27,6 @@ pub(crate) enum Outcome {
     TimedOut(String),
     /// A response that does not fit the request, or is too long, as with hundreds of warnings; the request may have been processed.
     InvalidResponse(String),
-}
-
-/// The parts of a Job that we need.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Job {
-    pub(crate) is_ours: bool,
-    pub(crate) fingerprint: Option<String>,
-    pub(crate) nonce: Option<String>,
-    pub(crate) is_being_deleted: bool,
-    /// As the API gives it, as JSON text.
-    pub(crate) status: String,
 }
 
 /// The API server refused a request.
@@ -95,23 +82,6 @@ pub(super) struct Answer<R> {
     pub(super) read_error: Box<dyn Fn(std::io::Error) -> Outcome>,
 }
 
-#[derive(Deserialize)]
-struct JobObject {
-    kind: String,
-    metadata: Metadata,
-    #[serde(default)]
-    status: Option<Box<RawValue>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Metadata {
-    name: String,
-    labels: Option<HashMap<String, String>>,
-    annotations: Option<HashMap<String, String>>,
-    deletion_timestamp: Option<String>,
-}
-
 impl<R: Read> Answer<R> {
     /// Why the body is not a Job.
     fn no_job(&self, error: serde_json::Error) -> Outcome {
@@ -124,61 +94,31 @@ impl<R: Read> Answer<R> {
         }
     }
 
-    fn parse<T: DeserializeOwned>(&mut self) -> serde_json::Result<T> {
-        match self.rest.take() {
-            None => serde_json::from_slice(&self.body),
-            Some(rest) => serde_json::from_reader((&self.body[..]).chain(std::io::BufReader::new(rest))),
-        }
-    }
-
-    /// Kind and name. What is behind them, which is most of a Job, is read only to see whether the body is whole.
-    fn parse_identity(&mut self) -> serde_json::Result<Identity> {
-        let (mut found, stops) = (Identity::default(), !self.is_unbounded);
-        let result = match self.rest.take() {
-            None => found.find(&mut serde_json::Deserializer::from_slice(&self.body), stops),
-            Some(rest) => {
-                let body = (&self.body[..]).chain(std::io::BufReader::new(rest));
-                found.find(&mut serde_json::Deserializer::from_reader(body), stops)
-            }
-        };
-        if stops && found.is_known() { Ok(found) } else { result.map(|()| found) }
-    }
-
     /// The outcome of a POST of the Job `name`.
-    pub(super) fn outcome_of_create(mut self, name: &str) -> Outcome {
-        if self.code != 201 {
-            return refusal(name, self.code, self.retry_after, &self.body);
-        }
-        match self.parse_identity() {
-            Ok(Identity { kind: Some(kind), name: Some(given) }) if kind == "Job" && given == name => Outcome::Created,
-            Ok(Identity { kind, name }) => {
-                let (kind, name) = (kind.unwrap_or_default(), name.unwrap_or_default());
-                Outcome::InvalidResponse(format!("201 with {kind:?} {name:?}"))
-            }
-            Err(error) => self.no_job(error),
-        }
+    pub(super) fn outcome_of_create(self, name: &str) -> Outcome {
+        self.outcome(name, 201, Outcome::Created)
     }
 
     /// The outcome of a GET of the Job `name`.
-    pub(super) fn outcome_of_get(mut self, name: &str) -> Outcome {
-        if self.code != 200 {
+    pub(super) fn outcome_of_get(self, name: &str) -> Outcome {
+        self.outcome(name, 200, Outcome::Found)
+    }
+
+    /// `success`: the code that comes with the Job.
+    fn outcome(mut self, name: &str, success: u16, told: fn(Box<Job>) -> Outcome) -> Outcome {
+        if self.code != success {
             return refusal(name, self.code, self.retry_after, &self.body);
         }
-        match self.parse::<JobObject>() {
-            Ok(job) if job.kind == "Job" && job.metadata.name == name => {
-                let text = |map: &Option<HashMap<String, String>>, key| map.as_ref()?.get(key).cloned();
-                Outcome::Found(Box::new(Job {
-                    is_ours: text(&job.metadata.labels, MANAGED_BY).as_deref() == Some(MANAGER),
-                    fingerprint: text(&job.metadata.annotations, FINGERPRINT),
-                    nonce: text(&job.metadata.annotations, NONCE),
-                    is_being_deleted: job.metadata.deletion_timestamp.is_some(),
-                    status: match job.status {
-                        Some(status) if status.get() != "null" => Box::<str>::from(status).into(),
-                        _ => "{}".into(),
-                    },
-                }))
-            }
-            Ok(other) => Outcome::InvalidResponse(format!("200 with {:?} {:?}", other.kind, other.metadata.name)),
+        let object: serde_json::Result<JobObject> = match self.rest.take() {
+            None => serde_json::from_slice(&self.body),
+            Some(rest) => serde_json::from_reader((&self.body[..]).chain(std::io::BufReader::new(rest))),
+        };
+        match object {
+            Ok(object) if object.kind == "Job" && object.metadata.name == name => match object.job() {
+                Ok(job) => told(Box::new(job)),
+                Err(error) => Outcome::InvalidResponse(format!("{success} with an odd status: {error}")),
+            },
+            Ok(other) => Outcome::InvalidResponse(format!("{success} with {:?} {:?}", other.kind, other.metadata.name)),
             Err(error) => self.no_job(error),
         }
     }

@@ -10,7 +10,7 @@ use ureq::{Error, Timeout};
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Outcome::Created => f.write_str("created"),
+            Outcome::Created(_) => f.write_str("created"),
             Outcome::Found(_) => f.write_str("found"),
             Outcome::Refused(refusal) => f.write_str(&refusal.said),
             Outcome::NotCalled => f.write_str("not called: it could not be reached before"),

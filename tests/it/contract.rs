@@ -17,8 +17,15 @@ fn is_refused(asked: (&str, &str), reply: &Reply) -> bool {
 #[test]
 fn the_check_of_replies_finds_errors() {
     let post = ("POST", "/job");
-    assert!(!is_refused(post, &reply(201, json!({"id": "a"}))));
-    for wrong in [json!({}), json!({"id": 1}), json!({"id": "A"}), json!({"id": "a", "x": 1}), json!([])] {
+    let whole = |change: Value| {
+        let mut object = json!({"id": "a", "state": "waiting", "status": {}});
+        object.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        object
+    };
+    assert!(!is_refused(post, &reply(201, whole(json!({})))));
+    let wrongs =
+        [json!({"id": 1}), json!({"id": "A"}), json!({"x": 1}), json!({"state": "lost"}), json!({"created": 1})];
+    for wrong in wrongs.map(whole).into_iter().chain([json!({}), json!([]), json!({"id": "a"})]) {
         assert!(is_refused(post, &reply(201, wrong.clone())), "{wrong}");
     }
     let error =

@@ -28,7 +28,7 @@ fn a_post_creates_a_job_and_a_repeated_one_returns_it() {
     let dispatcher = Dispatcher::for_namespace(&namespace, &[]);
     let body = r#"{"id": "a", "phrase": "hello"}"#;
     let reply = dispatcher.post("/job", body);
-    assert_eq!((reply.code, reply.json()), (201, json!({"id": "demo-job-a"})));
+    assert_eq!((reply.code, &reply.json()["id"]), (201, &json!("demo-job-a")));
     assert_eq!(reply.header("Location"), Some("job/demo-job-a"));
     let job = namespace.job("demo-job-a").expect("the Job is there");
     assert_eq!(job["spec"]["template"]["spec"]["containers"][0]["args"], json!(["hello"]));
@@ -36,7 +36,7 @@ fn a_post_creates_a_job_and_a_repeated_one_returns_it() {
     assert_eq!(job["metadata"]["managedFields"][0]["manager"], "k8s-job-dispatcher");
 
     let again = dispatcher.post("/job", r#"{"phrase":"hello","id":"a"}"#);
-    assert_eq!((again.code, again.json()), (200, json!({"id": "demo-job-a"})));
+    assert_eq!((again.code, &again.json()["id"]), (200, &json!("demo-job-a")));
     assert_eq!(again.header("Location"), Some("job/demo-job-a"));
 
     for other in [("/job", r#"{"id": "a", "phrase": "bye"}"#), ("/job/x", body), ("/job?x", body)] {
@@ -50,23 +50,78 @@ fn status_while_running_and_after_the_end() {
     let namespace = Namespace::new();
     namespace.cluster.needs_controller_manager();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
-    for (name, exit_code, condition) in [("good", 0, "Complete"), ("bad", 3, "Failed")] {
-        let annotations = ends(Duration::from_millis(700), exit_code, "said at the end");
+    for (name, exit_code, state, condition) in [("good", 0, "succeeded", "Complete"), ("bad", 3, "failed", "Failed")] {
+        let annotations = ends(Duration::from_secs(3), exit_code, "said at the end");
         assert_eq!(dispatcher.post("/job", &manifest(json!({"name": name}), annotations)).code, 201);
-        let status = || {
+        let job = || {
             let reply = dispatcher.get(&format!("/job/{name}"));
             assert_eq!((reply.code, &reply.json()["id"]), (200, &json!(name)));
-            reply.json()["status"].clone()
+            reply.json()
         };
-        eventually("the Job to run", || (status()["active"] == 1).then_some(()));
-        let last = eventually("the Job to end", || {
-            let status = status();
-            let conditions = status["conditions"].as_array().into_iter().flatten();
-            let is_over = conditions.filter(|c| c["type"] == condition && c["status"] == "True").count() == 1;
-            is_over.then_some(status)
+        let first = eventually("the Job to run", || Some(job()).filter(|job| job["state"] == "running"));
+        assert_eq!(first["started"], first["status"]["startTime"]);
+        let last = eventually("the Job to end", || Some(job()).filter(|job| job["state"] == state));
+        let count = if exit_code == 0 { &last["status"]["succeeded"] } else { &last["status"]["failed"] };
+        let conditions = last["status"]["conditions"].as_array().unwrap();
+        let condition = conditions.iter().find(|one| one["type"] == condition && one["status"] == "True").unwrap();
+        assert_eq!((count, &last["reason"]), (&json!(1), &condition["reason"]), "{last}");
+        assert_eq!(last["created"], first["created"]);
+        assert!(last["finished"].as_str() >= last["started"].as_str(), "{last}");
+    }
+}
+
+#[test]
+fn states_before_the_start_and_while_deleted() {
+    let namespace = Namespace::new();
+    namespace.cluster.needs_controller_manager();
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    let mut suspended: Value = serde_json::from_str(&named("suspended")).unwrap();
+    suspended["spec"]["suspend"] = json!(true);
+    let created = dispatcher.post("/job", &suspended.to_string()).json();
+    assert_eq!((&created["state"], &created["status"]), (&json!("suspended"), &json!({})));
+    let job = |name: &str| dispatcher.get(&format!("/job/{name}")).json();
+    let last = eventually("the condition", || Some(job("suspended")).filter(|job| job["reason"] == "JobSuspended"));
+    assert_eq!((&last["state"], &last["created"]), (&json!("suspended"), &created["created"]));
+
+    let quota = json!({"metadata": {"name": "no-pods"}, "spec": {"hard": {"pods": "0"}}});
+    namespace.admin().create(&format!("/api/v1/namespaces/{}/resourcequotas", namespace.name), quota);
+    eventually("the quota", || {
+        let reply = dispatcher.post("/job", &manifest(json!({"generateName": "quota-"}), json!({})));
+        let id = reply.json()["id"].as_str().unwrap().to_owned();
+        let events = format!("/api/v1/namespaces/{}/events?fieldSelector=involvedObject.name={id}", namespace.name);
+        let is_refused = eventually("its first event", || {
+            let (_, events) = namespace.admin().get(&events);
+            let reasons: Vec<_> = events["items"].as_array()?.iter().map(|event| event["reason"].clone()).collect();
+            (!reasons.is_empty()).then(|| reasons.contains(&json!("FailedCreate")))
         });
-        let count = if exit_code == 0 { &last["succeeded"] } else { &last["failed"] };
-        assert_eq!(count, 1, "{last}");
+        is_refused.then(|| assert_eq!(job(&id)["state"], "waiting"))
+    });
+
+    let path = format!("{}/suspended", namespace.jobs());
+    let finalizers = json!({"metadata": {"finalizers": ["tests.example/wait"]}});
+    namespace.admin().patch(&path, finalizers);
+    namespace.admin().try_call("DELETE", &path, None);
+    assert_eq!(job("suspended")["state"], "deleting");
+    namespace.admin().patch(&path, json!({"metadata": {"finalizers": null}}));
+    eventually("it to be gone", || (dispatcher.get("/job/suspended").code == 404).then_some(()));
+}
+
+#[test]
+fn an_answer_without_a_body_has_the_location() {
+    let namespace = Namespace::new();
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    for (headers, applied) in
+        [("Prefer: return=minimal\r\n", Some("return=minimal")), ("Ce-Specversion: 1.0\r\n", None)]
+    {
+        for code in [201, 200] {
+            let mut line = dispatcher.line();
+            let name = if applied.is_some() { "minimal" } else { "event" };
+            line.send(request("POST", "/job", &format!("{JSON}{headers}"), &named(name)));
+            let reply = line.receive().unwrap();
+            assert_eq!((reply.code, reply.body.len(), reply.header("Content-Length")), (code, 0, Some("0")));
+            assert_eq!(reply.header("Location"), Some(&*format!("job/{name}")));
+            assert_eq!((reply.header("Preference-Applied"), reply.header("Content-Type")), (applied, None));
+        }
     }
 }
 
@@ -140,7 +195,8 @@ fn a_dry_run_on_the_server_stores_nothing() {
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--dry-run=server"]);
     for _ in 0..2 {
         let reply = dispatcher.post("/job", &named("a"));
-        assert_eq!((reply.code, reply.json()), (200, json!({"id": "a", "dryRun": true})));
+        let object = reply.json();
+        assert_eq!((reply.code, &object["id"], &object["dryRun"]), (200, &json!("a"), &json!(true)));
     }
     let invalid = dispatcher.post("/job", r#"{"metadata": {"name": "a"}, "spec": {}}"#);
     assert_eq!(invalid.error(), (422, "Invalid".into()));

@@ -100,7 +100,7 @@ fn it_works_with_the_charts_permissions_which_allow_nothing_else() {
         let reply = container.dispatcher.post("/job", r#"{"id": "a"}"#);
         (reply.code != 502).then_some(reply)
     });
-    assert_eq!((created.code, created.json()), (201, json!({"id": "demo-job-a"})));
+    assert_eq!((created.code, &created.json()["id"]), (201, &json!("demo-job-a")));
     assert_eq!(container.dispatcher.get("/job/demo-job-a").code, 200);
     assert_eq!(container.dispatcher.get("/health/ready").code, 200);
 

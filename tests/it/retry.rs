@@ -187,10 +187,10 @@ fn warnings_are_counted_in_the_answer() {
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
     webhook.behave(Behaviour::allow_with_warnings(&["first".into(), "second".into()]));
     let reply = dispatcher.post("/job", &named("a"));
-    assert_eq!((reply.code, reply.json()), (201, json!({"id": "a", "warnings": 2})));
+    assert_eq!((reply.code, &reply.json()["warnings"]), (201, &json!(2)));
     dispatcher.logged("second");
     webhook.behave(Behaviour::allow());
-    assert_eq!(dispatcher.post("/job", &named("b")).json(), json!({"id": "b"}));
+    assert!(dispatcher.post("/job", &named("b")).json().get("warnings").is_none());
 }
 
 #[test]

@@ -2,7 +2,10 @@
 //! dispatcher of its own, and an API server that may fail before or after it has created a Job, or much later. Known bugs are put back, to
 //! see that they are found.
 
+mod bugs;
+
 use super::*;
+use bugs::{Bug, decide};
 use std::collections::HashSet;
 
 /// What may still happen in a history.
@@ -66,47 +69,6 @@ struct World {
     luck: Luck,
     /// The next nonce, and the next random name.
     next: u8,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Bug {
-    RandomNameOnRetry,
-    TakenIsDone,
-    NoNonce,
-    QuotaIsBelieved,
-    /// A refusal that follows a fault is told when the Job cannot be looked for.
-    RefusalIsBelieved,
-}
-
-/// [`next`], with a bug put back.
-fn decide(bug: Option<Bug>, intent: Intent<'_>, attempts: Attempts, last: Option<(Call, Outcome)>) -> Step {
-    let last = match (bug, last) {
-        (
-            Some(Bug::TakenIsDone),
-            Some((Call::Create, Outcome::Refused(Refusal { kind: RefusalKind::NameTaken, .. }))),
-        ) => {
-            return Step::Answer(Ok(Answer::Same));
-        }
-        (Some(Bug::QuotaIsBelieved), Some((Call::Create, Outcome::Refused(refusal))))
-            if refusal.kind == RefusalKind::Quota =>
-        {
-            return Step::Answer(Err(status_of(Call::Create, refusal)));
-        }
-        (Some(Bug::RefusalIsBelieved), Some((Call::Get, Outcome::NotCalled))) if attempts.refusal.is_some() => {
-            return Step::Answer(Err(*attempts.refusal.expect("there is one")));
-        }
-        (Some(Bug::NoNonce), Some((call, Outcome::Found(job)))) => {
-            Some((call, Outcome::Found(Job { nonce: None, ..*job }.into())))
-        }
-        (_, last) => last,
-    };
-    match next(intent, attempts, last) {
-        Step::Again { call: Call::Create, attempts, retry_after, otherwise } if bug == Some(Bug::RandomNameOnRetry) => {
-            let attempts = Attempts { names: attempts.names + 1, ..attempts };
-            Step::Again { call: Call::Create, attempts, retry_after, otherwise }
-        }
-        step => step,
-    }
 }
 
 fn refused(kind: RefusalKind) -> Outcome {
@@ -205,7 +167,7 @@ impl World {
                             fingerprint: Some(job.request.to_string()),
                             nonce: Some(job.nonce.to_string()),
                             is_being_deleted: job.is_being_deleted,
-                            status: String::new(),
+                            ..Job::default()
                         })),
                     },
                 ));
@@ -221,7 +183,10 @@ impl World {
                 if !taken {
                     world.create(job.clone())
                 }
-                all.push((world.clone(), if taken { refused(RefusalKind::NameTaken) } else { Outcome::Created }));
+                all.push((
+                    world.clone(),
+                    if taken { refused(RefusalKind::NameTaken) } else { Outcome::Created(Box::default()) },
+                ));
                 if self.luck.refusals > 0 {
                     let mut world = self.clone();
                     world.luck.refusals -= 1;
@@ -256,11 +221,10 @@ impl World {
         let is_calm = running.is_calm
             && match &outcome {
                 Outcome::Refused(refusal) => matches!(refusal.kind, RefusalKind::NameTaken | RefusalKind::NoSuchJob),
-                outcome => matches!(outcome, Outcome::Created | Outcome::Found(_)),
+                outcome => matches!(outcome, Outcome::Created(_) | Outcome::Found(_)),
             };
-        let (fingerprint, nonce) = (caller.request.to_string(), running.nonce.to_string());
-        let intent =
-            Intent::Create { fingerprint: &fingerprint, nonce: &nonce, naming: caller.naming, is_dry_run: false };
+        let (fingerprint, nonce) = (&*caller.request.to_string(), &*running.nonce.to_string());
+        let intent = Intent::Create { fingerprint, nonce, naming: caller.naming, is_dry_run: false };
         let names = running.attempts.names;
         let step = decide(bug, intent, running.attempts.clone(), Some((running.call, outcome)));
         let mut steps = vec![step];
@@ -299,10 +263,10 @@ impl World {
         let is_ours = |job: &&Stored| job.request == request && job.name == running.name;
         let others = self.jobs.iter().any(|job| job.name == running.name && job.request != request);
         caller.told = Some(match &answer {
-            Ok(Answer::Created) if !self.created.iter().any(|job| job.nonce == running.nonce) => {
+            Ok(Answer::Created(_)) if !self.created.iter().any(|job| job.nonce == running.nonce) => {
                 return Err("201 without a Job".into());
             }
-            Ok(Answer::Same) if !self.created.iter().any(|job| is_ours(&job)) => {
+            Ok(Answer::Same(_)) if !self.created.iter().any(|job| is_ours(&job)) => {
                 return Err("200 without a Job of this request".into());
             }
             Ok(_) => Told::Yes,

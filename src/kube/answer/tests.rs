@@ -1,5 +1,12 @@
 use super::*;
+use crate::kube::{Situation, State};
+use crate::manifest::{FINGERPRINT, MANAGED_BY, MANAGER, NONCE};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
+
+fn status_of(json: &str) -> Box<RawValue> {
+    RawValue::from_string(json.to_owned()).unwrap()
+}
 
 fn answer(code: u16, body: impl Into<Vec<u8>>) -> Answer<&'static [u8]> {
     let read_error = Box::new(|error: std::io::Error| Outcome::Disconnected(error.to_string()));
@@ -149,15 +156,14 @@ fn only_the_requested_job_is_accepted() {
         fingerprint: Some("f".into()),
         nonce: Some("n".into()),
         is_being_deleted: true,
-        status: r#"{"active":1}"#.into(),
+        situation: Situation { state: State::Deleting, ..Situation::default() },
+        status: status_of(r#"{"active":1}"#),
+        ..Job::default()
     };
     assert_eq!(answer(200, job("Job", "a")).outcome_of_get("a"), Outcome::Found(Box::new(found)));
     let bare = br#"{"kind":"Job","metadata":{"name":"a"}}"#;
-    assert_eq!(
-        answer(200, bare).outcome_of_get("a"),
-        Outcome::Found(Box::new(Job { status: "{}".into(), ..Job::default() }))
-    );
-    assert_eq!(answer(201, bare).outcome_of_create("a"), Outcome::Created);
+    assert_eq!(answer(200, bare).outcome_of_get("a"), Outcome::Found(Box::default()));
+    assert_eq!(answer(201, bare).outcome_of_create("a"), Outcome::Created(Box::default()));
     for body in [job("JobList", "a"), job("Job", "b"), "<html>".to_owned(), String::new()] {
         assert!(matches!(answer(200, &*body).outcome_of_get("a"), Outcome::InvalidResponse(_)), "{body}");
         assert!(matches!(answer(201, &*body).outcome_of_create("a"), Outcome::InvalidResponse(_)), "{body}");
@@ -259,7 +265,7 @@ fn retry_after_is_seconds_or_a_date() {
 fn a_body_of_unknown_length_that_ends_early_is_a_broken_connection() {
     let unbounded = |body: &str| Answer { is_unbounded: true, ..answer(201, body) };
     let whole = r#"{"kind":"Job","metadata":{"name":"a"}}"#;
-    assert_eq!(unbounded(whole).outcome_of_create("a"), Outcome::Created);
+    assert_eq!(unbounded(whole).outcome_of_create("a"), Outcome::Created(Box::default()));
     for body in ["", "{", &whole[..20], &whole[..whole.len() - 1]] {
         assert!(matches!(unbounded(body).outcome_of_create("a"), Outcome::Disconnected(_)), "{body}");
         let get = Answer { code: 200, ..unbounded(body) };
@@ -276,7 +282,9 @@ fn a_long_job_is_read_without_being_held() {
     let large = json!({"kind": "Job", "metadata": {"name": "a", "managedFields": "x".repeat(100_000)}, "status": {"active": 1}}).to_string();
     let (start, rest) = large.as_bytes().split_at(60_000);
     let job = Answer { rest: Some(rest), ..answer(200, start) }.outcome_of_get("a");
-    assert_eq!(job, Outcome::Found(Box::new(Job { status: r#"{"active":1}"#.into(), ..Job::default() })));
+    let situation = Situation { state: State::Running, ..Situation::default() };
+    let running = Job { situation, status: status_of(r#"{"active":1}"#), ..Job::default() };
+    assert_eq!(job, Outcome::Found(Box::new(running)));
     assert!(matches!(Answer { rest: Some(&rest[1..]), ..answer(200, start) }.outcome_of_get("a"), Outcome::Found(_)));
     assert!(matches!(
         Answer { rest: Some(&rest[..9]), ..answer(200, start) }.outcome_of_get("a"),

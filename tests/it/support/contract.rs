@@ -37,6 +37,10 @@ pub(crate) fn check(asked: Option<(&str, &str)>, reply: &Reply) {
         assert!(reply.body.is_empty(), "{asked:?}: {} has a body that the contract does not know", reply.code);
         return;
     };
+    let may_be_empty = method == "POST" && reply.code < 300; // as `Prefer: return=minimal` asks
+    if may_be_empty && reply.body.is_empty() && reply.header("Content-Type").is_none() {
+        return;
+    }
     let media_type = reply.header("Content-Type").unwrap_or_default();
     let body = content.get(media_type).unwrap_or_else(|| panic!("{asked:?}: {} is of type {media_type:?}", reply.code));
     if method != "HEAD" && media_type == "application/json" {

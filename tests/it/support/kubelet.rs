@@ -1,6 +1,6 @@
-//! Ends pods as a kubelet would: there are no nodes, so somebody has to write their status.
+//! Runs and ends pods as a kubelet would: there are no nodes, so somebody has to write their status.
 //!
-//! A pod whose template has the annotation `tests/ends-after` (milliseconds) ends that long after it appeared, with the exit code in
+//! A pod whose template has the annotation `tests/ends-after` (milliseconds) is ready at once, and ends that long after it appeared, with the exit code in
 //! `tests/exit-code` (default 0) and the termination message in `tests/message`.
 
 use super::api::Api;
@@ -41,6 +41,7 @@ pub(crate) fn start(admin: Api) {
                 if seen.insert(pod["metadata"]["uid"].to_string()) {
                     let (admin, pod) = (admin.clone(), pod.clone());
                     thread::spawn(move || {
+                        run(&admin, &pod);
                         thread::sleep(Duration::from_millis(after));
                         end(&admin, &pod)
                     });
@@ -52,21 +53,34 @@ pub(crate) fn start(admin: Api) {
     thread::Builder::new().name("kubelet".into()).spawn(watch).unwrap();
 }
 
+fn run(admin: &Api, pod: &Value) {
+    let state = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+    patch(admin, pod, "Running", true, &state)
+}
+
 fn end(admin: &Api, pod: &Value) {
     let annotations = &pod["metadata"]["annotations"];
     let code: i32 = annotations[EXIT_CODE].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
     let (phase, reason) = if code == 0 { ("Succeeded", "Completed") } else { ("Failed", "Error") };
+    let state = json!({"terminated": {
+        "exitCode": code, "reason": reason, "message": annotations[MESSAGE],
+        "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z",
+    }});
+    patch(admin, pod, phase, false, &state)
+}
+
+/// `state`: of each container.
+fn patch(admin: &Api, pod: &Value, phase: &str, is_ready: bool, state: &Value) {
     let status = |container: &Value| {
         json!({
-            "name": container["name"], "image": container["image"], "imageID": "x", "ready": false, "restartCount": 0, "started": false,
-            "state": {"terminated": {
-                "exitCode": code, "reason": reason, "message": annotations[MESSAGE],
-                "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z",
-            }},
+            "name": container["name"], "image": container["image"], "imageID": "x", "ready": is_ready, "restartCount": 0,
+            "started": is_ready, "state": state,
         })
     };
     let containers: Vec<Value> = pod["spec"]["containers"].as_array().into_iter().flatten().map(status).collect();
     let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default().to_owned();
     let path = format!("/api/v1/namespaces/{}/pods/{}/status", text("namespace"), text("name"));
-    admin.try_call("PATCH", &path, Some(&json!({"status": {"phase": phase, "containerStatuses": containers}})));
+    let conditions = json!([{"type": "Ready", "status": if is_ready { "True" } else { "False" }}]);
+    let status = json!({"phase": phase, "conditions": conditions, "containerStatuses": containers});
+    admin.try_call("PATCH", &path, Some(&json!({ "status": status })));
 }

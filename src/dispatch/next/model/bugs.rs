@@ -1,0 +1,44 @@
+//! Known bugs, put back.
+
+use super::super::*;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Bug {
+    RandomNameOnRetry,
+    TakenIsDone,
+    NoNonce,
+    QuotaIsBelieved,
+    /// A refusal that follows a fault is told when the Job cannot be looked for.
+    RefusalIsBelieved,
+}
+
+/// [`next`], with a bug put back.
+pub(super) fn decide(bug: Option<Bug>, intent: Intent<'_>, attempts: Attempts, last: Option<(Call, Outcome)>) -> Step {
+    let last = match (bug, last) {
+        (
+            Some(Bug::TakenIsDone),
+            Some((Call::Create, Outcome::Refused(Refusal { kind: RefusalKind::NameTaken, .. }))),
+        ) => {
+            return Step::Answer(Ok(Answer::Same(Box::default())));
+        }
+        (Some(Bug::QuotaIsBelieved), Some((Call::Create, Outcome::Refused(refusal))))
+            if refusal.kind == RefusalKind::Quota =>
+        {
+            return Step::Answer(Err(status_of(Call::Create, refusal)));
+        }
+        (Some(Bug::RefusalIsBelieved), Some((Call::Get, Outcome::NotCalled))) if attempts.refusal.is_some() => {
+            return Step::Answer(Err(*attempts.refusal.expect("there is one")));
+        }
+        (Some(Bug::NoNonce), Some((call, Outcome::Found(job)))) => {
+            Some((call, Outcome::Found(Job { nonce: None, ..*job }.into())))
+        }
+        (_, last) => last,
+    };
+    match next(intent, attempts, last) {
+        Step::Again { call: Call::Create, attempts, retry_after, otherwise } if bug == Some(Bug::RandomNameOnRetry) => {
+            let attempts = Attempts { names: attempts.names + 1, ..attempts };
+            Step::Again { call: Call::Create, attempts, retry_after, otherwise }
+        }
+        step => step,
+    }
+}

@@ -1,0 +1,378 @@
+//! A Job as the API server gives it: the parts that we need, and what they say of its state. Pure.
+
+use crate::manifest::{FINGERPRINT, MANAGED_BY, MANAGER, NONCE};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::fmt;
+
+/// What has become of a Job.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    /// It has no pod yet, as under a quota.
+    #[default]
+    Waiting,
+    /// `spec.suspend`, as Kueue sets it.
+    Suspended,
+    /// It has pods, and none is ready.
+    Starting,
+    Running,
+    Succeeded,
+    Failed,
+    Deleting,
+}
+
+impl State {
+    /// Whether it never changes again.
+    #[cfg(test)]
+    pub(crate) fn is_final(self) -> bool {
+        matches!(self, State::Succeeded | State::Failed)
+    }
+}
+
+/// A Job's state, and what decided it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Situation {
+    pub(crate) state: State,
+    /// Of the condition that decided.
+    pub(crate) reason: Option<String>,
+    pub(crate) message: Option<String>,
+    /// When it ended, as RFC 3339.
+    pub(crate) finished: Option<String>,
+}
+
+/// The parts of a Job that we need.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) is_ours: bool,
+    pub(crate) fingerprint: Option<String>,
+    pub(crate) nonce: Option<String>,
+    pub(crate) is_being_deleted: bool,
+    pub(crate) situation: Situation,
+    /// Times as RFC 3339.
+    pub(crate) created: Option<String>,
+    pub(crate) started: Option<String>,
+    /// As the API gives it, as JSON text.
+    pub(crate) status: Box<RawValue>,
+}
+
+impl Default for Job {
+    fn default() -> Self {
+        Job {
+            is_ours: false,
+            fingerprint: None,
+            nonce: None,
+            is_being_deleted: false,
+            situation: Situation::default(),
+            created: None,
+            started: None,
+            status: no_status(),
+        }
+    }
+}
+
+impl PartialEq for Job {
+    fn eq(&self, other: &Self) -> bool {
+        let marks = |job: &Job| (job.is_ours, job.is_being_deleted, job.fingerprint.clone(), job.nonce.clone());
+        let seen = |job: &Job| (job.situation.clone(), job.created.clone(), job.started.clone());
+        marks(self) == marks(other) && seen(self) == seen(other) && self.status.get() == other.status.get()
+    }
+}
+
+fn no_status() -> Box<RawValue> {
+    RawValue::from_string("{}".to_owned()).expect("it is JSON")
+}
+
+/// A Job in JSON, or the beginning of another object.
+#[derive(Deserialize)]
+pub(super) struct JobObject {
+    pub(super) kind: String,
+    pub(super) metadata: Metadata,
+    #[serde(default)]
+    spec: Option<Spec>,
+    #[serde(default)]
+    status: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Metadata {
+    pub(super) name: String,
+    #[serde(default)]
+    labels: Labels,
+    #[serde(default)]
+    annotations: Annotations,
+    creation_timestamp: Option<String>,
+    deletion_timestamp: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    suspend: Option<bool>,
+}
+
+/// Kubernetes' JobStatus, as far as it decides the state (kubernetes/api/batch/v1/types.go).
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct JobStatus {
+    conditions: Option<Vec<Condition>>,
+    start_time: Option<String>,
+    completion_time: Option<String>,
+    active: Option<i64>,
+    /// Servers older than 1.24 do not tell it.
+    ready: Option<i64>,
+    terminating: Option<i64>,
+    succeeded: Option<i64>,
+    failed: Option<i64>,
+    uncounted_terminated_pods: Option<Uncounted>,
+}
+
+/// Pods that have ended, and are not in `succeeded` or `failed` yet.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Uncounted {
+    succeeded: Option<Vec<IgnoredAny>>,
+    failed: Option<Vec<IgnoredAny>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Condition {
+    r#type: String,
+    status: String,
+    reason: Option<String>,
+    message: Option<String>,
+    last_transition_time: Option<String>,
+}
+
+impl JobObject {
+    /// Errors: its status is none.
+    pub(super) fn job(self) -> serde_json::Result<Job> {
+        let JobObject { metadata, spec, status, .. } = self;
+        let status = status.filter(|status| status.get() != "null").unwrap_or_else(no_status);
+        let parsed: JobStatus = match status.get() {
+            "{}" => JobStatus::default(),
+            text => serde_json::from_str(text)?,
+        };
+        let started = parsed.start_time.clone();
+        let is_being_deleted = metadata.deletion_timestamp.is_some();
+        let is_suspended = spec.is_some_and(|spec| spec.suspend == Some(true));
+        Ok(Job {
+            is_ours: metadata.labels.managed_by.as_deref() == Some(MANAGER),
+            fingerprint: metadata.annotations.fingerprint,
+            nonce: metadata.annotations.nonce,
+            is_being_deleted,
+            situation: situation(parsed, is_suspended, is_being_deleted),
+            created: metadata.creation_timestamp,
+            started,
+            status,
+        })
+    }
+}
+
+/// An ended Job keeps its state while it is deleted. `SuccessCriteriaMet` and `FailureTarget` say what will become of a Job whose pods
+/// are still ending.
+fn situation(status: JobStatus, is_suspended: bool, is_being_deleted: bool) -> Situation {
+    let conditions = status.conditions.unwrap_or_default();
+    let is_true = |name: &str| conditions.iter().find(|one| one.r#type == name && one.status == "True");
+    let because = |state, condition: Option<&Condition>| Situation {
+        state,
+        reason: condition.and_then(|condition| condition.reason.clone()).filter(|reason| !reason.is_empty()),
+        message: condition.and_then(|condition| condition.message.clone()).filter(|message| !message.is_empty()),
+        finished: None,
+    };
+    let ended = |state, condition: &Condition| Situation {
+        finished: status.completion_time.clone().or_else(|| condition.last_transition_time.clone()),
+        ..because(state, Some(condition))
+    };
+    if let Some(condition) = is_true("Complete") {
+        return ended(State::Succeeded, condition);
+    }
+    if let Some(condition) = is_true("Failed") {
+        return ended(State::Failed, condition);
+    }
+    let some = |count: Option<i64>| count.unwrap_or(0) > 0;
+    let uncounted = status.uncounted_terminated_pods.unwrap_or_default();
+    let has = |pods: Option<Vec<IgnoredAny>>| pods.is_some_and(|pods| !pods.is_empty());
+    let is_ending = some(status.terminating) || has(uncounted.succeeded) || has(uncounted.failed);
+    let decided = is_true("FailureTarget").or(is_true("SuccessCriteriaMet"));
+    match () {
+        _ if is_being_deleted => because(State::Deleting, None),
+        _ if is_suspended => because(State::Suspended, is_true("Suspended")),
+        _ if decided.is_some() => because(State::Running, decided),
+        _ if some(status.active) && status.ready.is_none_or(|ready| ready > 0) || is_ending => {
+            because(State::Running, None)
+        }
+        // between two pods too, as after one that has failed
+        _ if some(status.active) || some(status.succeeded) || some(status.failed) => because(State::Starting, None),
+        _ => because(State::Waiting, None),
+    }
+}
+
+#[derive(Default)]
+struct Labels {
+    managed_by: Option<String>,
+}
+
+#[derive(Default)]
+struct Annotations {
+    fingerprint: Option<String>,
+    nonce: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        let [managed_by] = json.deserialize_option(Members([MANAGED_BY]))?;
+        Ok(Labels { managed_by })
+    }
+}
+
+impl<'de> Deserialize<'de> for Annotations {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        let [fingerprint, nonce] = json.deserialize_option(Members([FINGERPRINT, NONCE]))?;
+        Ok(Annotations { fingerprint, nonce })
+    }
+}
+
+/// The values of these keys of an object of strings; the others are skipped.
+struct Members<const N: usize>([&'static str; N]);
+
+impl<'de, const N: usize> Visitor<'de> for Members<N> {
+    type Value = [Option<String>; N];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of strings, or null")
+    }
+
+    fn visit_none<E>(self) -> Result<Self::Value, E> {
+        Ok([const { None }; N])
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_map(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Self::Value, A::Error> {
+        let mut values = [const { None }; N];
+        while let Some(place) = pairs.next_key_seed(Place(&self.0))? {
+            match place {
+                Some(place) => values[place] = Some(pairs.next_value()?),
+                None => _ = pairs.next_value::<IgnoredAny>()?,
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// Where a key is in a list, without a copy of it.
+struct Place<'k>(&'k [&'static str]);
+
+impl<'de> DeserializeSeed<'de> for Place<'_> {
+    type Value = Option<usize>;
+    fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<Self::Value, D::Error> {
+        key.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Place<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(self.0.iter().position(|one| *one == key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn job(spec: Value, status: Value, deleted: bool) -> Job {
+        let mut metadata = json!({"name": "a", "labels": null, "creationTimestamp": "2026-11-26T00:00:00Z"});
+        if deleted {
+            metadata["deletionTimestamp"] = "2026-11-26T00:01:00Z".into()
+        }
+        let object = json!({"kind": "Job", "metadata": metadata, "spec": spec, "status": status});
+        serde_json::from_value::<JobObject>(object).unwrap().job().unwrap()
+    }
+
+    fn condition(name: &str, status: &str) -> Value {
+        json!({"type": name, "status": status, "reason": "R", "message": "m", "lastTransitionTime": "T"})
+    }
+
+    #[test]
+    fn states() {
+        use State::*;
+        let uncounted = json!({"uncountedTerminatedPods": {"succeeded": ["u"]}, "ready": 0});
+        let nothing_uncounted = json!({"uncountedTerminatedPods": {}, "active": 1, "ready": 0});
+        let with = |mut status: Value, conditions: Value| {
+            status["conditions"] = conditions;
+            status
+        };
+        for (status, want) in [
+            (json!(null), Waiting),
+            (json!({}), Waiting),
+            (json!({"startTime": "T"}), Waiting),
+            (json!({"active": 1, "ready": 0, "terminating": 0}), Starting),
+            (nothing_uncounted, Starting),
+            (json!({"active": 2, "ready": 1}), Running),
+            (json!({"active": 1}), Running),
+            (json!({"failed": 1, "ready": 0}), Starting),
+            (json!({"succeeded": 1, "ready": 0}), Starting),
+            (json!({"terminating": 1, "ready": 0}), Running),
+            (uncounted, Running),
+            (with(json!({"active": 1, "ready": 0}), json!([condition("Complete", "False")])), Starting),
+            (with(json!({"active": 1, "ready": 0}), json!([condition("FailureTarget", "True")])), Running),
+            (with(json!({}), json!([condition("SuccessCriteriaMet", "True")])), Running),
+            (with(json!({}), json!([condition("Suspended", "True")])), Waiting),
+            (
+                with(json!({}), json!([condition("SuccessCriteriaMet", "True"), condition("Complete", "True")])),
+                Succeeded,
+            ),
+            (with(json!({}), json!([condition("FailureTarget", "True"), condition("Failed", "True")])), Failed),
+            (json!({"conditions": null, "active": 0}), Waiting),
+        ] {
+            let situation = job(json!({"suspend": false}), status.clone(), false).situation;
+            assert_eq!(situation.state, want, "{status}");
+            let suspended = job(json!({"suspend": true}), status.clone(), false).situation.state;
+            assert_eq!(suspended, if want.is_final() { want } else { Suspended }, "{status}, suspended");
+            let deleted = job(json!({"suspend": true}), status.clone(), true).situation.state;
+            assert_eq!(deleted, if want.is_final() { want } else { Deleting }, "{status}, being deleted");
+        }
+    }
+
+    #[test]
+    fn what_decided_is_told() {
+        let told = |suspend: bool, status: Value| {
+            let Situation { reason, finished, .. } = job(json!({"suspend": suspend}), status, false).situation;
+            (reason.unwrap_or_default(), finished.unwrap_or_default())
+        };
+        let pair = |reason: &str, finished: &str| (reason.to_owned(), finished.to_owned());
+        assert_eq!(told(false, json!({"conditions": [condition("Failed", "True")]})), pair("R", "T"));
+        let complete = json!({"completionTime": "C", "conditions": [condition("Complete", "True")]});
+        assert_eq!(told(false, complete), pair("R", "C"));
+        assert_eq!(told(true, json!({"conditions": [condition("Suspended", "True")]})), pair("R", ""));
+        assert_eq!(told(false, json!({"conditions": [condition("FailureTarget", "True")]})), pair("R", ""));
+        assert_eq!(told(false, json!({"active": 1, "conditions": [condition("Suspended", "False")]})), pair("", ""));
+        let empty = json!({"conditions": [{"type": "Complete", "status": "True", "reason": "", "message": ""}]});
+        let situation = job(json!({}), empty, false).situation;
+        assert_eq!((situation.reason, situation.message), (None, None), "Kubernetes 1.20 gives none");
+    }
+
+    #[test]
+    fn our_marks_and_times_are_found() {
+        let text = r#"{"kind":"Job","metadata":{"name":"a","labels":{"x":"y","app.kubernetes.io/managed-by":"k8s-job-dispatcher"},
+            "annotations":{"k8s-job-dispatcher/nonce":"n","big":"...","k8s-job-dispatcher/fingerprint":"f"},
+            "creationTimestamp":"C"},"spec":{"template":{"suspend":true}},"status":{"startTime":"S"}}"#;
+        let job = serde_json::from_str::<JobObject>(text).unwrap().job().unwrap();
+        assert!(job.is_ours && !job.is_being_deleted);
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        assert_eq!([job.fingerprint, job.nonce, job.created, job.started].map(|one| text(&one)), ["f", "n", "C", "S"]);
+        assert_eq!((job.situation.state, job.status.get()), (State::Waiting, r#"{"startTime":"S"}"#));
+    }
+}
