@@ -6,7 +6,7 @@ use std::ffi::OsString;
 pub(crate) const HELP: &str = include_str!("help.txt");
 
 /// Every option that takes a value: its long form, short form, and environment variable.
-pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 19] = [
+pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 21] = [
     (Key::FromFile, "from-file", Some('f'), "FROM_FILE"),
     (Key::Port, "port", Some('p'), "PORT"),
     (Key::ListenAddress, "listen-address", None, "LISTEN_ADDRESS"),
@@ -23,6 +23,8 @@ pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 19] = [
     (Key::RequestTimeout, "request-timeout", None, "REQUEST_TIMEOUT"),
     (Key::IdleTimeout, "idle-timeout", None, "IDLE_TIMEOUT"),
     (Key::ShutdownDelay, "shutdown-delay", None, "SHUTDOWN_DELAY"),
+    (Key::MaxWait, "max-wait", None, "MAX_WAIT"),
+    (Key::MaxCacheBytes, "max-cache-bytes", None, "MAX_CACHE_BYTES"),
     (Key::IdempotencyHeaders, "idempotency-headers", None, "IDEMPOTENCY_HEADERS"),
     (Key::Docs, "docs", None, "DOCS"),
     // a positional argument, kept in the same table
@@ -47,6 +49,8 @@ pub(crate) enum Key {
     RequestTimeout,
     IdleTimeout,
     ShutdownDelay,
+    MaxWait,
+    MaxCacheBytes,
     IdempotencyHeaders,
     Docs,
     Filter,

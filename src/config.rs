@@ -1,5 +1,10 @@
 //! From arguments and environment to the configuration: checks everything, opens every file, reports all problems together.
 
+mod values;
+
+pub(crate) use values::duration;
+use values::header_names;
+
 use crate::cli::{Args, Key, OPTIONS, text};
 use crate::filter::{self, Filter, Limits, Source};
 use crate::kube::{ApiServer, check_url, is_loopback};
@@ -23,8 +28,6 @@ const BODY_BYTES: usize = 2 << 20;
 const CONNECTIONS: usize = 1024;
 /// Each has a slot of 24 bytes, in use or not.
 const MAX_CONNECTIONS: usize = 1 << 20;
-/// Each is looked for in every request without an Idempotency-Key.
-const MAX_IDEMPOTENCY_HEADERS: usize = 16;
 const FILTER_MEMORY: usize = 16 << 20;
 /// With less, no useful filter can run.
 const MIN_FILTER_MEMORY: usize = 64 << 10;
@@ -33,6 +36,13 @@ const FILTER_TIME: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longer than the 60 s of nginx and of cloud balancers, so that they close first: closing first races with the peer's next request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Longer than most Jobs that somebody waits for.
+const WAIT: Duration = Duration::from_secs(300);
+/// Some fifteen thousand Jobs.
+const CACHE_BYTES: usize = 16 << 20;
+/// One Job with the longest status that is usual.
+const MIN_CACHE_BYTES: usize = 64 << 10;
+const MAX_CACHE_BYTES: usize = 1 << 30;
 /// Longer durations are typing errors; shorter ones fit every clock.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -70,6 +80,10 @@ pub(crate) struct Config {
     pub(crate) request_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) shutdown_delay: Duration,
+    /// How long a caller may wait for the end of a Job; zero: not at all.
+    pub(crate) max_wait: Duration,
+    /// Bytes of what is known of Jobs.
+    pub(crate) max_cache_bytes: usize,
     /// Names, in lower case, of headers that serve as the idempotency key.
     pub(crate) idempotency_headers: Vec<String>,
     /// Whether there is a page for people.
@@ -145,45 +159,6 @@ impl Reader<'_> {
     }
 }
 
-/// `30`, `30s`, `500ms`, `1m30s`, `2h`.
-fn duration(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let mut total = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let unit_at = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (number, after) = rest.split_at(unit_at);
-        let number: u32 = number.parse().ok()?;
-        let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
-        let unit = match &after[..end] {
-            "ms" => Duration::from_millis(1),
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            "h" => Duration::from_secs(3600),
-            _ => return None,
-        };
-        total = total.checked_add(unit.checked_mul(number)?)?;
-        rest = &after[end..];
-    }
-    (!text.is_empty()).then_some(total)
-}
-
-/// Names of headers with commas between them, in lower case.
-fn header_names(text: &str) -> Result<Vec<String>, String> {
-    let is_name = |name: &str| {
-        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        !name.is_empty() && name.bytes().all(is_token)
-    };
-    let names: Vec<_> = text.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
-    match names.iter().find(|name| !is_name(name)) {
-        Some(name) => Err(format!("has {name:?}, which is no name of a header")),
-        None if names.len() > MAX_IDEMPOTENCY_HEADERS => Err(format!("has more than {MAX_IDEMPOTENCY_HEADERS} names")),
-        None => Ok(names),
-    }
-}
-
 /// `environment` gives the value of a variable.
 ///
 /// Errors: all problems.
@@ -218,6 +193,8 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
     let request_timeout = reader.duration(Key::RequestTimeout, REQUEST_TIMEOUT, Duration::from_millis(1));
     let idle_timeout = reader.duration(Key::IdleTimeout, IDLE_TIMEOUT, Duration::from_secs(1));
     let shutdown_delay = reader.duration(Key::ShutdownDelay, Duration::ZERO, Duration::ZERO);
+    let max_wait = reader.duration(Key::MaxWait, WAIT, Duration::ZERO);
+    let max_cache_bytes = reader.number(Key::MaxCacheBytes, CACHE_BYTES, MIN_CACHE_BYTES, MAX_CACHE_BYTES);
 
     let idempotency_headers = reader.parsed(Key::IdempotencyHeaders, Vec::new(), header_names);
     let docs = reader.parsed(Key::Docs, true, |value| value.parse().map_err(|_| "is neither true nor false".into()));
@@ -251,6 +228,8 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
             request_timeout,
             idle_timeout,
             shutdown_delay,
+            max_wait,
+            max_cache_bytes,
             idempotency_headers,
             docs,
             check_only: args.check,

@@ -61,6 +61,7 @@ fn settings(config: &Config) -> String {
         ("Dry run", dry_run.to_owned()),
         ("Largest body", format!("{} bytes", config.max_body_bytes)),
         ("Time for an answer", format!("{:?}", config.request_timeout)),
+        ("Longest wait for a Job", format!("{:?}", config.max_wait)),
     ] {
         let _ = writeln!(html, "<dt>{term}</dt><dd>{}</dd>", escaped(&value));
     }

@@ -3,6 +3,7 @@
 use crate::budget::Reservation;
 use std::borrow::Cow;
 use std::ops::Range;
+use std::time::Duration;
 
 const JSON: &str = "application/json";
 
@@ -29,6 +30,28 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// What the log and the head of the reply need of it.
+    pub(crate) fn head_for_log(&self) -> Self {
+        const ID: &str = "x-request-id";
+        let id = self.header(ID).unwrap_or_default();
+        let (mut bytes, mut places) = (Vec::new(), Vec::new());
+        for part in [self.method().as_bytes(), self.path().as_bytes(), ID.as_bytes(), id] {
+            places.push(bytes.len()..bytes.len() + part.len());
+            bytes.extend_from_slice(part)
+        }
+        let mut place = places.into_iter();
+        let mut next = || place.next().unwrap_or_default();
+        Request {
+            head_len: bytes.len(),
+            bytes,
+            method: next(),
+            path: next(),
+            headers: vec![(next(), next())],
+            is_http_10: self.is_http_10,
+            close: self.close,
+            ..Request::default()
+        }
+    }
     fn text(&self, at: &Range<usize>) -> &str {
         std::str::from_utf8(&self.bytes[at.clone()]).unwrap_or_default() // the parser lets only ASCII through
     }
@@ -88,6 +111,8 @@ pub(crate) struct Reply {
     pub(crate) note: Option<String>,
     /// How many tries a dispatch took, for log and metrics; 0 for what is no dispatch.
     pub(crate) tries: u32,
+    /// How long the caller chose to wait.
+    pub(crate) waited: Duration,
     /// Memory for a large body, until it is sent.
     pub(crate) reservation: Option<Reservation>,
 }

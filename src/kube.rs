@@ -9,12 +9,14 @@ mod errors;
 mod job;
 mod resolver;
 mod socket;
+mod stream;
 mod tls;
 mod url;
 
 pub(crate) use answer::{Outcome, Refusal, RefusalKind};
 pub(crate) use client::Client;
 pub(crate) use job::{Job, Situation, State};
+pub(crate) use stream::{End, Event, From};
 pub(crate) use url::{check_url, is_loopback};
 
 use circuit::Circuit;

@@ -8,6 +8,7 @@ mod dispatch;
 mod docs;
 mod filter;
 mod http;
+mod jobs;
 mod kube;
 mod logger;
 mod manifest;

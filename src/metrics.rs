@@ -2,7 +2,8 @@
 //!
 //! Every label has few values: they come from enums and tables of ours, never from a request.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, prometheus_text, text};
+use crate::kube::{End, State};
+use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder, prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -10,6 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt::Write;
 use std::sync::LazyLock;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 const PREFIX: &str = "k8s_job_dispatcher";
@@ -25,88 +27,68 @@ const ALERTED: [u16; 5] = [429, 500, 502, 503, 504];
 
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct RequestLabels {
-    route: &'static str,
-    code: Code,
-}
+/// The name and the value of a label, where there is one: one type, because each has ten kilobytes of code.
+type Label = [(&'static str, &'static str); 1];
+/// The same where there are two.
+type Labels = [(&'static str, Value); 2];
 
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct RouteLabel {
-    route: &'static str,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct OutcomeLabel {
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct CallLabels {
-    verb: &'static str,
-    code: Code,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct RetriedLabels {
-    code: Code,
-    tries: u32,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct VerbLabel {
-    verb: &'static str,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct StateLabel {
-    state: &'static str,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct BuildLabels {
-    version: &'static str,
-}
-
-/// An HTTP code; 0 means no response.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-struct Code(u16);
+enum Value {
+    Text(&'static str),
+    /// Of HTTP; 0 means no response.
+    Code(u16),
+    Number(u32),
+}
 
-impl EncodeLabelValue for Code {
+impl EncodeLabelValue for Value {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        match self.0 {
-            code @ 100..=599 => write!(encoder, "{code}"),
-            0 => encoder.write_str("none"),
-            _ => encoder.write_str("other"),
+        match self {
+            Value::Text(text) => encoder.write_str(text),
+            Value::Code(code @ 100..=599) => write!(encoder, "{code}"),
+            Value::Code(0) => encoder.write_str("none"),
+            Value::Code(_) => encoder.write_str("other"),
+            Value::Number(number) => write!(encoder, "{number}"),
         }
     }
 }
 
 /// Values at this moment, read when the metrics are scraped.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Gauges {
     pub(crate) connections_waiting: usize,
     pub(crate) connections_working: usize,
     pub(crate) dispatches_in_flight: usize,
     pub(crate) dispatches_queued: usize,
     pub(crate) unfinished_bytes: usize,
+    /// Jobs that are known, by state.
+    pub(crate) jobs: [(State, usize); State::ALL.len()],
+    pub(crate) cached_bytes: usize,
+    /// Callers who wait for the end of a Job.
+    pub(crate) waiters: usize,
+    /// How long the watch has said nothing.
+    pub(crate) watch_silence: Duration,
 }
 
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
-    requests: Family<RequestLabels, Counter>,
-    request_seconds: Family<RouteLabel, Histogram, fn() -> Histogram>,
-    retried: Family<RetriedLabels, Counter>,
-    filter_runs: Family<OutcomeLabel, Counter>,
+    requests: Family<Labels, Counter>,
+    request_seconds: Family<Label, Histogram, fn() -> Histogram>,
+    retried: Family<Labels, Counter>,
+    filter_runs: Family<Label, Counter>,
     filter_seconds: Histogram,
-    calls: Family<CallLabels, Counter>,
-    call_seconds: Family<VerbLabel, Histogram, fn() -> Histogram>,
-    connections: Family<StateLabel, Gauge>,
+    calls: Family<Labels, Counter>,
+    call_seconds: Family<Label, Histogram, fn() -> Histogram>,
+    connections: Family<Label, Gauge>,
     evicted: Counter,
     rejected: Counter,
-    dispatches: Family<StateLabel, Gauge>,
+    dispatches: Family<Label, Gauge>,
     unfinished_bytes: Gauge,
+    jobs: Family<Label, Gauge>,
+    cached_bytes: Gauge,
+    waiters: Gauge,
+    watch_restarts: Family<Label, Counter>,
+    watch_silence: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
@@ -126,18 +108,26 @@ impl Metrics {
             rejected: Counter::default(),
             dispatches: Family::default(),
             unfinished_bytes: Gauge::default(),
+            jobs: Family::default(),
+            cached_bytes: Gauge::default(),
+            waiters: Gauge::default(),
+            watch_restarts: Family::default(),
+            watch_silence: Gauge::default(),
         };
         metrics.register();
+        for cause in End::CAUSES {
+            drop(metrics.watch_restarts.get_or_create(&[("cause", cause)]));
+        }
         // created at start: `rate` does not see the first event of a new series
         for code in ALERTED {
-            drop(metrics.requests.get_or_create(&RequestLabels { route: "/job", code: Code(code) }));
+            drop(metrics.requests.get_or_create(&[("route", Value::Text("/job")), ("code", Value::Code(code))]));
         }
         metrics
     }
 
     fn register(&mut self) {
-        let build: Family<BuildLabels, Gauge> = Family::default();
-        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        let build: Family<Label, Gauge> = Family::default();
+        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         let registry = &mut self.registry;
         registry.register("build_info", "The version that runs; the value is 1", build);
         registry.register("requests", "Requests answered, by route and code", self.requests.clone());
@@ -192,24 +182,43 @@ impl Metrics {
             Unit::Bytes,
             self.unfinished_bytes.clone(),
         );
+        registry.register("jobs", "Jobs that the watch has told of, by state", self.jobs.clone());
+        registry.register_with_unit(
+            "jobs_cache",
+            "Bytes of what is known of Jobs",
+            Unit::Bytes,
+            self.cached_bytes.clone(),
+        );
+        registry.register("waiters", "Callers who wait for the end of a Job", self.waiters.clone());
+        registry.register(
+            "watch_restarts",
+            "Times that the watch of Jobs ended, by cause",
+            self.watch_restarts.clone(),
+        );
+        registry.register_with_unit(
+            "watch_silence",
+            "Time since the watch of Jobs last said something; 0 before it begins",
+            Unit::Seconds,
+            self.watch_silence.clone(),
+        );
     }
 
     /// Counts a reply. `took`: None for a request that was rejected before it was served.
     pub(crate) fn request(&self, route: &'static str, code: u16, took: Option<Duration>) {
-        self.requests.get_or_create(&RequestLabels { route, code: Code(code) }).inc();
+        self.requests.get_or_create(&[("route", Value::Text(route)), ("code", Value::Code(code))]).inc();
         if let Some(took) = took {
-            self.request_seconds.get_or_create(&RouteLabel { route }).observe(took.as_secs_f64());
+            self.request_seconds.get_or_create(&[("route", route)]).observe(took.as_secs_f64());
         }
     }
 
     /// Counts a dispatch that took more than one try.
     pub(crate) fn retried(&self, code: u16, tries: u32) {
-        self.retried.get_or_create(&RetriedLabels { code: Code(code), tries }).inc();
+        self.retried.get_or_create(&[("code", Value::Code(code)), ("tries", Value::Number(tries))]).inc();
     }
 
     /// Counts a run. `took`: None for a run that did not start.
     pub(crate) fn filter_run(&self, outcome: &'static str, took: Option<Duration>) {
-        self.filter_runs.get_or_create(&OutcomeLabel { outcome }).inc();
+        self.filter_runs.get_or_create(&[("outcome", outcome)]).inc();
         if let Some(took) = took {
             self.filter_seconds.observe(took.as_secs_f64());
         }
@@ -217,8 +226,13 @@ impl Metrics {
 
     /// Counts a call to the API server. `code`: None if there was no response.
     pub(crate) fn call(&self, verb: &'static str, code: Option<u16>, took: Duration) {
-        self.calls.get_or_create(&CallLabels { verb, code: Code(code.unwrap_or(0)) }).inc();
-        self.call_seconds.get_or_create(&VerbLabel { verb }).observe(took.as_secs_f64());
+        self.calls.get_or_create(&[("verb", Value::Text(verb)), ("code", Value::Code(code.unwrap_or(0)))]).inc();
+        self.call_seconds.get_or_create(&[("verb", verb)]).observe(took.as_secs_f64());
+    }
+
+    /// The watch of Jobs has ended.
+    pub(crate) fn watch_ended(&self, cause: &'static str) {
+        self.watch_restarts.get_or_create(&[("cause", cause)]).inc();
     }
 
     pub(crate) fn connection_evicted(&self) {
@@ -237,9 +251,15 @@ impl Metrics {
             (&self.dispatches, "in_flight", gauges.dispatches_in_flight),
             (&self.dispatches, "queued", gauges.dispatches_queued),
         ] {
-            family.get_or_create(&StateLabel { state }).set(value as i64);
+            family.get_or_create(&[("state", state)]).set(value as i64);
         }
         self.unfinished_bytes.set(gauges.unfinished_bytes as i64);
+        for (state, number) in gauges.jobs {
+            self.jobs.get_or_create(&[("state", state.name())]).set(number as i64);
+        }
+        self.cached_bytes.set(gauges.cached_bytes as i64);
+        self.waiters.set(gauges.waiters as i64);
+        self.watch_silence.set(gauges.watch_silence.as_secs_f64());
         let wants_open_metrics = String::from_utf8_lossy(accept).split(',').any(|range| {
             let mut parts = range.split(';').map(str::trim);
             let is_it = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("application/openmetrics-text"));
@@ -268,7 +288,17 @@ mod tests {
         metrics.call("create", Some(999), Duration::from_secs(2));
         metrics.filter_run("output", Some(Duration::from_micros(60)));
         metrics.connection_evicted();
-        let gauges = Gauges { connections_waiting: 3, ..Gauges::default() };
+        let gauges = Gauges {
+            connections_waiting: 3,
+            connections_working: 0,
+            dispatches_in_flight: 0,
+            dispatches_queued: 0,
+            unfinished_bytes: 0,
+            jobs: State::ALL.map(|state| (state, 2)),
+            cached_bytes: 5,
+            waiters: 4,
+            watch_silence: Duration::from_millis(1500),
+        };
         let (media_type, text) = metrics.print(gauges, b"*/*");
         assert!(media_type.starts_with("text/plain; version=0.0.4"));
         for line in [
@@ -284,6 +314,9 @@ mod tests {
             "k8s_job_dispatcher_connections{state=\"waiting\"} 3",
             "k8s_job_dispatcher_connections_evicted_total 1",
             "k8s_job_dispatcher_unfinished_bytes 0",
+            "k8s_job_dispatcher_jobs{state=\"succeeded\"} 2",
+            "k8s_job_dispatcher_waiters 4",
+            "k8s_job_dispatcher_watch_silence_seconds 1.5",
         ] {
             assert!(text.lines().any(|printed| printed == line), "no {line} in\n{text}");
         }

@@ -60,6 +60,8 @@ const LAST_REPLIES: Duration = Duration::from_secs(1);
 /// It only hands over.
 const RETRIER_STACK: usize = 64 << 10;
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
+/// While somebody waits for a Job, so that it is answered when its time is over.
+const WAITED_INTERVAL: Duration = Duration::from_millis(50);
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 /// Pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -89,8 +91,10 @@ pub(crate) fn run(mut config: Config) -> Result<(), String> {
     workers.start().map_err(|error| format!("cannot start threads: {error}"))?;
     let expirer = workers.clone();
     let expire = move || {
+        let _ = expirer.expirer.set(thread::current()); // there is one
         loop {
-            thread::sleep(EXPIRY_INTERVAL);
+            let is_waited = expirer.server.jobs.waiters() > 0;
+            thread::park_timeout(if is_waited { WAITED_INTERVAL } else { EXPIRY_INTERVAL });
             expirer.expire_overdue()
         }
     };
@@ -115,6 +119,7 @@ pub(crate) fn run(mut config: Config) -> Result<(), String> {
 
     accept_until(&listener, &workers, &mut signals, None);
     workers.server.is_stopping.store(true, Relaxed);
+    workers.answer_waiting();
     info!("stopping; still accepting for {shutdown_delay:?}");
     accept_until(&listener, &workers, &mut signals, Some(Instant::now() + shutdown_delay));
     drain(listener, &workers);
@@ -250,6 +255,7 @@ fn drain(listener: TcpListener, workers: &Workers) {
     let _ = workers.calls_end.set(begin + DRAIN - LAST_REPLIES); // there is one
     while workers.connections.len() > 0 && begin.elapsed() < DRAIN {
         workers.expire_overdue();
+        workers.answer_waiting();
         if begin.elapsed() > UNFINISHED {
             workers.reject_unfinished();
         }

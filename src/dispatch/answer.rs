@@ -1,22 +1,116 @@
-//! The JSON object that tells callers of a Job.
+//! What callers are told of a Job, at once or when it has ended.
 
+use super::perform::Progress;
+use super::prefer::{Body, Wait};
+use crate::http::Reply;
 use crate::kube::{Job, Situation};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// What an answer has beside the Job.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Beside {
+/// An answer, but for the Job.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    pub(super) name: String,
+    pub(super) code: u16,
+    /// For `Location`: slashes of the request's path. None: without.
+    pub(super) depth: Option<usize>,
+    pub(super) body: Body,
     pub(super) is_dry_run: bool,
     /// Of the API server.
     pub(super) warnings: u32,
+    pub(super) wait: Option<Wait>,
+    pub(super) tries: u32,
+}
+
+/// An answer that waits for the end of its Job.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    told: Told,
+    job: Arc<Job>,
+    time: Duration,
+}
+
+impl Told {
+    /// Waits if the caller wants to, and the Job has not ended.
+    pub(super) fn or_wait(self, job: Arc<Job>) -> Progress {
+        match self.wait {
+            Some(Wait { time, .. }) if !job.situation.state.is_final() && !time.is_zero() => {
+                Progress::Wait(Box::new(Waiting { told: self, job, time }))
+            }
+            _ => Progress::Done(self.reply(&job)),
+        }
+    }
+
+    fn reply(self, job: &Job) -> Reply {
+        let reply = match self.body {
+            Body::Whole => Reply::json(self.code, object(&self, job)),
+            Body::Minimal | Body::NoneForEvent => Reply::empty(self.code),
+        };
+        let minimal = (self.body == Body::Minimal).then(|| "return=minimal".to_owned());
+        let wait = self.wait.filter(|wait| wait.is_preference).map(|wait| format!("wait={}", wait.time.as_secs()));
+        let applied: Vec<_> = minimal.into_iter().chain(wait).collect();
+        let mut headers = Vec::new();
+        if !applied.is_empty() {
+            headers.push(("Preference-Applied", applied.join(", ")))
+        }
+        if let Some(depth) = self.depth {
+            headers.push(("Location", location(depth, &self.name)))
+        }
+        Reply { job: Some(self.name), tries: self.tries, headers, ..reply }
+    }
+}
+
+impl Waiting {
+    /// Of the Job.
+    pub(crate) fn name(&self) -> &str {
+        &self.told.name
+    }
+    /// The Job as it was when the wait began.
+    pub(crate) fn seen(&self) -> Arc<Job> {
+        self.job.clone()
+    }
+    /// How long the caller waits, from its request on.
+    pub(crate) fn time(&self) -> Duration {
+        self.time
+    }
+    /// Whether nothing was created for it.
+    pub(crate) fn is_lookup(&self) -> bool {
+        self.told.depth.is_none()
+    }
+    /// Bytes that it holds.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Self>() + size_of::<Job>() + self.job.status.get().len()
+    }
+
+    /// `newest`: what is known of the Job; what was known at the beginning counts if that is newer.
+    pub(crate) fn reply(self, newest: Option<&Job>) -> Reply {
+        let newest = newest.filter(|newest| newest.uid == self.job.uid && newest.version >= self.job.version);
+        self.told.reply(newest.unwrap_or(&self.job))
+    }
+
+    /// The caller is answered without having waited.
+    pub(crate) fn reply_at_once(mut self) -> Reply {
+        self.told.wait = None;
+        self.reply(None)
+    }
+}
+
+/// What leads from a path with this many slashes, at or below `/job`, to the Job of this name: a relative reference (RFC 3986 5.2), which
+/// survives a path prefix that a proxy adds or removes.
+fn location(depth: usize, name: &str) -> String {
+    match depth {
+        0 | 1 => format!("job/{name}"),
+        slashes => "../".repeat(slashes - 2) + name,
+    }
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Object<'j> {
     id: &'j str,
-    state: crate::kube::State,
+    state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'j str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,20 +132,19 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// As JSON text. `id`: the Job's name.
-pub(super) fn object(id: &str, job: &Job, beside: Beside) -> Vec<u8> {
+fn object(told: &Told, job: &Job) -> Vec<u8> {
     let Situation { state, reason, message, finished } = &job.situation;
     let object = Object {
-        id,
-        state: *state,
+        id: &told.name,
+        state: state.name(),
         reason: reason.as_deref(),
         message: message.as_deref(),
         created: job.created.as_deref(),
         started: job.started.as_deref(),
         finished: finished.as_deref(),
         status: &job.status,
-        dry_run: beside.is_dry_run,
-        warnings: beside.warnings,
+        dry_run: told.is_dry_run,
+        warnings: told.warnings,
     };
     serde_json::to_vec(&object).expect("strings, numbers and JSON can be written")
 }
@@ -62,19 +155,35 @@ mod tests {
     use crate::kube::State;
 
     #[test]
+    fn a_location_leads_to_the_job_from_every_path() {
+        for (path, want) in [
+            ("/job", "job/"),
+            ("/job/", ""),
+            ("/job/a", ""),
+            ("/job/a/", "../"),
+            ("/job/a/b", "../"),
+            ("/job/a/b/c//", "../../../../"),
+            ("/j%6Fb/%C3%A9", ""),
+        ] {
+            assert_eq!(location(path.matches('/').count(), "a"), format!("{want}a"), "{path}");
+        }
+    }
+
+    #[test]
     fn only_what_is_known_is_told() {
-        let text = |job: &Job, beside| String::from_utf8(object("a", job, beside)).unwrap();
+        let told = || Told { name: "a".into(), ..Told::default() };
+        let text = |job: &Job, told| String::from_utf8(object(&told, job)).unwrap();
         let nothing = Job::default();
-        assert_eq!(text(&nothing, Beside::default()), r#"{"id":"a","state":"waiting","status":{}}"#);
-        let beside = Beside { is_dry_run: true, warnings: 2 };
+        assert_eq!(text(&nothing, told()), r#"{"id":"a","state":"waiting","status":{}}"#);
+        let more = Told { is_dry_run: true, warnings: 2, ..told() };
         let want = r#"{"id":"a","state":"waiting","status":{},"dryRun":true,"warnings":2}"#;
-        assert_eq!(text(&nothing, beside), want);
+        assert_eq!(text(&nothing, more), want);
         let some = |text: &str| Some(text.to_owned());
         let situation =
             Situation { state: State::Failed, reason: some("R"), message: some("\"m\""), finished: some("F") };
         let status = RawValue::from_string("{\"failed\":1}".into()).unwrap();
         let job = Job { situation, created: some("C"), started: some("S"), status, ..nothing };
         let want = r#"{"id":"a","state":"failed","reason":"R","message":"\"m\"","created":"C","started":"S","finished":"F","status":{"failed":1}}"#;
-        assert_eq!(text(&job, Beside::default()), want);
+        assert_eq!(text(&job, told()), want);
     }
 }

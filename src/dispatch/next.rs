@@ -209,7 +209,7 @@ fn status_of(call: Call, refusal: Refusal) -> Status {
         (RefusalKind::NoSuchNamespace, _) => bad_gateway("the namespace of the Jobs does not exist"),
         (RefusalKind::NotAllowed, _) => bad_gateway("the dispatcher lacks permission for this"),
         (RefusalKind::NotAuthenticated, _) => bad_gateway("the API server rejects the dispatcher's token"),
-        (RefusalKind::NameTaken | RefusalKind::Unexpected, _)
+        (RefusalKind::NameTaken | RefusalKind::Gone | RefusalKind::Unexpected, _)
         | (
             RefusalKind::Invalid
             | RefusalKind::TooLarge

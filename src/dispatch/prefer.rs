@@ -1,6 +1,9 @@
 //! What a caller prefers of our answer (RFC 7240).
 
-use crate::http::Request;
+use crate::config::duration;
+use crate::http::{Request, query_pairs};
+use crate::status::{Reason, Status};
+use std::time::Duration;
 
 /// Whether the answer to a POST that succeeds has a body.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -21,6 +24,32 @@ pub(super) fn body(request: &Request) -> Body {
     } else {
         Body::Whole
     }
+}
+
+/// How long a caller waits for the end of a Job.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Wait {
+    pub(crate) time: Duration,
+    /// It is a preference, and the answer says that it is followed.
+    pub(crate) is_preference: bool,
+}
+
+/// Up to `max`; zero switches waiting off. `reads_query`: a `wait` in the query counts, and comes before the preference.
+///
+/// Errors: 400 for a `wait` in the query that is no duration. A preference that makes no sense is ignored (RFC 7240 2).
+pub(super) fn wait(request: &Request, max: Duration, reads_query: bool) -> Result<Option<Wait>, Status> {
+    if max.is_zero() {
+        return Ok(None);
+    }
+    let asked = if reads_query { query_pairs(request.query()).filter(|(name, _)| name == "wait").last() } else { None };
+    if let Some((_, text)) = asked {
+        let time = duration(&text).ok_or_else(|| {
+            Status::new(Reason::BadRequest, format!("wait={text:.40} is not a duration like 30s, 500ms or 1m30s"))
+        })?;
+        return Ok(Some(Wait { time: time.min(max), is_preference: false }));
+    }
+    let seconds = preference(request, "wait").and_then(|value| value.parse::<u32>().ok());
+    Ok(seconds.map(|seconds| Wait { time: Duration::from_secs(seconds.into()).min(max), is_preference: true }))
 }
 
 /// The value of a preference, without quotes. Of several the first counts (RFC 7240 2).
@@ -64,5 +93,26 @@ mod tests {
         ] {
             assert_eq!(body(&Request::of(headers)), want, "{headers:?}");
         }
+    }
+
+    #[test]
+    fn a_caller_waits_as_long_as_it_may() {
+        let max = Duration::from_secs(60);
+        let by_header = |value: &str| wait(&Request::of(&[("Prefer", value)]), max, true).unwrap();
+        let preferred = |seconds| Some(Wait { time: Duration::from_secs(seconds), is_preference: true });
+        assert_eq!(by_header("return=minimal, wait=10"), preferred(10));
+        assert_eq!(by_header("wait=600"), preferred(60));
+        assert_eq!(["wait", "wait=-1", "wait=soon", "waits=1"].map(by_header), [None; 4]);
+        let by_query = |query: &str, reads_query| {
+            let mut request = Request::of(&[("Prefer", "wait=7")]);
+            request.query = request.bytes.len()..request.bytes.len() + query.len();
+            request.bytes.extend_from_slice(query.as_bytes());
+            wait(&request, max, reads_query).map(|wait| wait.map(|wait| wait.time.as_millis()))
+        };
+        assert_eq!(by_query("x=1&wait=1m30s", true), Ok(Some(60_000)));
+        assert_eq!(by_query("wait=1&wait=500ms", true), Ok(Some(500)));
+        assert_eq!(by_query("wait=1", false), Ok(Some(7_000)), "the query of a POST is the filter's");
+        assert_eq!(by_query("wait=soon", true).unwrap_err().code(), 400);
+        assert_eq!(wait(&Request::of(&[("Prefer", "wait=7")]), Duration::ZERO, true), Ok(None));
     }
 }

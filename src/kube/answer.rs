@@ -64,6 +64,8 @@ pub(crate) enum RefusalKind {
     Fault,
     /// 504: it may have been processed.
     Slow,
+    /// 410: what a list or a watch refers to is too old.
+    Gone,
     Unexpected,
 }
 
@@ -104,6 +106,11 @@ impl<R: Read> Answer<R> {
         self.outcome(name, 200, Outcome::Found)
     }
 
+    /// The outcome of a list or a watch that was refused.
+    pub(super) fn outcome_of_list(self) -> Outcome {
+        refusal("", self.code, self.retry_after, &self.body)
+    }
+
     /// `success`: the code that comes with the Job.
     fn outcome(mut self, name: &str, success: u16, told: fn(Box<Job>) -> Outcome) -> Outcome {
         if self.code != success {
@@ -111,7 +118,11 @@ impl<R: Read> Answer<R> {
         }
         let object: serde_json::Result<JobObject> = match self.rest.take() {
             None => serde_json::from_slice(&self.body),
-            Some(rest) => serde_json::from_reader((&self.body[..]).chain(std::io::BufReader::new(rest))),
+            Some(rest) => {
+                let mut body = (&self.body[..]).chain(std::io::BufReader::new(rest));
+                let mut json = deserializer(&mut body);
+                JobObject::deserialize(&mut json).and_then(|object| json.end().map(|()| object))
+            }
         };
         match object {
             Ok(object) if object.kind == "Job" && object.metadata.name == name => match object.job() {
@@ -122,6 +133,11 @@ impl<R: Read> Answer<R> {
             Err(error) => self.no_job(error),
         }
     }
+}
+
+/// For all that is read as it comes: one type, because each has some forty kilobytes of code.
+pub(super) fn deserializer(json: &mut dyn Read) -> serde_json::Deserializer<serde_json::de::IoRead<&mut dyn Read>> {
+    serde_json::Deserializer::from_reader(json)
 }
 
 /// Seconds from a `Retry-After` header, which has seconds or a date (RFC 9110 10.2.3).
@@ -224,6 +240,7 @@ fn refusal(name: &str, code: u16, retry_after: Option<u32>, body: &[u8]) -> Outc
         (None, 404) if is_status && reason == "NotFound" => RefusalKind::NoSuchJob,
         (None, 409) if reason == "Conflict" || is_status && !matches!(resource, "jobs" | "") => RefusalKind::Conflict,
         (None, 409) => RefusalKind::NameTaken,
+        (None, 410) => RefusalKind::Gone,
         (None, 413) => RefusalKind::TooLarge,
         (None, 429 | 503) => RefusalKind::Busy,
         (None, 500) => RefusalKind::Fault,

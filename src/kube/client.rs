@@ -21,8 +21,8 @@ use ureq::{Body, BodyReader};
 const READY: Duration = Duration::from_secs(1);
 /// Shorter than the 90 s after which the API server closes an idle connection.
 const MAX_IDLE: Duration = Duration::from_secs(15);
-/// Bytes of a response: etcd limits a Job to 1.5 MiB, and it grows a little as JSON.
-const MAX_ANSWER: u64 = 4 << 20;
+/// Bytes of a response: etcd limits a Job to 1.5 MiB, and `<` becomes six bytes in Go's JSON.
+const MAX_ANSWER: u64 = 10 << 20;
 /// Bytes of a response that are held. Of a longer one only the parts that we need: of a Job some fields, of a refusal its beginning.
 const MAX_HELD: u64 = 64 << 10;
 /// The largest buffers of a connection, one per thread. The input's may have to hold a whole head: the API server limits its warnings to
@@ -44,19 +44,21 @@ const USER_AGENT: &str = concat!("k8s-job-dispatcher/", env!("CARGO_PKG_VERSION"
 
 /// A kind of call.
 #[derive(Clone, Copy, Debug)]
-enum Verb {
+pub(super) enum Verb {
     Create,
     Get,
+    List,
+    Watch,
     Ready,
 }
 
 /// A call to be made.
 #[derive(Clone, Copy, Debug)]
-struct Call<'c> {
-    verb: Verb,
-    path: &'c str,
-    body: Option<&'c [u8]>,
-    until: Instant,
+pub(super) struct Call<'c> {
+    pub(super) verb: Verb,
+    pub(super) path: &'c str,
+    pub(super) body: Option<&'c [u8]>,
+    pub(super) until: Instant,
 }
 
 impl Verb {
@@ -64,6 +66,8 @@ impl Verb {
         match self {
             Verb::Create => ("create", Method::POST),
             Verb::Get => ("get", Method::GET),
+            Verb::List => ("list", Method::GET),
+            Verb::Watch => ("watch", Method::GET),
             Verb::Ready => ("readyz", Method::GET),
         }
     }
@@ -80,14 +84,21 @@ pub(crate) struct Client {
     failed: Arc<AtomicBool>,
     /// Warnings of the API server.
     warnings: u32,
+    /// How long the API server may say nothing within an answer.
+    silence: Duration,
 }
 
 impl Client {
     pub(crate) fn new(server: Arc<ApiServer>) -> Self {
+        Client::with_silence(server, Duration::MAX)
+    }
+
+    /// For a watch. `silence`: how long the API server may say nothing.
+    pub(crate) fn with_silence(server: Arc<ApiServer>, silence: Duration) -> Self {
         let current = server.credentials.current();
         let failed = Arc::default();
-        let agent = agent(&server, &current, &failed);
-        Client { agent, generation: current.generation, waited: Duration::ZERO, failed, warnings: 0, server }
+        let agent = agent(&server, &current, &failed, silence);
+        Client { agent, generation: current.generation, waited: Duration::ZERO, failed, warnings: 0, silence, server }
     }
 
     /// How long calls have taken since the last call of this method.
@@ -201,10 +212,7 @@ impl Client {
     }
 
     fn call_once(&mut self, current: &Current, call: Call<'_>) -> Result<Answer, Outcome> {
-        if current.generation != self.generation {
-            self.agent = agent(&self.server, current, &self.failed);
-            self.generation = current.generation;
-        }
+        self.use_credentials(current);
         let (word, method) = call.verb.word_and_method();
         let started = Instant::now();
         let answer = self.exchange(current, &method, call);
@@ -218,7 +226,43 @@ impl Client {
         answer
     }
 
+    /// Begins a call whose answer is read as it comes. Another answer than 200 is a refusal.
+    pub(super) fn stream(&mut self, call: Call<'_>) -> Result<BodyReader<'static>, Outcome> {
+        if self.server.circuit.is_open() {
+            return Err(Outcome::NotCalled);
+        }
+        let mut current = self.server.credentials.current();
+        let mut rejected: Vec<_> = current.token.iter().cloned().collect();
+        loop {
+            self.use_credentials(&current);
+            let (word, method) = call.verb.word_and_method();
+            let started = Instant::now();
+            let response = self.send(&current, &method, call);
+            let code = response.as_ref().ok().map(|response| response.status().as_u16());
+            METRICS.call(word, code, started.elapsed());
+            let response = response?;
+            if code == Some(200) {
+                return Ok(response.into_body().into_with_config().limit(u64::MAX).reader());
+            }
+            if code == Some(401)
+                && (1..MAX_TOKENS).contains(&rejected.len())
+                && let Some(other) = self.server.credentials.other_than(&rejected)
+            {
+                rejected.extend(other.token.clone());
+                current = other;
+                continue;
+            }
+            return Err(read(response, &self.server)?.outcome_of_list());
+        }
+    }
+
     fn exchange(&mut self, current: &Current, method: &Method, call: Call<'_>) -> Result<Answer, Outcome> {
+        let response = self.send(current, method, call)?;
+        self.warnings += log_warnings(response.headers());
+        read(response, &self.server)
+    }
+
+    fn send(&mut self, current: &Current, method: &Method, call: Call<'_>) -> Result<Response<Body>, Outcome> {
         let Call { path, body, until, .. } = call;
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -243,9 +287,14 @@ impl Client {
             None => self.agent.run(self.timed(request.map(|_| ()), left)),
         };
         let could_connect = !self.failed.swap(false, Relaxed);
-        let response = response.map_err(|error| outcome_of(&self.server.base, error, could_connect))?;
-        self.warnings += log_warnings(response.headers());
-        read(response, &self.server)
+        response.map_err(|error| outcome_of(&self.server.base, error, could_connect))
+    }
+
+    fn use_credentials(&mut self, current: &Current) {
+        if current.generation != self.generation {
+            self.agent = agent(&self.server, current, &self.failed, self.silence);
+            self.generation = current.generation;
+        }
     }
 
     /// One time-out for all of a call, and a shorter one for connecting.
@@ -267,7 +316,7 @@ fn their_timeout(ours: Duration) -> Duration {
     (ours - (ours / 10).min(MAX_MARGIN)).max(MIN_TIMEOUT)
 }
 
-fn agent(server: &ApiServer, current: &Current, failed: &Arc<AtomicBool>) -> Agent {
+fn agent(server: &ApiServer, current: &Current, failed: &Arc<AtomicBool>, silence: Duration) -> Agent {
     let config = Agent::config_builder()
         .proxy(None)
         .https_only(server.is_https)
@@ -284,7 +333,7 @@ fn agent(server: &ApiServer, current: &Current, failed: &Arc<AtomicBool>) -> Age
         .accept_encoding(AutoHeaderValue::None)
         .user_agent(USER_AGENT)
         .build();
-    let connector = Sockets { tls: current.tls.clone(), failed: failed.clone() };
+    let connector = Sockets { tls: current.tls.clone(), failed: failed.clone(), silence };
     let resolver = Numeric::new(failed.clone());
     Agent::with_parts(config, connector, resolver)
 }

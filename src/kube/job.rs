@@ -1,14 +1,16 @@
 //! A Job as the API server gives it: the parts that we need, and what they say of its state. Pure.
 
 use crate::manifest::{FINGERPRINT, MANAGED_BY, MANAGER, NONCE};
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::fmt;
 
+/// On a bookmark of a watch that began with all objects: they have been sent (Kubernetes API Concepts, "Streaming lists").
+const INITIAL_END: &str = "k8s.io/initial-events-end";
+
 /// What has become of a Job.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub(crate) enum State {
     /// It has no pod yet, as under a quota.
     #[default]
@@ -24,8 +26,30 @@ pub(crate) enum State {
 }
 
 impl State {
+    pub(crate) const ALL: [State; 7] = [
+        State::Waiting,
+        State::Suspended,
+        State::Starting,
+        State::Running,
+        State::Succeeded,
+        State::Failed,
+        State::Deleting,
+    ];
+
+    /// Its name in answers and metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            State::Waiting => "waiting",
+            State::Suspended => "suspended",
+            State::Starting => "starting",
+            State::Running => "running",
+            State::Succeeded => "succeeded",
+            State::Failed => "failed",
+            State::Deleting => "deleting",
+        }
+    }
+
     /// Whether it never changes again.
-    #[cfg(test)]
     pub(crate) fn is_final(self) -> bool {
         matches!(self, State::Succeeded | State::Failed)
     }
@@ -45,6 +69,9 @@ pub(crate) struct Situation {
 /// The parts of a Job that we need.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
+    pub(crate) uid: String,
+    /// `metadata.resourceVersion`: a later one is larger (KEP-5504).
+    pub(crate) version: u64,
     pub(crate) is_ours: bool,
     pub(crate) fingerprint: Option<String>,
     pub(crate) nonce: Option<String>,
@@ -60,6 +87,8 @@ pub(crate) struct Job {
 impl Default for Job {
     fn default() -> Self {
         Job {
+            uid: String::new(),
+            version: 0,
             is_ours: false,
             fingerprint: None,
             nonce: None,
@@ -74,7 +103,16 @@ impl Default for Job {
 
 impl PartialEq for Job {
     fn eq(&self, other: &Self) -> bool {
-        let marks = |job: &Job| (job.is_ours, job.is_being_deleted, job.fingerprint.clone(), job.nonce.clone());
+        let marks = |job: &Job| {
+            (
+                job.version,
+                job.uid.clone(),
+                job.is_ours,
+                job.is_being_deleted,
+                job.fingerprint.clone(),
+                job.nonce.clone(),
+            )
+        };
         let seen = |job: &Job| (job.situation.clone(), job.created.clone(), job.started.clone());
         marks(self) == marks(other) && seen(self) == seen(other) && self.status.get() == other.status.get()
     }
@@ -87,21 +125,27 @@ fn no_status() -> Box<RawValue> {
 /// A Job in JSON, or the beginning of another object.
 #[derive(Deserialize)]
 pub(super) struct JobObject {
+    /// Items of a list have none.
+    #[serde(default)]
     pub(super) kind: String,
+    #[serde(default)]
     pub(super) metadata: Metadata,
+    /// Of a Status.
+    #[serde(default)]
+    pub(super) code: u16,
     #[serde(default)]
     spec: Option<Spec>,
     #[serde(default)]
     status: Option<Box<RawValue>>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub(super) struct Metadata {
     pub(super) name: String,
-    #[serde(default)]
+    uid: Option<String>,
+    resource_version: Option<String>,
     labels: Labels,
-    #[serde(default)]
     annotations: Annotations,
     creation_timestamp: Option<String>,
     deletion_timestamp: Option<String>,
@@ -146,6 +190,18 @@ struct Condition {
     last_transition_time: Option<String>,
 }
 
+impl Metadata {
+    /// 0 if it is absent or no number, which no API server gives (KEP-5504).
+    pub(super) fn version(&self) -> u64 {
+        self.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+    }
+
+    /// Whether this bookmark ends the beginning of a watch.
+    pub(super) fn is_initial_end(&self) -> bool {
+        self.annotations.is_initial_end
+    }
+}
+
 impl JobObject {
     /// Errors: its status is none.
     pub(super) fn job(self) -> serde_json::Result<Job> {
@@ -159,6 +215,8 @@ impl JobObject {
         let is_being_deleted = metadata.deletion_timestamp.is_some();
         let is_suspended = spec.is_some_and(|spec| spec.suspend == Some(true));
         Ok(Job {
+            version: metadata.version(),
+            uid: metadata.uid.unwrap_or_default(),
             is_ours: metadata.labels.managed_by.as_deref() == Some(MANAGER),
             fingerprint: metadata.annotations.fingerprint,
             nonce: metadata.annotations.nonce,
@@ -219,6 +277,7 @@ struct Labels {
 struct Annotations {
     fingerprint: Option<String>,
     nonce: Option<String>,
+    is_initial_end: bool,
 }
 
 impl<'de> Deserialize<'de> for Labels {
@@ -230,8 +289,8 @@ impl<'de> Deserialize<'de> for Labels {
 
 impl<'de> Deserialize<'de> for Annotations {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        let [fingerprint, nonce] = json.deserialize_option(Members([FINGERPRINT, NONCE]))?;
-        Ok(Annotations { fingerprint, nonce })
+        let [fingerprint, nonce, end] = json.deserialize_option(Members([FINGERPRINT, NONCE, INITIAL_END]))?;
+        Ok(Annotations { fingerprint, nonce, is_initial_end: end.as_deref() == Some("true") })
     }
 }
 

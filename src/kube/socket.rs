@@ -29,6 +29,8 @@ pub(super) struct Sockets {
     pub(super) tls: Arc<ClientConfig>,
     /// Set when a connection could not be made; shared with the resolver.
     pub(super) failed: Arc<AtomicBool>,
+    /// How long the server may say nothing.
+    pub(super) silence: Duration,
 }
 
 impl<In: Transport> Connector<In> for Sockets {
@@ -47,6 +49,7 @@ impl Sockets {
         let stream = connect_tcp(details, end)?;
         stream.set_nodelay(true)?;
         let mut socket = Socket::new(stream, details.config.input_buffer_size(), details.config.output_buffer_size());
+        socket.silence = self.silence;
         if details.needs_tls() {
             let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']);
             socket.start_tls(Session::new(self.tls.clone(), host)?, end, details.timeout)?;
@@ -86,6 +89,7 @@ pub(super) struct Socket {
     filled: usize,
     /// Of reading and writing, as they are set.
     timeouts: [Option<Duration>; 2],
+    silence: Duration,
     /// An answer has arrived since [`Transport::is_open`] was asked.
     was_used: bool,
 }
@@ -114,6 +118,7 @@ impl Socket {
             output_step,
             filled: 0,
             timeouts: [None, None],
+            silence: Duration::MAX,
             was_used: true,
         }
     }
@@ -236,7 +241,8 @@ impl Transport for Socket {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         self.flush(timeout)?;
-        self.set_timeout(READING, timeout)?;
+        let wait = timeout.after.min(self.silence.into());
+        self.set_timeout(READING, NextTimeout { after: wait, ..timeout })?;
         self.make_room();
         if self.end == self.max_input {
             return Err(Error::LargeResponseHeader(self.end, self.max_input));

@@ -48,7 +48,9 @@ pub(super) struct Bounds<'a> {
 pub(super) enum Interest {
     Readable,
     Writable,
-    /// Nothing that its client does, except to disconnect.
+    /// That its client leaves.
+    Hangup,
+    /// Nothing that its client does, except to reset the connection.
     Nothing,
 }
 
@@ -106,6 +108,8 @@ pub(super) struct Connection {
     /// It waits for memory, until that is granted.
     waiting: Option<Ticket>,
     granted: Option<Reservation>,
+    /// Its answer waits for the end of a Job.
+    parked: Option<Box<Parked>>,
     /// Since when it waits for its client, or for memory.
     waits_since: Instant,
     deadline: Instant,
@@ -125,6 +129,7 @@ impl Connection {
             has_skipped_line: false,
             waiting: None,
             granted: None,
+            parked: None,
             waits_since: now,
             deadline: now + idle,
         }
@@ -141,7 +146,8 @@ impl Connection {
     }
     /// Whether it is between requests, with nothing to send.
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Idle) && matches!(self.input[..], [] | [b'\r']) && self.output.is_empty()
+        let is_between = matches!(self.phase, Phase::Idle) && self.parked.is_none();
+        is_between && matches!(self.input[..], [] | [b'\r']) && self.output.is_empty()
     }
     /// Whether part of a request was received.
     pub(super) fn is_unfinished(&self) -> bool {
@@ -153,7 +159,11 @@ impl Connection {
         let is_lingering = matches!(self.phase, Phase::Linger(_));
         self.output.is_pending()
             || is_lingering
-            || self.waiting.is_none() && self.granted.is_none() && !has_next_request && !self.has_unread()
+            || self.parked.is_none()
+                && self.waiting.is_none()
+                && self.granted.is_none()
+                && !has_next_request
+                && !self.has_unread()
     }
     /// Whether there is unread input.
     pub(super) fn has_unread(&self) -> bool {
@@ -377,6 +387,10 @@ impl Connection {
     }
 }
 
+mod parked;
 mod request;
+
+pub(super) use parked::Parked;
+
 #[cfg(test)]
 mod tests;

@@ -128,9 +128,25 @@ impl Connections {
         self.poller.has_ready()
     }
 
-    /// Takes a waiting connection to serve it. Returns None if another thread has it or it is closed.
-    pub(super) fn take(&self, slot: Slot) -> Option<Box<Connection>> {
-        lock(&self.slots[slot.0]).take()
+    /// Takes a ready connection to serve it, unless it `stays`, waiting for this. Returns None also if another thread has it or it is closed.
+    pub(super) fn take_unless(
+        &self,
+        slot: Slot,
+        stays: impl FnOnce(&Connection) -> Option<Interest>,
+    ) -> Option<Box<Connection>> {
+        let mut place = lock(&self.slots[slot.0]);
+        if let Some(connection) = place.as_deref()
+            && let Some(interest) = stays(connection)
+            && self.poller.modify(connection.stream(), slot.0, interest).is_ok()
+        {
+            return None;
+        }
+        place.take()
+    }
+
+    /// Takes a waiting connection, if it `is_wanted`.
+    pub(super) fn take_if(&self, slot: Slot, is_wanted: impl FnOnce(&Connection) -> bool) -> Option<Box<Connection>> {
+        lock(&self.slots[slot.0]).take_if(|connection| is_wanted(connection))
     }
 
     /// Puts a connection back to wait for its next event.
@@ -163,8 +179,7 @@ impl Connections {
     /// Takes each waiting connection for which `wanted` holds.
     pub(super) fn take_each(&self, wanted: impl Fn(&Connection) -> bool, mut see: impl FnMut(Slot, Box<Connection>)) {
         for number in 0..self.slots.len() {
-            let is_wanted = lock(&self.slots[number]).as_deref().is_some_and(&wanted);
-            if is_wanted && let Some(connection) = self.take(Slot(number)) {
+            if let Some(connection) = self.take_if(Slot(number), &wanted) {
                 see(Slot(number), connection)
             }
         }

@@ -1,12 +1,15 @@
 //! Answers whole requests: plans, calls the API server, writes the log line. A panic is answered with 500.
 
 use super::admission::Task;
+use super::connections::Slot;
+use super::memory::Ticket;
 use super::reply::Frame;
 use crate::config::Config;
 use crate::dispatch::{Begun, Plan, Progress, RetryBudget, Work, internal_error, perform, plan, plan_large};
 use crate::docs::{self, Docs};
 use crate::http::{Reply, Request};
-use crate::kube::Client;
+use crate::jobs::Jobs;
+use crate::kube::{Client, Job};
 use crate::metrics::{Gauges, METRICS};
 use crate::route::{Route, check_headers, no_such_path, route};
 use crate::status::{Reason, Status};
@@ -29,6 +32,8 @@ pub(super) struct Server {
     /// Since SIGTERM.
     pub(super) is_stopping: AtomicBool,
     retries: RetryBudget,
+    /// What is known of Jobs, and who waits for them.
+    pub(super) jobs: Jobs<(Slot, Ticket)>,
     readiness: Mutex<Readiness>,
     docs: Docs,
 }
@@ -45,6 +50,7 @@ impl Server {
     pub(super) fn new(config: Config) -> Self {
         let docs = Docs::new(&config);
         Server {
+            jobs: Jobs::new(config.max_cache_bytes),
             config,
             is_stopping: AtomicBool::new(false),
             retries: RetryBudget::default(),
@@ -102,7 +108,13 @@ impl Server {
 
     /// Calls the API server until a dispatch is done, or has to pause.
     pub(super) fn perform(&self, work: Box<Work>, client: &mut Option<Client>, until: Instant) -> Progress {
-        self.guarded(client, |client| perform(&self.config, &self.retries, client, work, until))
+        self.guarded(client, |client| {
+            let see = |name: &str, job: Option<&Job>| match job {
+                Some(job) => self.jobs.learn(name, job),
+                None => self.jobs.not_found(name),
+            };
+            perform(&self.config, &self.retries, client, &see, work, until)
+        })
     }
 
     /// Turns a panic into a 500.
@@ -117,7 +129,7 @@ impl Server {
     /// Counts and logs a request that is answered. `arrived`: when the whole request was received.
     pub(super) fn log(&self, task: &Task, frame: &Frame, reply: &Reply) {
         let took = task.arrived.elapsed();
-        METRICS.request(name_of(&task.route), reply.code, Some(took));
+        METRICS.request(name_of(&task.route), reply.code, Some(took.saturating_sub(reply.waited)));
         if reply.tries > 1 {
             METRICS.retried(reply.code, reply.tries)
         }

@@ -10,6 +10,7 @@
 mod drive;
 mod expiry;
 mod resting;
+mod waiting;
 
 use super::admission::{Admission, MAX_IN_FLIGHT, Task};
 use super::connection::Bounds;
@@ -19,6 +20,7 @@ use super::later::Later;
 use super::memory::RequestMemory;
 use super::parse::MAX_HEAD;
 use super::serve::Server;
+use crate::budget::Budget;
 use crate::filter::SMALL_RUN_STACK;
 use crate::kube::Client;
 use crate::metrics::Gauges;
@@ -40,6 +42,8 @@ const WINDOW: u32 = 16;
 const QUIET_TICKS: u32 = 64;
 /// How long an extra thread stays without anything to do.
 const LINGER: Duration = Duration::from_secs(10);
+/// Bytes for each caller that may wait, with its Job's status.
+const WAITING_BYTES: usize = 2 << 10;
 const SCRATCH: usize = 8 << 10;
 /// After a thread could not be started.
 const BACK_OFF: Duration = Duration::from_secs(1);
@@ -52,6 +56,8 @@ pub(super) struct Workers {
     admission: Admission,
     large_runs: LargeRuns,
     later: Later,
+    /// For what callers who wait for Jobs hold.
+    waiting_memory: Arc<Budget>,
     /// Tasks for the next worker that is woken.
     handed_over: Mutex<VecDeque<Task>>,
     core_threads: usize,
@@ -66,6 +72,8 @@ pub(super) struct Workers {
     fastest_before: AtomicU64,
     resting: Resting,
     scaler: OnceLock<Thread>,
+    /// It looks more often while callers wait.
+    pub(super) expirer: OnceLock<Thread>,
     scaler_sleeps: AtomicBool,
     /// Connections are closed after their replies.
     pub(super) is_draining: AtomicBool,
@@ -91,6 +99,7 @@ impl Worker {
 impl Workers {
     pub(super) fn new(server: Server, connections: Connections) -> Arc<Self> {
         let max_request = 2 * MAX_HEAD + server.config.max_body_bytes;
+        let waiters = connections.capacity().div_ceil(2);
         Arc::new_cyclic(|this| Workers {
             memory: RequestMemory::new(max_request, connections.capacity()),
             server,
@@ -98,6 +107,7 @@ impl Workers {
             admission: Admission::default(),
             large_runs: LargeRuns::new(),
             later: Later::default(),
+            waiting_memory: Budget::new(WAITING_BYTES * waiters),
             handed_over: Mutex::default(),
             core_threads: (4 * super::cores()).min(MAX_IN_FLIGHT),
             threads: AtomicUsize::new(0),
@@ -107,6 +117,7 @@ impl Workers {
             fastest_before: AtomicU64::new(0),
             resting: Resting::default(),
             scaler: OnceLock::new(),
+            expirer: OnceLock::new(),
             scaler_sleeps: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
             calls_end: OnceLock::new(),
@@ -166,6 +177,14 @@ impl Workers {
     /// Hands over the tasks whose next call waits, each at its time.
     pub(super) fn retry_in_time(&self) {
         self.later.run(|task| self.hand_over(task))
+    }
+
+    fn wake_expirer(&self) {
+        if self.server.jobs.waiters() == 1
+            && let Some(expirer) = self.expirer.get()
+        {
+            expirer.unpark()
+        }
     }
 
     fn calls_are_slow(&self) -> bool {
@@ -237,6 +256,10 @@ impl Workers {
             dispatches_in_flight,
             dispatches_queued: dispatches_queued + self.large_runs.len() + self.later.len(),
             unfinished_bytes: self.memory.reserved_bytes(),
+            jobs: self.server.jobs.count(),
+            cached_bytes: self.server.jobs.cached_bytes(),
+            waiters: self.server.jobs.waiters(),
+            watch_silence: self.server.jobs.silence(),
         }
     }
 }

@@ -248,7 +248,7 @@ fn the_yaml_creates_pods_in_any_namespace_even_a_restricted_one() {
         (pods.len() == 2).then_some(pods)
     });
     assert_eq!(pods[0]["spec"]["serviceAccountName"], NAME);
-    assert_may_only_make_and_get_jobs(&namespace, &namespace, NAME);
+    assert_may_only_make_and_see_jobs(&namespace, &namespace, NAME);
 }
 
 #[test]
@@ -259,7 +259,22 @@ fn jobs_may_go_to_another_namespace() {
     let notes = said(&mut helm_in(&ours, &install));
     assert!(notes.contains(&format!("kubectl --namespace {} get jobs", jobs.name)), "{notes}");
     assert!(notes.contains("No filter was given"), "{notes}");
-    assert_may_only_make_and_get_jobs(&ours, &jobs, NAME);
+    assert_may_only_make_and_see_jobs(&ours, &jobs, NAME);
+    said(&mut helm_in(
+        &ours,
+        &[
+            "upgrade",
+            NAME,
+            &path("deploy/chart"),
+            "--set",
+            &to,
+            "--set",
+            "watch=false",
+            "--set",
+            "jobs.guard.enabled=true",
+        ],
+    ));
+    assert_may_only(&["create", "get"], &ours, &jobs, NAME);
     let (code, _) = jobs.admin().get(&format!("/api/v1/namespaces/{}/resourcequotas/{NAME}", jobs.name));
     assert_eq!(code, 200);
     let deployment = ours.admin().get(&format!("/apis/apps/v1/namespaces/{}/deployments/{NAME}", ours.name)).1;
@@ -268,7 +283,11 @@ fn jobs_may_go_to_another_namespace() {
 }
 
 /// What the API server itself says of the rights of a service account of `ours` in `jobs`, and that in `ours` it has none.
-fn assert_may_only_make_and_get_jobs(ours: &Namespace, jobs: &Namespace, account: &str) {
+fn assert_may_only_make_and_see_jobs(ours: &Namespace, jobs: &Namespace, account: &str) {
+    assert_may_only(&["create", "get", "list", "watch"], ours, jobs, account)
+}
+
+fn assert_may_only(verbs: &[&str], ours: &Namespace, jobs: &Namespace, account: &str) {
     let token = ours.token_of(account);
     let api = ours.admin().with_token(&token);
     let rules = |namespace: &Namespace| {
@@ -280,7 +299,7 @@ fn assert_may_only_make_and_get_jobs(ours: &Namespace, jobs: &Namespace, account
         let is_everybodys = |rule: &Value| rule["resources"].as_array().unwrap().iter().all(everybody);
         rules.into_iter().filter(|rule| !is_everybodys(rule)).collect::<Vec<_>>()
     };
-    let want = json!([{"verbs": ["create", "get"], "apiGroups": ["batch"], "resources": ["jobs"]}]);
+    let want = json!([{"verbs": verbs, "apiGroups": ["batch"], "resources": ["jobs"]}]);
     eventually("RBAC to be known", || (!rules(jobs).is_empty()).then_some(())); // the API server reads it from a cache
     assert_eq!(json!(rules(jobs)), want);
     if ours.name != jobs.name {

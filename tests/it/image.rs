@@ -107,8 +107,6 @@ fn it_works_with_the_charts_permissions_which_allow_nothing_else() {
     let api = admin.with_token(&token);
     let (name, jobs) = (&namespace.name, namespace.jobs());
     for (method, path) in [
-        ("GET", jobs.clone()),
-        ("GET", format!("{jobs}?watch=1")),
         ("GET", format!("{jobs}/demo-job-a/status")),
         ("PATCH", format!("{jobs}/demo-job-a")),
         ("PUT", format!("{jobs}/demo-job-a")),

@@ -311,10 +311,10 @@ fn responses_are_read_up_to_a_limit() {
     let large = |size: usize| job("a", json!({"large": "x".repeat(size)}));
     let server = Scripted::start([
         Act::Answer(201, warnings, job("a", json!({}))),
-        answer(201, large(1 << 20)),
-        answer(201, large(5 << 20)),
-        answer(200, large(5 << 20)),
-        answer(200, large(5 << 20)),
+        answer(201, large(9 << 20)),
+        answer(201, large(11 << 20)),
+        answer(200, large(11 << 20)),
+        answer(200, large(11 << 20)),
     ]);
     let dispatcher = start(&server, &[]);
     for _ in 0..2 {

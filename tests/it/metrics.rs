@@ -129,7 +129,7 @@ fn names(text: &str) -> Vec<&str> {
 #[test]
 fn the_readme_lists_every_metric_and_alerts_use_no_other() {
     let text = scrape(&used(&Namespace::new()));
-    assert_eq!(names(&text).len(), 12);
+    assert_eq!(names(&text).len(), 17);
     let readme = std::fs::read_to_string(path("README.md")).unwrap();
     for name in names(&text) {
         assert!(readme.contains(&format!("| `{name}")), "README does not list {name}");

@@ -66,6 +66,7 @@ fn flags(interest: Interest) -> EventFlags {
     let flags = match interest {
         Interest::Readable => EventFlags::IN | EventFlags::RDHUP,
         Interest::Writable => EventFlags::OUT,
+        Interest::Hangup => EventFlags::RDHUP,
         Interest::Nothing => EventFlags::empty(), // but a reset
     };
     flags | EventFlags::ONESHOT

@@ -144,7 +144,8 @@ impl Poller {
 
 fn flags(interest: Interest) -> PollFlags {
     match interest {
-        Interest::Readable => PollFlags::IN,
+        // the end of a connection is input for poll(2)
+        Interest::Readable | Interest::Hangup => PollFlags::IN,
         Interest::Writable => PollFlags::OUT,
         Interest::Nothing => PollFlags::empty(), // but a reset
     }

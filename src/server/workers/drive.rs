@@ -1,7 +1,7 @@
 //! What a worker does with a ready connection: read, plan, call, reply, and wait for its next event.
 
 use super::{Worker, Workers};
-use crate::dispatch::{Begun, Dispatch, Plan, Progress, Work};
+use crate::dispatch::{Begun, Dispatch, Plan, Progress, Work, internal_error};
 use crate::filter::LARGE_RUN_STACK;
 use crate::http::{Reply, Request};
 use crate::server::admission::{Decision, Task};
@@ -28,8 +28,14 @@ impl Workers {
 
     /// Handles a connection that became readable or writable.
     pub(super) fn on_ready(&self, worker: &mut Worker, slot: Slot) {
-        if let Some(mut connection) = self.connections.take(slot) {
-            if self.end_wait(&mut connection) && connection.is_reset() {
+        // one who waits for a Job stays where a wake-up finds it, unless its client has left
+        let stays = |connection: &Connection| {
+            (connection.parked().is_some() && !connection.has_left()).then(|| connection.parked_interest())
+        };
+        if let Some(mut connection) = self.connections.take_unless(slot, stays) {
+            if connection.parked().is_some() {
+                self.leave(slot, connection)
+            } else if self.end_wait(&mut connection) && connection.is_reset() {
                 self.connections.close(slot, connection)
             } else {
                 // if it waited for memory, the event is from before that, and it waits again
@@ -108,7 +114,21 @@ impl Workers {
     fn run(&self, worker: &mut Worker, task: Task) {
         let mut next = Some(task);
         while let Some(mut task) = next {
-            let step = if task.is_dispatch() {
+            let known = self.answer_known(&mut task);
+            let step = if let Some(progress) = known {
+                let reply = match progress {
+                    Progress::Done(reply) => reply,
+                    Progress::Wait(waiting) => match self.wait(task, waiting) {
+                        Some((back, reply)) => {
+                            task = back;
+                            reply
+                        }
+                        None => return,
+                    },
+                    Progress::Pause(..) => internal_error().into(), // nothing is called
+                };
+                self.reply(worker, &mut task, reply)
+            } else if task.is_dispatch() {
                 match self.admission.admit(task) {
                     Decision::Admitted(task) => return self.dispatch(worker, task),
                     Decision::Queued => return,
@@ -149,6 +169,16 @@ impl Workers {
                     self.note_wait(worker);
                     match progress {
                         Progress::Done(reply) => reply,
+                        Progress::Wait(waiting) => match self.wait(task, waiting) {
+                            Some((back, reply)) => {
+                                task = back;
+                                reply
+                            }
+                            None => {
+                                next = self.admission.next(None);
+                                continue;
+                            }
+                        },
                         Progress::Pause(work, pause) => {
                             task.planned = Some(work);
                             self.later.push(Instant::now() + pause, task);
@@ -177,7 +207,7 @@ impl Workers {
     }
 
     /// When the answer to a task has to be there.
-    fn until(&self, task: &Task) -> Instant {
+    pub(super) fn until(&self, task: &Task) -> Instant {
         let until = task.arrived + self.server.config.request_timeout;
         self.calls_end.get().map_or(until, |end| until.min(*end))
     }
@@ -262,7 +292,7 @@ impl Workers {
     }
 
     /// Logs and sends the reply to a task.
-    fn reply(&self, worker: &mut Worker, task: &mut Task, reply: Reply) -> Step {
+    pub(super) fn reply(&self, worker: &mut Worker, task: &mut Task, reply: Reply) -> Step {
         let frame = self.frame(&task.request);
         let reply = self.with_memory(reply);
         self.server.log(task, &frame, &reply);

@@ -18,7 +18,9 @@ impl Workers {
         let is_late = |connection: &Connection| connection.deadline() < now || is_short && connection.is_slow(now);
         let is_over = |connection: &Connection| is_late(connection) || is_draining && connection.is_idle();
         self.connections.take_each(is_over, |slot, mut connection| {
-            if is_late(&connection) {
+            if connection.parked().is_some() {
+                self.answer_parked(slot, connection)
+            } else if is_late(&connection) {
                 match connection.expire() {
                     true => {
                         let step = self.advance(&mut worker, &mut connection, false);

@@ -20,7 +20,7 @@ pub(crate) struct Namespace {
 impl Namespace {
     /// With the verbs that the README asks for.
     pub(crate) fn new() -> Self {
-        Self::with(json!({}), &["create", "get"])
+        Self::with(json!({}), &["create", "get", "list", "watch"])
     }
 
     pub(crate) fn with(labels: Value, verbs: &[&str]) -> Self {

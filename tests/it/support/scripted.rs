@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+/// What lists and watches have in their targets.
+const FOLLOW: &str = "labelSelector=";
+
 /// What is done with the next request.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
@@ -44,7 +47,10 @@ pub(crate) struct Scripted {
 #[derive(Default)]
 struct State {
     acts: VecDeque<Act>,
+    /// For lists and watches.
+    follow_acts: VecDeque<Act>,
     seen: Vec<Seen>,
+    followed: Vec<String>,
     /// Connections that are never answered.
     silent: Vec<TcpStream>,
 }
@@ -69,6 +75,17 @@ impl Scripted {
         self.state.lock().unwrap().acts.push_back(act)
     }
 
+    /// For the next list or watch; when nothing is left to do, they are forbidden.
+    pub(crate) fn then_follow(&self, act: Act) {
+        self.state.lock().unwrap().follow_acts.push_back(act)
+    }
+
+    /// The targets of lists and watches.
+    pub(crate) fn followed(&self) -> Vec<String> {
+        self.state.lock().unwrap().followed.clone()
+    }
+
+    /// But for lists and watches.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.state.lock().unwrap().seen.clone()
     }
@@ -85,8 +102,15 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
         let name = seen.target.rsplit('/').next().unwrap_or_default().to_owned();
         let (act, posted) = {
             let mut state = state.lock().unwrap();
-            state.seen.push(seen);
-            let act = state.acts.pop_front().unwrap_or(Act::Answer(599, "", "nothing is left in the script".into()));
+            let act = if seen.target.contains(FOLLOW) {
+                state.followed.push(seen.target);
+                let forbidden =
+                    || Act::Answer(403, "", status(403, "Forbidden", "it is forbidden", serde_json::json!({})));
+                state.follow_acts.pop_front().unwrap_or_else(forbidden)
+            } else {
+                state.seen.push(seen);
+                state.acts.pop_front().unwrap_or(Act::Answer(599, "", "nothing is left in the script".into()))
+            };
             let posted = state.seen.iter().rfind(|seen| seen.method == "POST").map(|seen| seen.body.clone());
             (act, posted.unwrap_or_default())
         };

@@ -1,0 +1,45 @@
+//! Values of options that have a form of their own.
+
+use std::time::Duration;
+
+/// Each is looked for in every request without an Idempotency-Key.
+const MAX_IDEMPOTENCY_HEADERS: usize = 16;
+
+/// `30`, `30s`, `500ms`, `1m30s`, `2h`.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let unit_at = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, after) = rest.split_at(unit_at);
+        let number: u32 = number.parse().ok()?;
+        let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let unit = match &after[..end] {
+            "ms" => Duration::from_millis(1),
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_secs(60),
+            "h" => Duration::from_secs(3600),
+            _ => return None,
+        };
+        total = total.checked_add(unit.checked_mul(number)?)?;
+        rest = &after[end..];
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+/// Names of headers with commas between them, in lower case.
+pub(super) fn header_names(text: &str) -> Result<Vec<String>, String> {
+    let is_name = |name: &str| {
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        !name.is_empty() && name.bytes().all(is_token)
+    };
+    let names: Vec<_> = text.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
+    match names.iter().find(|name| !is_name(name)) {
+        Some(name) => Err(format!("has {name:?}, which is no name of a header")),
+        None if names.len() > MAX_IDEMPOTENCY_HEADERS => Err(format!("has more than {MAX_IDEMPOTENCY_HEADERS} names")),
+        None => Ok(names),
+    }
+}
