@@ -19,7 +19,7 @@ const LEAST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest random pause beside it, which doubles with each failure.
 const MAX_PAUSE: Duration = Duration::from_secs(8);
 /// How long to poll before the watch is tried again.
-const FORBIDDEN: Duration = Duration::from_secs(30);
+const FORBIDDEN: Duration = Duration::from_secs(10);
 /// Between two calls of the poll: 20 a second.
 const POLL: Duration = Duration::from_millis(50);
 const POLL_TIME: Duration = Duration::from_secs(5);

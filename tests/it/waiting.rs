@@ -70,8 +70,10 @@ fn a_caller_waits_for_the_end_of_a_job() {
         get.send(request("GET", "/health/live", "", ""));
         assert_eq!(get.receive().unwrap().code, 200, "the connection goes on");
     }
-    let observed = metric(&dispatcher, "request_duration_seconds_sum{route=\"/job/{id}\"}");
-    assert!(observed < 1.5, "the time that callers chose to wait is not counted: {observed}");
+    for route in ["/job", "/job/{id}"] {
+        let observed = metric(&dispatcher, &format!("request_duration_seconds_sum{{route=\"{route}\"}}"));
+        assert!(observed < 1.5, "the time that callers chose to wait is not counted: {observed} for {route}");
+    }
 }
 
 #[test]
@@ -224,6 +226,21 @@ fn without_the_right_to_watch_waiters_are_polled_for() {
     waiters(&dispatcher, 1);
     namespace.admin().call("DELETE", &format!("{}/b?propagationPolicy=Background", namespace.jobs()), None);
     assert_eq!(gone.receive().unwrap().error().0, 404, "its last state is not known");
+}
+
+#[test]
+fn rights_that_are_given_later_are_used() {
+    let namespace = Namespace::with(json!({}), &["create", "get"]);
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    assert_eq!(dispatcher.post("/job", &suspended("a")).code, 201);
+    let mut line = wait_for(&dispatcher, "a", "60s");
+    dispatcher.logged("may not list and watch Jobs");
+    assert_eq!(metric(&dispatcher, "jobs{state=\"suspended\"}"), 0.0, "nothing would tell that they are gone");
+    namespace.allow(&["create", "get", "list", "watch"]);
+    eventually("the watch", || (metric(&dispatcher, "jobs{state=\"suspended\"}") == 1.0).then_some(()));
+    waiters(&dispatcher, 1);
+    namespace.admin().call("DELETE", &format!("{}/a?propagationPolicy=Background", namespace.jobs()), None);
+    assert_eq!(state(line.receive().unwrap()), is(200, "deleting"), "the watch knows its last state");
 }
 
 #[test]

@@ -55,6 +55,13 @@ impl Namespace {
         namespace
     }
 
+    /// Changes what the service account may do with Jobs.
+    pub(crate) fn allow(&self, verbs: &[&str]) {
+        let role = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles/{ACCOUNT}", self.name);
+        let rules = json!([{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": verbs}]);
+        assert_eq!(self.admin().patch(&role, json!({ "rules": rules })).0, 200);
+    }
+
     pub(crate) fn admin(&self) -> &Api {
         &self.cluster.admin
     }
