@@ -5,6 +5,10 @@ use crate::http::{Request, query_pairs};
 use crate::status::{Reason, Status};
 use std::time::Duration;
 
+/// Characters of a duration in a query, and digits in a row, as OpenAPI says: longer ones are mistakes.
+const MAX_TEXT: usize = 40;
+const MAX_DIGITS: usize = 9;
+
 /// Whether the answer to a POST that succeeds has a body.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Body {
@@ -43,7 +47,9 @@ pub(super) fn wait(request: &Request, max: Duration, reads_query: bool) -> Resul
     }
     let asked = if reads_query { query_pairs(request.query()).filter(|(name, _)| name == "wait").last() } else { None };
     if let Some((_, text)) = asked {
-        let time = duration(&text).ok_or_else(|| {
+        let is_short =
+            text.len() <= MAX_TEXT && text.split(|c: char| !c.is_ascii_digit()).all(|run| run.len() <= MAX_DIGITS);
+        let time = duration(&text).filter(|_| is_short).ok_or_else(|| {
             Status::new(Reason::BadRequest, format!("wait={text:.40} is not a duration like 30s, 500ms or 1m30s"))
         })?;
         return Ok(Some(Wait { time: time.min(max), is_preference: false }));
@@ -112,7 +118,10 @@ mod tests {
         assert_eq!(by_query("x=1&wait=1m30s", true), Ok(Some(60_000)));
         assert_eq!(by_query("wait=1&wait=500ms", true), Ok(Some(500)));
         assert_eq!(by_query("wait=1", false), Ok(Some(7_000)), "the query of a POST is the filter's");
-        assert_eq!(by_query("wait=soon", true).unwrap_err().code(), 400);
+        for bad in ["wait=soon", "wait=0000000001", &format!("wait={}", "1s".repeat(21))] {
+            assert_eq!(by_query(bad, true).unwrap_err().code(), 400, "{bad}");
+        }
+        assert_eq!(by_query(&format!("wait={}", "1s".repeat(20)), true), Ok(Some(20_000)));
         assert_eq!(wait(&Request::of(&[("Prefer", "wait=7")]), Duration::ZERO, true), Ok(None));
     }
 }
