@@ -115,10 +115,10 @@ impl Metrics {
             watch_silence: Gauge::default(),
         };
         metrics.register();
+        // created at start: `rate` does not see the first event of a new series
         for cause in End::CAUSES {
             drop(metrics.watch_restarts.get_or_create(&[("cause", cause)]));
         }
-        // created at start: `rate` does not see the first event of a new series
         for code in ALERTED {
             drop(metrics.requests.get_or_create(&[("route", Value::Text("/job")), ("code", Value::Code(code))]));
         }
