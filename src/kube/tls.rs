@@ -1,7 +1,9 @@
 //! A TLS session over a connection that blocks. ureq's own keeps as many bytes of input again as a whole head may have, for each thread.
 
-use rustls::crypto::ring;
-use rustls::pki_types::ServerName;
+use rustls::crypto::ring::cipher_suite::*;
+use rustls::crypto::{CryptoProvider, KeyProvider, ring};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::sign::SigningKey;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::TcpStream;
@@ -11,9 +13,33 @@ use std::sync::Arc;
 ///
 /// Errors: rustls's.
 pub(super) fn config(roots: RootCertStore) -> std::result::Result<Arc<ClientConfig>, rustls::Error> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider()));
     let builder = builder.with_safe_default_protocol_versions()?;
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+/// What is needed of ring, for each of its algorithms is kilobytes of code: AES, which every API server has, because Go's `crypto/tls` does;
+/// and no keys of our own.
+fn provider() -> CryptoProvider {
+    let cipher_suites = vec![
+        TLS13_AES_256_GCM_SHA384,
+        TLS13_AES_128_GCM_SHA256,
+        TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    ];
+    CryptoProvider { cipher_suites, key_provider: &NoKeys, ..ring::default_provider() }
+}
+
+/// We have no client certificates: the API server knows us by our token.
+#[derive(Debug)]
+struct NoKeys;
+
+impl KeyProvider for NoKeys {
+    fn load_private_key(&self, _: PrivateKeyDer<'static>) -> std::result::Result<Arc<dyn SigningKey>, rustls::Error> {
+        Err(rustls::Error::General("no keys are used".into()))
+    }
 }
 
 pub(super) struct Session(ClientConnection);
