@@ -6,7 +6,7 @@ use std::ffi::OsString;
 pub(crate) const HELP: &str = include_str!("help.txt");
 
 /// Every option that takes a value: its long form, short form, and environment variable.
-pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 21] = [
+pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 22] = [
     (Key::FromFile, "from-file", Some('f'), "FROM_FILE"),
     (Key::Port, "port", Some('p'), "PORT"),
     (Key::ListenAddress, "listen-address", None, "LISTEN_ADDRESS"),
@@ -26,6 +26,7 @@ pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 21] = [
     (Key::MaxWait, "max-wait", None, "MAX_WAIT"),
     (Key::MaxCacheBytes, "max-cache-bytes", None, "MAX_CACHE_BYTES"),
     (Key::IdempotencyHeaders, "idempotency-headers", None, "IDEMPOTENCY_HEADERS"),
+    (Key::Enable, "enable", None, "ENABLE"),
     (Key::Docs, "docs", None, "DOCS"),
     // a positional argument, kept in the same table
     (Key::Filter, "", None, ""),
@@ -52,6 +53,7 @@ pub(crate) enum Key {
     MaxWait,
     MaxCacheBytes,
     IdempotencyHeaders,
+    Enable,
     Docs,
     Filter,
 }

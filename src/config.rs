@@ -2,8 +2,8 @@
 
 mod values;
 
-pub(crate) use values::duration;
-use values::header_names;
+pub(crate) use values::{Enabled, duration};
+use values::{enabled, header_names};
 
 use crate::cli::{Args, Key, OPTIONS, text};
 use crate::filter::{self, Filter, Limits, Source};
@@ -86,6 +86,7 @@ pub(crate) struct Config {
     pub(crate) max_cache_bytes: usize,
     /// Names, in lower case, of headers that serve as the idempotency key.
     pub(crate) idempotency_headers: Vec<String>,
+    pub(crate) enabled: Enabled,
     /// Whether there is a page for people.
     pub(crate) docs: bool,
     pub(crate) check_only: bool,
@@ -197,6 +198,7 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
     let max_cache_bytes = reader.number(Key::MaxCacheBytes, CACHE_BYTES, MIN_CACHE_BYTES, MAX_CACHE_BYTES);
 
     let idempotency_headers = reader.parsed(Key::IdempotencyHeaders, Vec::new(), header_names);
+    let enabled = reader.parsed(Key::Enable, Enabled::default(), enabled);
     let docs = reader.parsed(Key::Docs, true, |value| value.parse().map_err(|_| "is neither true nor false".into()));
 
     let service_account = service_account(&reader);
@@ -231,6 +233,7 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
             max_wait,
             max_cache_bytes,
             idempotency_headers,
+            enabled,
             docs,
             check_only: args.check,
             warnings,

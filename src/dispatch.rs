@@ -3,16 +3,20 @@
 
 mod answer;
 mod key;
+mod list;
+mod log;
 mod next;
 mod perform;
 mod prefer;
 mod retry;
 
 pub(crate) use answer::Waiting;
-pub(crate) use perform::{Progress, Work, perform};
+pub(crate) use list::{MAX_PAGE, Query};
+pub(crate) use perform::{Memory, Progress, Work, perform};
 pub(crate) use retry::RetryBudget;
 
 use key::hash_of_key;
+use log::LogQuery;
 use prefer::{Body, Wait};
 
 use crate::config::Config;
@@ -46,6 +50,10 @@ pub(crate) enum Dispatch {
     Nothing,
     /// Get the Job of this name, which is a DNS-1123 label.
     Lookup(String, Option<Wait>),
+    /// Read a log of the Job of this name, which is a DNS-1123 label.
+    Log(String, LogQuery),
+    /// Delete the Job of this name, which is a DNS-1123 label.
+    Delete(String),
 }
 
 /// The result of [`plan`].
@@ -82,8 +90,14 @@ pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Ins
                 SmallRun::NeedsLargeRun { log_lines } => Ok(Plan::NeedsLargeRun(Begun { log_lines, key })),
             }
         }
-        Route::Job(_) => Err(next::no_such_job()),
-        Route::Live | Route::Ready | Route::Metrics | Route::OpenApi | Route::Page(_) => Err(no_such_path()),
+        Route::Delete(id) if manifest::is_label(id) => Ok(Plan::Ready(Work::boxed(Dispatch::Delete(id.clone())))),
+        Route::Log(id) if manifest::is_label(id) => {
+            Ok(Plan::Ready(Work::boxed(Dispatch::Log(id.clone(), LogQuery::of(request)?))))
+        }
+        Route::Job(_) | Route::Log(_) | Route::Delete(_) => Err(next::no_such_job()),
+        Route::List | Route::Live | Route::Ready | Route::Metrics | Route::OpenApi | Route::Page(_) => {
+            Err(no_such_path())
+        }
     }
 }
 

@@ -8,12 +8,17 @@ mod cache;
 mod follow;
 mod waiters;
 
+use crate::dispatch::Query;
+use crate::http::Reply;
 use crate::kube::{Job, State};
 use cache::Cache;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 use waiters::Waiters;
+
+/// How old a list may be when the watch is interrupted; when the API server ends it, it begins again within two seconds.
+const MAX_SILENCE: Duration = Duration::from_secs(10);
 
 /// `W`: what it takes to wake one who waits.
 #[derive(Debug)]
@@ -77,6 +82,20 @@ impl<W: PartialEq> Jobs<W> {
     /// The Job as it was when something was last heard of it.
     pub(crate) fn newest(&self, name: &str) -> Option<Arc<Job>> {
         self.cache().get(name).cloned()
+    }
+
+    /// A page of the Jobs that are known, if the watch has told of all and goes on, or begins again at the moment.
+    ///
+    /// Errors: whether Kubernetes denies the right to know them; else they are not known yet.
+    pub(crate) fn page(&self, query: &Query) -> Result<Reply, bool> {
+        let cache = self.cache();
+        let is_current = self.is_live() || cache.is_whole() && self.silence() < MAX_SILENCE;
+        if !is_current {
+            return Err(self.is_forbidden.load(SeqCst));
+        }
+        let (chosen, is_truncated) = (query.choose(cache.all()), cache.is_truncated());
+        drop(cache);
+        Ok(query.page(chosen, is_truncated))
     }
 
     /// A call of ours has found this Job, which is ours.

@@ -1,5 +1,6 @@
 //! Maps method and path to a route. Pure.
 
+use crate::config::Enabled;
 use crate::http::{Request, is_json, percent_decoded};
 use crate::status::{Reason, Status};
 
@@ -9,6 +10,12 @@ pub(crate) enum Route {
     Dispatch(String),
     /// Get the status of this Job; the name is not validated yet.
     Job(String),
+    /// Get the log of one of its containers; the name is not validated yet.
+    Log(String),
+    /// List our Jobs.
+    List,
+    /// Delete this Job; the name is not validated yet.
+    Delete(String),
     Live,
     Ready,
     Metrics,
@@ -32,7 +39,9 @@ impl Route {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Route::Dispatch(_) => "/job",
-            Route::Job(_) => "/job/{id}",
+            Route::List => "GET /job",
+            Route::Job(_) | Route::Delete(_) => "/job/{id}",
+            Route::Log(_) => "/job/{id}/log",
             Route::Live => "/health/live",
             Route::Ready => "/health/ready",
             Route::Metrics => "/metrics",
@@ -46,24 +55,33 @@ impl Route {
     }
     /// Whether it may call the API server for longer than a probe does.
     pub(crate) fn is_dispatch(&self) -> bool {
-        matches!(self, Route::Dispatch(_) | Route::Job(_))
+        matches!(self, Route::Dispatch(_) | Route::Job(_) | Route::Log(_) | Route::Delete(_))
     }
 }
 
 const POST: &str = "POST";
 const READ: &str = "GET, HEAD";
 const READ_OR_POST: &str = "GET, HEAD, POST";
+const READ_OR_POST_OR_DELETE: &str = "DELETE, GET, HEAD, POST";
 
+/// What is not `enabled` is answered as if it were not there.
+///
 /// Errors: 404, 405 with `Allow`, 400 for a path that cannot be decoded.
-pub(crate) fn route(request: &Request) -> Result<Route, Status> {
+pub(crate) fn route(request: &Request, enabled: Enabled) -> Result<Route, Status> {
     let path = decoded(request.path())?;
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let is_read = matches!(request.method(), "GET" | "HEAD");
     let is_post = request.method() == POST;
     match (segments.as_slice(), is_read, is_post) {
         (["job", ..], _, true) => Ok(Route::Dispatch(path)),
+        (["job"], true, _) if enabled.list => Ok(Route::List),
+        (["job"], ..) if enabled.list => Err(not_allowed(READ_OR_POST)),
         (["job", id], true, _) => Ok(Route::Job((*id).to_owned())),
+        (["job", id], ..) if enabled.delete && request.method() == "DELETE" => Ok(Route::Delete((*id).to_owned())),
+        (["job", _], ..) if enabled.delete => Err(not_allowed(READ_OR_POST_OR_DELETE)),
         (["job", _], ..) => Err(not_allowed(READ_OR_POST)),
+        (["job", id, "log"], true, _) if enabled.logs => Ok(Route::Log((*id).to_owned())),
+        (["job", _, "log"], ..) if enabled.logs => Err(not_allowed(READ_OR_POST)),
         (["job", ..], ..) => Err(not_allowed(POST)),
         (["health", "live"], true, _) => Ok(Route::Live),
         (["health", "ready"], true, _) => Ok(Route::Ready),
@@ -186,8 +204,22 @@ mod tests {
             ("GET", "/docs.js", Route::Page(Page::Script)),
             ("HEAD", "/docs.css", Route::Page(Page::Style)),
         ] {
-            assert_eq!(route(&request(method, path)).unwrap(), want, "{method} {path}");
+            assert_eq!(route(&request(method, path), Enabled::default()).unwrap(), want, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn what_is_enabled() {
+        let of = |method, path| route(&request(method, path), Enabled::ALL);
+        assert_eq!(of("DELETE", "/job/a/").unwrap(), Route::Delete("a".into()));
+        assert_eq!(of("GET", "/job/").unwrap(), Route::List);
+        assert_eq!(of("HEAD", "/job/a/log").unwrap(), Route::Log("a".into()));
+        assert_eq!(of("POST", "/job/a/log").unwrap(), Route::Dispatch("/job/a/log".into()));
+        assert_eq!(of("PUT", "/job/a/log").unwrap_err().allow, Some("GET, HEAD, POST"));
+        assert_eq!(of("DELETE", "/job").unwrap_err().allow, Some("GET, HEAD, POST"));
+        assert_eq!(of("GET", "/job/a/logs").unwrap_err().allow, Some("POST"));
+        assert_eq!(of("PUT", "/job/a").unwrap_err().allow, Some("DELETE, GET, HEAD, POST"));
+        assert_eq!(route(&request("DELETE", "/job/a"), Enabled::default()).unwrap_err().allow, Some("GET, HEAD, POST"));
     }
 
     #[test]
@@ -219,7 +251,7 @@ mod tests {
             ("GET", "/job/%c0%af", 404, None),
             ("GET", "/job/%", 400, None),
         ] {
-            let status = route(&request(method, path)).unwrap_err();
+            let status = route(&request(method, path), Enabled::default()).unwrap_err();
             assert_eq!((status.code(), status.allow), (code, allow), "{method} {path}");
         }
     }

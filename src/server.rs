@@ -89,6 +89,9 @@ pub(crate) fn run(mut config: Config) -> Result<(), String> {
         .map_err(|error| format!("cannot create a poller: {error}"))?;
     let workers = Workers::new(Server::new(config), connections);
     workers.start().map_err(|error| format!("cannot start threads: {error}"))?;
+    if workers.server.config.enabled.list {
+        workers.want_watch() // so that the first who lists finds Jobs
+    }
     let expirer = workers.clone();
     let expire = move || {
         let _ = expirer.expirer.set(thread::current()); // there is one

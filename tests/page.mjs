@@ -40,10 +40,10 @@ async function visit(root, colorScheme, name) {
   await page.goto(`${root}/`);
   assert.equal(page.url(), `${root}/docs`, "GET / leads to the page");
   const operations = page.locator("#operations details");
-  await operations.nth(7).waitFor();
-  assert.equal(await operations.count(), 8, "every operation is shown");
-  await operations.first().locator("summary").click();
-  assert.match(await operations.first().innerText(), /POST \/job[\s\S]*429\s+The namespace's quota is exhausted/);
+  await operations.nth(11).waitFor();
+  assert.equal(await operations.count(), 12, "every operation is shown");
+  await operations.nth(1).locator("summary").click();
+  assert.match(await operations.nth(1).innerText(), /POST \/job[\s\S]*429\s+The namespace's quota is exhausted/);
   const settings = await page.locator("dl").innerText();
   assert.match(settings, /Filter\s+\S*filter\.jq/);
   assert.match(settings, /Namespace of the Jobs\s+test-\d+/);

@@ -5,6 +5,34 @@ use std::time::Duration;
 /// Each is looked for in every request without an Idempotency-Key.
 const MAX_IDEMPOTENCY_HEADERS: usize = 16;
 
+/// What is switched on by `--enable`, because each needs more rights, or shows more, than dispatching does.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Enabled {
+    pub(crate) delete: bool,
+    pub(crate) list: bool,
+    pub(crate) logs: bool,
+    pub(crate) pods: bool,
+}
+
+impl Enabled {
+    pub(crate) const ALL: Enabled = Enabled { delete: true, list: true, logs: true, pods: true };
+}
+
+/// Words with commas between them.
+pub(super) fn enabled(text: &str) -> Result<Enabled, String> {
+    let mut enabled = Enabled::default();
+    for word in text.split(',').map(str::trim) {
+        match word {
+            "delete" => enabled.delete = true,
+            "list" => enabled.list = true,
+            "logs" => enabled.logs = true,
+            "pods" => enabled.pods = true,
+            _ => return Err(format!("has {word:?}, which is none of delete, list, logs and pods")),
+        }
+    }
+    Ok(enabled)
+}
+
 /// `30`, `30s`, `500ms`, `1m30s`, `2h`.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse() {

@@ -1,9 +1,10 @@
 //! What callers are told of a Job, at once or when it has ended.
 
-use super::perform::Progress;
+use super::Dispatch;
+use super::perform::{Progress, Work};
 use super::prefer::{Body, Wait};
 use crate::http::Reply;
-use crate::kube::{Job, Situation};
+use crate::kube::{Job, Pod, Pods, Situation};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub(super) struct Told {
     pub(super) warnings: u32,
     pub(super) wait: Option<Wait>,
     pub(super) tries: u32,
+    pub(super) pods: Option<Box<Pods>>,
 }
 
 /// An answer that waits for the end of its Job.
@@ -36,14 +38,12 @@ impl Told {
     /// Waits if the caller wants to, and the Job has not ended.
     pub(super) fn or_wait(self, job: Arc<Job>) -> Progress {
         match self.wait {
-            Some(Wait { time, .. }) if !job.situation.state.is_final() && !time.is_zero() => {
-                Progress::Wait(Box::new(Waiting { told: self, job, time }))
-            }
+            Some(wait) if wait.goes_on(&job) => Progress::Wait(Box::new(Waiting { told: self, job, time: wait.time })),
             _ => Progress::Done(self.reply(&job)),
         }
     }
 
-    fn reply(self, job: &Job) -> Reply {
+    pub(super) fn reply(self, job: &Job) -> Reply {
         let reply = match self.body {
             Body::Whole => Reply::json(self.code, object(&self, job)),
             Body::Minimal | Body::NoneForEvent => Reply::empty(self.code),
@@ -86,8 +86,14 @@ impl Waiting {
 
     /// `newest`: what is known of the Job; what was known at the beginning counts if that is newer.
     pub(crate) fn reply(self, newest: Option<&Job>) -> Reply {
-        let newest = newest.filter(|newest| newest.uid == self.job.uid && newest.version >= self.job.version);
+        let newest = newest.filter(|newest| is_newer(newest, &self.job));
         self.told.reply(newest.unwrap_or(&self.job))
+    }
+
+    /// What is still to be done for an answer with pods. `newest`: as for [`Waiting::reply`].
+    pub(crate) fn ask_for_pods(self, newest: Option<&Arc<Job>>) -> Box<Work> {
+        let job = newest.filter(|newest| is_newer(newest, &self.job)).unwrap_or(&self.job).clone();
+        Work::of_known(Dispatch::Lookup(self.told.name, self.told.wait), job, true)
     }
 
     /// The caller is answered without having waited.
@@ -95,6 +101,10 @@ impl Waiting {
         self.told.wait = None;
         self.reply(None)
     }
+}
+
+fn is_newer(newest: &Job, seen: &Job) -> bool {
+    newest.uid == seen.uid && newest.version >= seen.version
 }
 
 /// What leads from a path with this many slashes, at or below `/job`, to the Job of this name: a relative reference (RFC 3986 5.2), which
@@ -126,13 +136,17 @@ struct Object<'j> {
     dry_run: bool,
     #[serde(skip_serializing_if = "is_zero")]
     warnings: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pods: Option<&'j [Pod]>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pods_truncated: bool,
 }
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-fn object(told: &Told, job: &Job) -> Vec<u8> {
+pub(super) fn object(told: &Told, job: &Job) -> Vec<u8> {
     let Situation { state, reason, message, finished } = &job.situation;
     let object = Object {
         id: &told.name,
@@ -145,6 +159,8 @@ fn object(told: &Told, job: &Job) -> Vec<u8> {
         status: &job.status,
         dry_run: told.is_dry_run,
         warnings: told.warnings,
+        pods: told.pods.as_ref().map(|pods| &pods.pods[..]),
+        pods_truncated: told.pods.as_ref().is_some_and(|pods| pods.is_truncated),
     };
     serde_json::to_vec(&object).expect("strings, numbers and JSON can be written")
 }

@@ -3,8 +3,10 @@
 //! The API server may create a Job and still answer 500, or the connection may break. A name that is final before the first POST makes
 //! a retry safe; nonce and fingerprint in the annotations tell afterwards who created a Job.
 
-use crate::kube::{Job, Outcome, Refusal, RefusalKind};
+use super::log::{LogQuery, not_started};
+use crate::kube::{Job, Log, Outcome, Pods, Refusal, RefusalKind, Which};
 use crate::status::{Reason, Status};
+use std::sync::Arc;
 
 /// Retries of a dispatch, after responses that may differ the next time. The pauses between them take up to three seconds in all, unless the
 /// API server asks for more.
@@ -23,6 +25,8 @@ const INVALID_RESPONSE: &str = "the API server's response is invalid";
 pub(super) enum Intent<'a> {
     Create { fingerprint: &'a str, nonce: &'a str, naming: Naming, is_dry_run: bool },
     Lookup,
+    Log(&'a LogQuery),
+    Delete,
 }
 
 /// Where the name of a Job comes from.
@@ -41,6 +45,19 @@ pub(super) enum Call {
     /// Post the manifest; under a new name if `names` has grown.
     Create,
     Get,
+    /// List the pods of the Job that was found.
+    Pods,
+    /// Read the log that was chosen.
+    Log,
+    /// Delete the Job that was found, and no other of its name.
+    Delete,
+}
+
+impl Call {
+    /// Whether something has changed if it was processed.
+    fn changes(self) -> bool {
+        matches!(self, Call::Create | Call::Delete)
+    }
 }
 
 /// What has happened so far.
@@ -49,10 +66,14 @@ pub(super) struct Attempts {
     pub(super) retries: u8,
     pub(super) names: u8,
     pub(super) vanished: u8,
-    /// A POST failed in a way that may have created the Job.
-    pub(super) may_exist: bool,
+    /// A POST failed in a way that may have created the Job, or a DELETE in one that may have deleted it.
+    pub(super) may_be_done: bool,
     /// The answer to a refused POST, unless the Job exists already.
     pub(super) refusal: Option<Box<Status>>,
+    /// The Job that is to be deleted, or whose pods are asked for.
+    pub(super) found: Option<Arc<Job>>,
+    /// The log that is to be read.
+    pub(super) which: Option<Box<Which>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -79,22 +100,31 @@ pub(super) enum Answer {
     Valid(Box<Job>),
     /// The Job that was asked for.
     Found(Box<Job>),
+    /// That, with its pods.
+    WithPods(Arc<Job>, Box<Pods>),
+    Log(Arc<Log>),
+    /// The Job is being deleted.
+    Deleting(Arc<Job>),
 }
 
 /// `last`: the previous call and its outcome; None at first.
 pub(super) fn next(intent: Intent<'_>, attempts: Attempts, last: Option<(Call, Outcome)>) -> Step {
     let first = match intent {
         Intent::Create { .. } => Call::Create,
-        Intent::Lookup => Call::Get,
+        Intent::Lookup | Intent::Log(_) | Intent::Delete => Call::Get,
     };
     let Some((call, outcome)) = last else { return Step::Call(first, attempts) };
     let fail = |status| Step::Answer(Err(status));
     match outcome {
         Outcome::Created(job) => Step::Answer(Ok(match intent {
             Intent::Create { is_dry_run: true, .. } => Answer::Valid(job),
-            Intent::Create { .. } | Intent::Lookup => Answer::Created(job),
+            _ => Answer::Created(job),
         })),
         Outcome::Found(job) => found(intent, attempts, job),
+        Outcome::Deleted => deleted(Attempts { may_be_done: true, ..attempts }),
+        Outcome::Pods(pods) => with_pods(intent, attempts, pods),
+        Outcome::Log(log) => Step::Answer(Ok(Answer::Log(log))),
+        Outcome::NoMemory => fail(Status::new(Reason::Overloaded, "too many logs are being read")),
         Outcome::Refused(refusal) => refused(intent, attempts, call, refusal),
         // also when a refusal came before: whether the Job exists is not known
         Outcome::NotCalled => fail(
@@ -106,14 +136,14 @@ pub(super) fn next(intent: Intent<'_>, attempts: Attempts, last: Option<(Call, O
             again(attempts, call, None, bad_gateway("the API server cannot be reached").with_note(why))
         }
         Outcome::Disconnected(why) => {
-            let attempts = Attempts { may_exist: attempts.may_exist || call == Call::Create, ..attempts };
+            let attempts = Attempts { may_be_done: attempts.may_be_done || call.changes(), ..attempts };
             again(attempts, call, None, bad_gateway("the API server closed the connection").with_note(why))
         }
         Outcome::TimedOut(why) => {
             fail(Status::new(Reason::Timeout, "the API server did not respond in time").with_note(why))
         }
         Outcome::InvalidResponse(why) => {
-            let attempts = Attempts { may_exist: attempts.may_exist || call == Call::Create, ..attempts };
+            let attempts = Attempts { may_be_done: attempts.may_be_done || call.changes(), ..attempts };
             read_or_fail(attempts, call, bad_gateway(INVALID_RESPONSE).with_note(why))
         }
     }
@@ -121,7 +151,13 @@ pub(super) fn next(intent: Intent<'_>, attempts: Attempts, last: Option<(Call, O
 
 fn found(intent: Intent<'_>, attempts: Attempts, job: Box<Job>) -> Step {
     let Intent::Create { fingerprint, nonce, naming, is_dry_run } = intent else {
-        return Step::Answer(if job.is_ours { Ok(Answer::Found(job)) } else { Err(no_such_job()) });
+        return match intent {
+            _ if !job.is_ours => Step::Answer(Err(no_such_job())),
+            Intent::Log(_) => Step::Call(Call::Pods, Attempts { found: Some(Arc::new(*job)), ..attempts }),
+            Intent::Delete if job.is_being_deleted => Step::Answer(Ok(Answer::Deleting(Arc::new(*job)))),
+            Intent::Delete => Step::Call(Call::Delete, Attempts { found: Some(Arc::new(*job)), ..attempts }),
+            _ => Step::Answer(Ok(Answer::Found(job))),
+        };
     };
     let is_random = naming == Naming::Random;
     let is_same = !is_random && job.is_ours && job.fingerprint.as_deref() == Some(fingerprint);
@@ -144,19 +180,55 @@ fn found(intent: Intent<'_>, attempts: Attempts, job: Box<Job>) -> Step {
     }
 }
 
+fn with_pods(intent: Intent<'_>, attempts: Attempts, pods: Box<Pods>) -> Step {
+    let Some(job) = attempts.found else { return Step::Answer(Err(no_such_job())) };
+    match intent {
+        Intent::Log(query) => match query.choose(&job, &pods) {
+            Ok(which) => Step::Call(Call::Log, Attempts { found: Some(job), which: Some(which.into()), ..attempts }),
+            Err(status) => Step::Answer(Err(status)),
+        },
+        _ => Step::Answer(Ok(Answer::WithPods(job, pods))),
+    }
+}
+
+/// The Job that was found is being deleted, or is gone.
+fn deleted(attempts: Attempts) -> Step {
+    Step::Answer(match attempts.found {
+        Some(job) if attempts.may_be_done => Ok(Answer::Deleting(job)),
+        _ => Err(no_such_job()), // somebody else has deleted it
+    })
+}
+
 fn refused(intent: Intent<'_>, attempts: Attempts, call: Call, refusal: Refusal) -> Step {
     match refusal.kind {
+        // the Job that was found is gone; what has its name now was not meant
+        RefusalKind::NoSuchJob | RefusalKind::Conflict | RefusalKind::NameTaken if call == Call::Delete => {
+            deleted(attempts)
+        }
+        RefusalKind::NoSuchJob if call == Call::Log => {
+            Step::Answer(Err(Status::new(Reason::NotFound, "the log is gone with its pod")))
+        }
+        // the kubelet has no such log, or not yet
+        RefusalKind::Invalid if call == Call::Log => {
+            let status = match attempts.which.is_some_and(|which| which.has_ended) {
+                true => Status::new(Reason::NotFound, "the log is gone with its container"),
+                false => not_started("the container has not started"),
+            };
+            Step::Answer(Err(status.with_note(refusal.said)))
+        }
+        // a node that cannot be reached: others wait for these calls
+        RefusalKind::Fault if call == Call::Log => Step::Answer(Err(status_of(call, refusal))),
         RefusalKind::Conflict | RefusalKind::Busy => {
             again(attempts, call, refusal.retry_after, status_of(call, refusal))
         }
         RefusalKind::Fault | RefusalKind::Slow => {
-            let attempts = Attempts { may_exist: attempts.may_exist || call == Call::Create, ..attempts };
+            let attempts = Attempts { may_be_done: attempts.may_be_done || call.changes(), ..attempts };
             again(attempts, call, refusal.retry_after, status_of(call, refusal))
         }
         RefusalKind::NameTaken if call == Call::Create => Step::Call(Call::Get, attempts),
         RefusalKind::NoSuchJob if call == Call::Get => no_job(intent, attempts, refusal),
         // quotas are checked before names
-        RefusalKind::Quota => read_or_fail(Attempts { may_exist: true, ..attempts }, call, status_of(call, refusal)),
+        RefusalKind::Quota => read_or_fail(Attempts { may_be_done: true, ..attempts }, call, status_of(call, refusal)),
         _ => read_or_fail(attempts, call, status_of(call, refusal)),
     }
 }
@@ -164,7 +236,7 @@ fn refused(intent: Intent<'_>, attempts: Attempts, call: Call, refusal: Refusal)
 /// A GET found no Job.
 fn no_job(intent: Intent<'_>, attempts: Attempts, refusal: Refusal) -> Step {
     match intent {
-        Intent::Lookup => Step::Answer(Err(no_such_job())),
+        Intent::Lookup | Intent::Log(_) | Intent::Delete => Step::Answer(Err(no_such_job())),
         Intent::Create { .. } => match attempts.refusal {
             Some(refusal) => Step::Answer(Err(*refusal)),
             None if attempts.vanished < MAX_VANISHED => {
@@ -201,7 +273,11 @@ fn status_of(call: Call, refusal: Refusal) -> Status {
         (RefusalKind::Quota, Call::Create) => {
             Status::new(Reason::QuotaExceeded, "the namespace's quota is exhausted").with_retry_after(QUOTA_RETRY_AFTER)
         }
-        (RefusalKind::WebhookFault, Call::Create) => later("an admission webhook fails at the moment"),
+        (RefusalKind::Policy, Call::Delete) => {
+            Status::new(Reason::Forbidden, "an admission webhook or policy denies the deletion")
+        }
+        (RefusalKind::WebhookFault, Call::Create | Call::Delete) => later("an admission webhook fails at the moment"),
+        (RefusalKind::Fault, Call::Log) => later("the log cannot be read at the moment"),
         (RefusalKind::Conflict | RefusalKind::Fault | RefusalKind::Busy, _) => later("the API server is busy"),
         (RefusalKind::NamespaceTerminating, _) => later("the namespace of the Jobs is being deleted"),
         (RefusalKind::Slow, _) => Status::new(Reason::Timeout, "the API server did not finish in time"),
@@ -216,7 +292,7 @@ fn status_of(call: Call, refusal: Refusal) -> Status {
             | RefusalKind::Policy
             | RefusalKind::Quota
             | RefusalKind::WebhookFault,
-            Call::Get, // reading a Job cannot be refused so
+            Call::Get | Call::Pods | Call::Log | Call::Delete, // they cannot be refused so
         ) => bad_gateway(INVALID_RESPONSE),
     };
     status.with_note(said)
@@ -235,7 +311,7 @@ fn again(attempts: Attempts, call: Call, retry_after: Option<u32>, status: Statu
 
 /// Fails with `status`. If a POST may have created the Job, it is read first.
 fn read_or_fail(attempts: Attempts, call: Call, status: Status) -> Step {
-    if call == Call::Create && attempts.may_exist {
+    if call == Call::Create && attempts.may_be_done {
         Step::Call(Call::Get, Attempts { refusal: Some(Box::new(status)), ..attempts })
     } else {
         Step::Answer(Err(status))

@@ -4,16 +4,21 @@ use super::answer::{Told, Waiting};
 use super::next::{self, Answer, Attempts, Call, Intent, Naming, Step, next, without_call};
 use super::prefer::{Body, Wait};
 use super::retry::{RetryBudget, pause};
-use super::{Dispatch, random};
-use crate::budget::Reservation;
+use super::{Dispatch, internal_error, random};
+use crate::budget::{Budget, Reservation};
 use crate::config::{Config, DryRun};
 use crate::http::Reply;
-use crate::kube::{Client, Create, Job};
+use crate::kube::{Client, Create, Job, Log};
 use crate::manifest::{Manifest, Name};
 use crate::status::{Reason, Status};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Bytes of logs until they are sent: twelve are read at once, and an ordinary one has ten kilobytes.
+const LOG_BUDGET: usize = 6 << 20;
+/// Bytes of answers with pods until they are sent: as many of the longest as are made at once.
+const POD_BUDGET: usize = 56 * (64 << 10);
 /// A call for which less time is left is not worth a retry: the API server has less still, and has just taken all of its time.
 const MIN_CALL: Duration = Duration::from_millis(500);
 
@@ -27,11 +32,30 @@ pub(crate) struct Work {
     warnings: u32,
     /// While it pauses.
     memory: Option<Reservation>,
+    /// The Job that is asked for, if its pods or a log are all that is still to be asked for.
+    known: Option<Arc<Job>>,
+    /// The caller has waited for the Job's end, so that it is told of that, if not of the pods.
+    has_waited: bool,
 }
 
 impl Work {
     pub(super) fn boxed(dispatch: Dispatch) -> Box<Self> {
-        Box::new(Work { dispatch, begun: None, warnings: 0, memory: None })
+        Box::new(Work { dispatch, begun: None, warnings: 0, memory: None, known: None, has_waited: false })
+    }
+
+    /// `has_waited`: for the end of the Job.
+    pub(super) fn of_known(dispatch: Dispatch, job: Arc<Job>, has_waited: bool) -> Box<Self> {
+        Box::new(Work { known: Some(job), has_waited, ..*Work::boxed(dispatch) })
+    }
+
+    /// What one who has waited is told if the Job's pods cannot be read.
+    pub(crate) fn without_pods(&self) -> Option<Reply> {
+        match (&self.dispatch, &self.known) {
+            (Dispatch::Lookup(name, wait), Some(job)) if self.has_waited => {
+                Some(Told { name: name.clone(), code: 200, wait: *wait, ..Told::default() }.reply(job))
+            }
+            _ => None,
+        }
     }
 
     /// The Job's name, and how often the API server was tried, if it was.
@@ -51,21 +75,51 @@ pub(crate) enum Progress {
 }
 
 impl Work {
-    /// Answers a lookup with what is known already; gives it back if it is none.
-    pub(crate) fn found(self: Box<Self>, job: &Arc<Job>) -> Result<Progress, Box<Self>> {
-        let Dispatch::Lookup(name, wait) = self.dispatch else { return Err(self) };
-        let told = Told { name, code: 200, wait, ..Told::default() };
-        Ok(told.or_wait(job.clone()))
+    /// Answers with what is known already; gives back what needs a call. `with_pods`: the answer has the Job's pods.
+    pub(crate) fn found(self: Box<Self>, job: &Arc<Job>, with_pods: bool) -> Result<Progress, Box<Self>> {
+        match self.dispatch {
+            Dispatch::Lookup(name, wait) if !with_pods || wait.is_some_and(|wait| wait.goes_on(job)) => {
+                Ok(Told { name, code: 200, wait, ..Told::default() }.or_wait(job.clone()))
+            }
+            dispatch => Err(Work::of_known(dispatch, job.clone(), false)),
+        }
     }
 
-    /// The name of the Job that is looked up.
+    /// The name of the Job that is read.
     pub(crate) fn lookup_name(&self) -> Option<&str> {
-        if let Dispatch::Lookup(name, _) = &self.dispatch { Some(name) } else { None }
+        match &self.dispatch {
+            Dispatch::Lookup(name, _) | Dispatch::Log(name, _) => Some(name),
+            _ => None,
+        }
     }
 
-    /// A lookup that waits for this time.
+    /// A lookup that waits for this time, of one who has waited before.
     pub(crate) fn lookup(name: &str, time: Duration) -> Box<Self> {
-        Work::boxed(Dispatch::Lookup(name.to_owned(), Some(Wait { time, is_preference: false })))
+        let dispatch = Dispatch::Lookup(name.to_owned(), Some(Wait { time, is_preference: false }));
+        Box::new(Work { has_waited: true, ..*Work::boxed(dispatch) })
+    }
+}
+
+impl Work {
+    /// The answer when a call has failed: one who has waited is told of the Job all the same.
+    fn failure(&self, status: Status, tries: u32) -> Progress {
+        Progress::Done(match self.without_pods() {
+            Some(reply) => Reply { note: Some(status.note.unwrap_or(status.message)), tries, ..reply },
+            None => Reply { tries, ..status.into() },
+        })
+    }
+}
+
+/// For what is read for callers, until it is sent.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    logs: Arc<Budget>,
+    pods: Arc<Budget>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Memory { logs: Budget::new(LOG_BUDGET), pods: Budget::new(POD_BUDGET) }
     }
 }
 
@@ -80,6 +134,7 @@ impl From<Status> for Progress {
 pub(crate) fn perform(
     config: &Config,
     budget: &RetryBudget,
+    memory: &Memory,
     client: Option<&mut Client>,
     see: &dyn Fn(&str, Option<&Job>),
     mut work: Box<Work>,
@@ -88,7 +143,10 @@ pub(crate) fn perform(
     let Some(client) = client else { return Progress::Done(shown(work.dispatch)) };
     client.take_warnings(); // of a readiness check, which are not this caller's
     let is_dry_run = config.dry_run == DryRun::Server;
-    let lookup_name = if let Dispatch::Lookup(name, _) = &work.dispatch { name.clone() } else { String::new() };
+    let lookup_name = match &work.dispatch {
+        Dispatch::Lookup(name, _) | Dispatch::Log(name, _) | Dispatch::Delete(name) => name.clone(),
+        Dispatch::Create { .. } | Dispatch::Nothing => String::new(),
+    };
     let (mut manifest, intent, depth, body, wait) = match &mut work.dispatch {
         Dispatch::Create { manifest, fingerprint, nonce, depth, body, wait } => {
             let naming = match manifest.name {
@@ -101,12 +159,16 @@ pub(crate) fn perform(
         }
         Dispatch::Nothing => return Progress::Done(Reply::empty(204)),
         Dispatch::Lookup(_, wait) => (None, Intent::Lookup, 0, Body::Whole, *wait),
+        Dispatch::Log(_, query) => (None, Intent::Log(query), 0, Body::Whole, None),
+        Dispatch::Delete(_) => (None, Intent::Delete, 0, Body::Whole, None),
     };
+    let only = if let Intent::Log(query) = intent { query.pod() } else { None };
     work.memory = None;
     let (mut name, mut names, mut step) = match work.begun.take() {
         Some((name, call, attempts)) => (name, attempts.names, Step::Call(call, attempts)),
         None if Instant::now() >= until => {
-            return Status::new(Reason::Overloaded, "no time was left to call the API server").into();
+            let status = Status::new(Reason::Overloaded, "no time was left to call the API server");
+            return work.failure(status, 0);
         }
         None => {
             budget.deposit();
@@ -114,7 +176,11 @@ pub(crate) fn perform(
                 Some(manifest) => manifest.choose_name(random()),
                 None => lookup_name,
             };
-            (name, 0, next(intent, Attempts::default(), None))
+            let first = match work.known.clone() {
+                None => next(intent, Attempts::default(), None),
+                found => Step::Call(Call::Pods, Attempts { found, ..Attempts::default() }),
+            };
+            (name, 0, first)
         }
     };
     let how = if is_dry_run { Create::DryRun } else { Create::Store };
@@ -129,9 +195,16 @@ pub(crate) fn perform(
                 }
                 (names, tries) = (attempts.names, u32::from(attempts.retries) + 1);
                 let json = manifest.as_ref().map_or(&[][..], |manifest| &manifest.json);
+                let uid = attempts.found.as_ref().map_or("", |job| &job.uid);
                 let outcome = match call {
                     Call::Create => client.create(&config.namespace, &name, json, how, until),
                     Call::Get => client.get(&config.namespace, &name, until),
+                    Call::Pods => client.pods(&config.namespace, &name, uid, only, until),
+                    Call::Log => match &attempts.which {
+                        Some(which) => client.log(&config.namespace, which, &memory.logs, until),
+                        None => return internal_error().into(), // it is chosen before
+                    },
+                    Call::Delete => client.delete(&config.namespace, &name, uid, how, until),
                 };
                 next(intent, attempts, Some((call, outcome)))
             }
@@ -161,27 +234,59 @@ pub(crate) fn perform(
                     step => step,
                 }
             }
+            Step::Answer(Ok(Answer::Found(job)))
+                if config.enabled.pods && !wait.is_some_and(|wait| wait.goes_on(&job)) =>
+            {
+                see(&name, Some(&job));
+                work.known = Some(Arc::new(*job));
+                Step::Call(Call::Pods, Attempts { found: work.known.clone(), ..Attempts::default() })
+            }
             Step::Answer(answer) => {
                 let warnings = work.warnings + client.take_warnings();
                 let answer = match answer {
                     Ok(answer) => answer,
                     Err(status) => {
-                        if matches!(intent, Intent::Lookup) && status.reason == Reason::NotFound {
+                        if matches!(intent, Intent::Lookup | Intent::Delete) && status.reason == Reason::NotFound {
                             see(&name, None)
                         }
-                        return Progress::Done(Reply { job: Some(name), tries, ..status.into() });
+                        return match work.failure(status, tries) {
+                            Progress::Done(reply) => Progress::Done(Reply { job: Some(name), ..reply }),
+                            other => other,
+                        };
                     }
                 };
-                let is_dry_run = matches!(answer, Answer::Valid(_));
-                let is_lookup = matches!(answer, Answer::Found(_));
-                let code = if matches!(answer, Answer::Created(_)) { 201 } else { 200 };
-                let (Answer::Created(job) | Answer::Same(job) | Answer::Valid(job) | Answer::Found(job)) = answer;
+                let is_dry_run = is_dry_run && !matches!(answer, Answer::Found(_) | Answer::WithPods(..));
+                let (code, depth, job) = match answer {
+                    Answer::Log(log) => {
+                        let Some(Log { text, memory }) = Arc::into_inner(log) else { return internal_error().into() };
+                        let reply = Reply::text("text/plain; charset=utf-8", text);
+                        return Progress::Done(Reply { job: Some(name), tries, reservation: Some(memory), ..reply });
+                    }
+                    Answer::WithPods(job, pods) => {
+                        let told = Told { name, code: 200, warnings, wait, tries, pods: Some(pods), ..Told::default() };
+                        let mut reply = told.reply(&job);
+                        if let Cow::Owned(body) = &mut reply.body {
+                            body.shrink_to_fit()
+                        }
+                        // none for slow readers beyond this
+                        return match memory.pods.try_reserve(reply.body.len()) {
+                            memory @ Some(_) => Progress::Done(Reply { reservation: memory, ..reply }),
+                            None => work.failure(
+                                Status::new(Reason::Overloaded, "too many lists of pods are being sent"),
+                                tries,
+                            ),
+                        };
+                    }
+                    Answer::Created(job) => (201, Some(depth), job),
+                    Answer::Same(job) | Answer::Valid(job) => (200, Some(depth), job),
+                    Answer::Found(job) => (200, None, job),
+                    Answer::Deleting(job) => (202, None, Box::new(Job::clone(&job).being_deleted())),
+                };
                 let wait = wait.filter(|_| !is_dry_run);
                 if !is_dry_run {
                     see(&name, Some(&job))
                 }
-                let depth = (!is_lookup).then_some(depth);
-                let told = Told { name, code, depth, body, is_dry_run, warnings, wait, tries };
+                let told = Told { name, code, depth, body, is_dry_run, warnings, wait, tries, pods: None };
                 return told.or_wait(Arc::new(*job));
             }
         }
@@ -196,6 +301,6 @@ fn shown(dispatch: Dispatch) -> Reply {
             Reply { job: Some(name), reservation: manifest.reservation, ..Reply::json(200, manifest.json) }
         }
         Dispatch::Nothing => Reply::empty(204),
-        Dispatch::Lookup(..) => next::no_such_job().into(),
+        Dispatch::Lookup(..) | Dispatch::Log(..) | Dispatch::Delete(_) => next::no_such_job().into(),
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::config::duration;
 use crate::http::{Request, query_pairs};
+use crate::kube::Job;
 use crate::status::{Reason, Status};
 use std::time::Duration;
 
@@ -36,6 +37,13 @@ pub(crate) struct Wait {
     pub(crate) time: Duration,
     /// It is a preference, and the answer says that it is followed.
     pub(crate) is_preference: bool,
+}
+
+impl Wait {
+    /// Whether the Job is waited for as it is now.
+    pub(super) fn goes_on(self, job: &Job) -> bool {
+        !job.situation.state.is_final() && !self.time.is_zero()
+    }
 }
 
 /// Up to `max`; zero switches waiting off. `reads_query`: a `wait` in the query counts, and comes before the preference.

@@ -60,7 +60,7 @@ fn outcome(folder: &Path) -> Result<Value, Value> {
     let (config, request) = (config(folder), request(&case));
     let until = Instant::now() + Duration::from_secs(60);
     let json = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap();
-    let planned = route(&request).and_then(|route| match plan(&config, &route, &request, until)? {
+    let planned = route(&request, config.enabled).and_then(|route| match plan(&config, &route, &request, until)? {
         Plan::Ready(work) => Ok(work),
         // frames of the stack are large in a debug build
         Plan::NeedsLargeRun(begun) => {
@@ -74,7 +74,9 @@ fn outcome(folder: &Path) -> Result<Value, Value> {
             Ok(json(&manifest.json))
         }
         Ok(Dispatch::Nothing) => Ok(Value::Null),
-        Ok(Dispatch::Lookup(name, _)) => panic!("{}: a POST became a lookup of {name}", folder.display()),
+        Ok(Dispatch::Lookup(name, _) | Dispatch::Log(name, _) | Dispatch::Delete(name)) => {
+            panic!("{}: a POST became something else with {name}", folder.display())
+        }
         Err(status) => Err(json(&Reply::from(status).body)),
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! Versions decide what is newer, so that nobody sees a Job's state go back in time, in whatever order the news come.
 
-use crate::kube::{Job, Situation, State};
+use crate::kube::{Job, State};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Bytes of an entry beside its strings, as the allocator rounds them up: `tests/measure` compares the sum with the process.
 const ENTRY: usize = 370;
+/// Bytes of a label beside its text.
+const LABEL: usize = 64;
 /// When the cache is full, so much of it is kept: so that it is not cleared for each new Job.
 const KEPT: usize = 7;
 const OF: usize = 8;
@@ -40,20 +42,13 @@ struct Entry {
     generation: u32,
 }
 
-/// Of a Job that is gone.
-fn last_state(mut job: Job) -> Arc<Job> {
-    if !job.situation.state.is_final() {
-        job.situation = Situation { state: State::Deleting, ..Situation::default() }
-    }
-    Arc::new(job)
-}
-
 fn size(name: &str, job: &Job) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let texts = [&job.fingerprint, &job.nonce, &job.created, &job.started];
     let situation = [&job.situation.reason, &job.situation.message, &job.situation.finished];
     let strings: usize = texts.into_iter().chain(situation).map(text).sum();
-    ENTRY + name.len() + job.uid.len() + job.status.get().len() + strings
+    let labels: usize = job.labels.iter().map(|(key, value)| LABEL + key.len() + value.len()).sum();
+    ENTRY + labels + name.len() + job.uid.len() + job.status.get().len() + strings
 }
 
 impl Cache {
@@ -82,6 +77,15 @@ impl Cache {
     /// Whether a Job of this version, of which nothing is known, is gone.
     pub(crate) fn has_passed(&self, version: u64) -> bool {
         self.is_whole && !self.is_truncated && self.version >= version
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Arc<Job>)> {
+        self.jobs.iter().map(|(name, entry)| (&**name, &entry.job))
+    }
+
+    /// Whether some were forgotten because there were too many.
+    pub(crate) fn is_truncated(&self) -> bool {
+        self.is_truncated
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -117,7 +121,7 @@ impl Cache {
         self.bytes -= gone.iter().map(|(name, entry)| size(name, &entry.job)).sum::<usize>();
         self.is_whole = true;
         self.advance(version);
-        gone.into_iter().map(|(name, entry)| (name, last_state((*entry.job).clone()))).collect()
+        gone.into_iter().map(|(name, entry)| (name, Arc::new((*entry.job).clone().being_deleted()))).collect()
     }
 
     /// Forgets all, because nothing tells of changes any more.
@@ -143,6 +147,9 @@ impl Cache {
             entry.generation = self.generation;
             return entry.job.clone();
         }
+        // a deletion is never undone, though the watch may tell of a change before it
+        let is_deleted = |known: &Arc<Job>| known.uid == job.uid && known.is_being_deleted && !job.is_being_deleted;
+        let job = if self.get(name).is_some_and(is_deleted) { job.being_deleted() } else { job };
         let job = self.put(name, Arc::new(job), self.generation);
         if job.situation.state.is_final() {
             self.remember(name, job.clone())
@@ -158,7 +165,7 @@ impl Cache {
         if self.get(name).is_some_and(|known| known.uid == job.uid || known.version <= job.version) {
             self.remove(name)
         }
-        let last = last_state(job);
+        let last = Arc::new(job.being_deleted());
         self.remember(name, last.clone());
         last
     }
@@ -179,6 +186,12 @@ impl Cache {
 
     /// By the answer to a call of ours. What the watch has already passed is not believed: the Job may be gone since.
     pub(crate) fn learn(&mut self, name: &str, job: &Job) {
+        if job.is_being_deleted
+            && let Some(entry) = self.jobs.get(name).filter(|entry| entry.job.uid == job.uid)
+        {
+            let (known, generation) = ((*entry.job).clone().being_deleted(), entry.generation);
+            self.put(name, Arc::new(known), generation);
+        }
         if job.version > self.version.max(self.get(name).map_or(0, |known| known.version)) {
             self.put(name, Arc::new(job.clone()), self.generation.wrapping_sub(1));
         }
@@ -222,6 +235,7 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kube::Situation;
 
     fn job(version: u64, state: State) -> Job {
         let situation = Situation { state, finished: Some(format!("{version:03}")), ..Situation::default() };
@@ -242,6 +256,8 @@ mod tests {
         cache.change("a", job(6, State::Running));
         cache.learn("a", &job(5, State::Waiting));
         assert_eq!(state(&cache, "a"), Some(State::Running));
+        cache.learn("a", &job(5, State::Waiting).being_deleted());
+        assert_eq!(state(&cache, "a"), Some(State::Deleting), "we have just deleted it");
         assert_eq!(cache.delete("a", job(7, State::Running)).situation.state, State::Deleting);
         assert_eq!(cache.last("a", "u").map(|job| job.version), Some(7));
         assert!(cache.last("a", "v").is_none() && cache.last("b", "u").is_none());
@@ -252,6 +268,19 @@ mod tests {
         assert!(cache.bytes() > ENTRY);
         cache.remove("a");
         assert_eq!(cache.bytes(), 0);
+    }
+
+    #[test]
+    fn a_deletion_is_not_undone_by_a_change_before_it() {
+        let mut cache = Cache::new(1 << 20);
+        cache.change("a", job(1, State::Running));
+        cache.learn("a", &Job::clone(&job(1, State::Running)).being_deleted());
+        let state = |cache: &Cache| cache.get("a").unwrap().situation.state;
+        assert_eq!(state(&cache), State::Deleting);
+        cache.change("a", job(2, State::Running));
+        assert_eq!(state(&cache), State::Deleting);
+        cache.change("a", Job { uid: "another".into(), ..job(3, State::Running) });
+        assert_eq!(state(&cache), State::Running, "a new one of the same name");
     }
 
     #[test]

@@ -48,7 +48,9 @@ impl<W: PartialEq> Jobs<W> {
                 },
                 from => self.watch(&mut client, namespace, from, WATCH + share(WATCH), wake),
             };
-            self.is_live.store(false, SeqCst);
+            if self.is_live.swap(false, SeqCst) {
+                self.hear() // until now it went on
+            }
             METRICS.watch_ended(end.cause());
             let version = self.cache().version();
             from = match end {

@@ -1,11 +1,15 @@
 //! Interprets the API server's responses. Pure: code, headers and body in, [`Outcome`] out.
 
 use super::job::{Job, JobObject};
+use super::log::{self, Log};
+use super::pods::Pods;
+use crate::budget::Reservation;
 use crate::status::Cause;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use std::io::Read;
+use std::io::{BufReader, Cursor, Read};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// Seconds. A server that wants more wait than this is wrong about its clock, or hostile.
@@ -16,6 +20,14 @@ const MAX_RETRY_AFTER: u64 = 300;
 pub(crate) enum Outcome {
     Created(Box<Job>),
     Found(Box<Job>),
+    /// It is being deleted, or is gone already.
+    Deleted,
+    /// Of the Job.
+    Pods(Box<Pods>),
+    /// Of a container.
+    Log(Arc<Log>),
+    /// The logs of others hold the memory for it.
+    NoMemory,
     Refused(Refusal),
     /// No connection could be made, so nothing was sent.
     Unreachable(String),
@@ -85,14 +97,14 @@ pub(super) struct Answer<R> {
 }
 
 impl<R: Read> Answer<R> {
-    /// Why the body is not a Job.
-    fn no_job(&self, error: serde_json::Error) -> Outcome {
+    /// Why the body is not `what` it should be.
+    fn broken(&self, error: serde_json::Error, what: &str) -> Outcome {
         if error.is_io() {
             (self.read_error)(error.into())
         } else if error.is_eof() && self.is_unbounded {
             Outcome::Disconnected(format!("the response ends early: {error}"))
         } else {
-            Outcome::InvalidResponse(format!("{} without a Job: {error}", self.code))
+            Outcome::InvalidResponse(format!("{} without {what}: {error}", self.code))
         }
     }
 
@@ -106,6 +118,47 @@ impl<R: Read> Answer<R> {
         self.outcome(name, 200, Outcome::Found)
     }
 
+    /// The outcome of a DELETE of the Job `name`. The answer has the Job, or a Status.
+    pub(super) fn outcome_of_delete(self, name: &str) -> Outcome {
+        if matches!(self.code, 200 | 202) {
+            return Outcome::Deleted;
+        }
+        refusal(name, self.code, self.retry_after, &self.body)
+    }
+
+    /// The outcome of a list of pods, those of the Job of this uid, with those `before` them.
+    pub(super) fn outcome_of_pods(mut self, uid: &str, before: Pods) -> Outcome {
+        if self.code != 200 {
+            return self.outcome_of_list();
+        }
+        let read = before.read(&mut self.whole_body(), uid);
+        match read {
+            Ok(pods) => Outcome::Pods(Box::new(pods)),
+            Err(error) => self.broken(error, "a list of pods"),
+        }
+    }
+
+    /// The outcome of a request for a log. `memory`: for its text.
+    pub(super) fn outcome_of_log(mut self, memory: Reservation) -> Outcome {
+        if self.code != 200 {
+            return self.outcome_of_list();
+        }
+        let read = log::read(&mut self.whole_body(), memory);
+        match read {
+            Ok(Some(log)) => Outcome::Log(Arc::new(log)),
+            Ok(None) => Outcome::NoMemory,
+            Err(error) => (self.read_error)(error),
+        }
+    }
+
+    fn whole_body(&mut self) -> Box<dyn Read + '_> {
+        let body = Cursor::new(std::mem::take(&mut self.body));
+        match self.rest.take() {
+            None => Box::new(body),
+            Some(rest) => Box::new(body.chain(BufReader::new(rest))),
+        }
+    }
+
     /// The outcome of a list or a watch that was refused.
     pub(super) fn outcome_of_list(self) -> Outcome {
         refusal("", self.code, self.retry_after, &self.body)
@@ -116,10 +169,10 @@ impl<R: Read> Answer<R> {
         if self.code != success {
             return refusal(name, self.code, self.retry_after, &self.body);
         }
-        let object: serde_json::Result<JobObject> = match self.rest.take() {
+        let object: serde_json::Result<JobObject> = match self.rest {
             None => serde_json::from_slice(&self.body),
-            Some(rest) => {
-                let mut body = (&self.body[..]).chain(std::io::BufReader::new(rest));
+            Some(_) => {
+                let mut body = self.whole_body();
                 let mut json = deserializer(&mut body);
                 JobObject::deserialize(&mut json).and_then(|object| json.end().map(|()| object))
             }
@@ -130,7 +183,7 @@ impl<R: Read> Answer<R> {
                 Err(error) => Outcome::InvalidResponse(format!("{success} with an odd status: {error}")),
             },
             Ok(other) => Outcome::InvalidResponse(format!("{success} with {:?} {:?}", other.kind, other.metadata.name)),
-            Err(error) => self.no_job(error),
+            Err(error) => self.broken(error, "a Job"),
         }
     }
 }

@@ -47,8 +47,11 @@ const USER_AGENT: &str = concat!("k8s-job-dispatcher/", env!("CARGO_PKG_VERSION"
 pub(super) enum Verb {
     Create,
     Get,
+    Delete,
     List,
     Watch,
+    Pods,
+    Log,
     Ready,
 }
 
@@ -66,8 +69,11 @@ impl Verb {
         match self {
             Verb::Create => ("create", Method::POST),
             Verb::Get => ("get", Method::GET),
+            Verb::Delete => ("delete", Method::DELETE),
             Verb::List => ("list", Method::GET),
             Verb::Watch => ("watch", Method::GET),
+            Verb::Pods => ("pods", Method::GET),
+            Verb::Log => ("log", Method::GET),
             Verb::Ready => ("readyz", Method::GET),
         }
     }
@@ -172,7 +178,7 @@ impl Client {
 
     /// Makes one call, unless several in a row could not connect. When none can be made, reads the CA bundle again, and tries once more if it
     /// has changed.
-    fn call(&mut self, call: Call<'_>) -> Result<Answer, Outcome> {
+    pub(super) fn call(&mut self, call: Call<'_>) -> Result<Answer, Outcome> {
         if self.server.circuit.is_open() {
             return Err(Outcome::NotCalled);
         }
@@ -252,14 +258,14 @@ impl Client {
                 current = other;
                 continue;
             }
-            return Err(read(response, &self.server)?.outcome_of_list());
+            return Err(read(response, call.verb, &self.server)?.outcome_of_list());
         }
     }
 
     fn exchange(&mut self, current: &Current, method: &Method, call: Call<'_>) -> Result<Answer, Outcome> {
         let response = self.send(current, method, call)?;
         self.warnings += log_warnings(response.headers());
-        read(response, &self.server)
+        read(response, call.verb, &self.server)
     }
 
     fn send(&mut self, current: &Current, method: &Method, call: Call<'_>) -> Result<Response<Body>, Outcome> {
@@ -338,7 +344,7 @@ fn agent(server: &ApiServer, current: &Current, failed: &Arc<AtomicBool>, silenc
     Agent::with_parts(config, connector, resolver)
 }
 
-type Answer = AnyAnswer<BodyReader<'static>>;
+pub(super) type Answer = AnyAnswer<BodyReader<'static>>;
 
 /// Returns how many there are.
 fn log_warnings(headers: &HeaderMap) -> u32 {
@@ -350,7 +356,7 @@ fn log_warnings(headers: &HeaderMap) -> u32 {
     all.iter().count() as u32
 }
 
-fn read(response: Response<Body>, server: &Arc<ApiServer>) -> Result<Answer, Outcome> {
+fn read(response: Response<Body>, verb: Verb, server: &Arc<ApiServer>) -> Result<Answer, Outcome> {
     let (head, body) = response.into_parts();
     let retry_after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
     let server = server.clone();
@@ -363,7 +369,8 @@ fn read(response: Response<Body>, server: &Arc<ApiServer>) -> Result<Answer, Out
             && !head.headers.contains_key(header::TRANSFER_ENCODING),
         read_error: Box::new(move |error| outcome_of(&server.base, error.into(), true)),
     };
-    let mut rest = body.into_with_config().limit(MAX_ANSWER).reader();
+    let limit = if matches!(verb, Verb::Pods) { u64::MAX } else { MAX_ANSWER }; // nothing is held of a list
+    let mut rest = body.into_with_config().limit(limit).reader();
     let read = (&mut rest).take(MAX_HELD).read_to_end(&mut answer.body);
     read.map_err(|error| (answer.read_error)(error))?;
     if answer.body.len() as u64 == MAX_HELD && head.status.is_success() {

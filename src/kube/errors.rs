@@ -12,6 +12,10 @@ impl fmt::Display for Outcome {
         match self {
             Outcome::Created(_) => f.write_str("created"),
             Outcome::Found(_) => f.write_str("found"),
+            Outcome::Deleted => f.write_str("deleted"),
+            Outcome::Pods(_) => f.write_str("pods"),
+            Outcome::Log(_) => f.write_str("a log"),
+            Outcome::NoMemory => f.write_str("the logs of others hold the memory for it"),
             Outcome::Refused(refusal) => f.write_str(&refusal.said),
             Outcome::NotCalled => f.write_str("not called: it could not be reached before"),
             Outcome::Unreachable(why)

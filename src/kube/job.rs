@@ -70,6 +70,7 @@ pub(crate) struct Situation {
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) uid: String,
+    pub(crate) labels: Vec<(String, String)>,
     /// `metadata.resourceVersion`: a later one is larger (KEP-5504).
     pub(crate) version: u64,
     pub(crate) is_ours: bool,
@@ -88,6 +89,7 @@ impl Default for Job {
     fn default() -> Self {
         Job {
             uid: String::new(),
+            labels: Vec::new(),
             version: 0,
             is_ours: false,
             fingerprint: None,
@@ -115,6 +117,23 @@ impl PartialEq for Job {
         };
         let seen = |job: &Job| (job.situation.clone(), job.created.clone(), job.started.clone());
         marks(self) == marks(other) && seen(self) == seen(other) && self.status.get() == other.status.get()
+    }
+}
+
+impl Job {
+    pub(crate) fn label(&self, wanted: &str) -> Option<&str> {
+        self.labels.iter().find(|(key, _)| key == wanted).map(|(_, value)| &value[..])
+    }
+
+    /// As it is from its deletion on, unless it had ended before.
+    pub(crate) fn being_deleted(self) -> Self {
+        match self.situation.state.is_final() {
+            true => self,
+            false => {
+                let situation = Situation { state: State::Deleting, ..Situation::default() };
+                Job { is_being_deleted: true, situation, ..self }
+            }
+        }
     }
 }
 
@@ -217,7 +236,8 @@ impl JobObject {
         Ok(Job {
             version: metadata.version(),
             uid: metadata.uid.unwrap_or_default(),
-            is_ours: metadata.labels.managed_by.as_deref() == Some(MANAGER),
+            is_ours: metadata.labels.0.iter().any(|(key, value)| key == MANAGED_BY && value == MANAGER),
+            labels: metadata.labels.0,
             fingerprint: metadata.annotations.fingerprint,
             nonce: metadata.annotations.nonce,
             is_being_deleted,
@@ -269,9 +289,7 @@ fn situation(status: JobStatus, is_suspended: bool, is_being_deleted: bool) -> S
 }
 
 #[derive(Default)]
-struct Labels {
-    managed_by: Option<String>,
-}
+struct Labels(Vec<(String, String)>);
 
 #[derive(Default)]
 struct Annotations {
@@ -282,8 +300,7 @@ struct Annotations {
 
 impl<'de> Deserialize<'de> for Labels {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        let [managed_by] = json.deserialize_option(Members([MANAGED_BY]))?;
-        Ok(Labels { managed_by })
+        json.deserialize_option(AllMembers).map(Labels)
     }
 }
 
@@ -321,6 +338,33 @@ impl<'de, const N: usize> Visitor<'de> for Members<N> {
             }
         }
         Ok(values)
+    }
+}
+
+/// All keys of an object of strings, with their values.
+struct AllMembers;
+
+impl<'de> Visitor<'de> for AllMembers {
+    type Value = Vec<(String, String)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of strings, or null")
+    }
+
+    fn visit_none<E>(self) -> Result<Self::Value, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_map(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Self::Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(pair) = pairs.next_entry()? {
+            all.push(pair)
+        }
+        Ok(all)
     }
 }
 

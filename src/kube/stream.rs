@@ -188,7 +188,7 @@ fn event(kind: &str, object: JobObject) -> Result<Event, String> {
 }
 
 /// Percent-encodes all but letters, digits and `-_.~`.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut escaped = String::new();
     for byte in text.bytes() {
         match byte {

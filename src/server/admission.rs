@@ -2,6 +2,7 @@
 
 use super::connection::Connection;
 use super::connections::Slot;
+use crate::config::Enabled;
 use crate::dispatch::Work;
 use crate::http::Request;
 use crate::route::{Route, route};
@@ -31,8 +32,8 @@ pub(super) struct Task {
 }
 
 impl Task {
-    pub(super) fn new(slot: Slot, connection: Box<Connection>, request: Request) -> Self {
-        Task { slot, connection, route: route(&request), request, arrived: Instant::now(), planned: None }
+    pub(super) fn new(slot: Slot, connection: Box<Connection>, request: Request, enabled: Enabled) -> Self {
+        Task { slot, connection, route: route(&request, enabled), request, arrived: Instant::now(), planned: None }
     }
     /// Whether the API server was called for it.
     pub(super) fn has_begun(&self) -> bool {

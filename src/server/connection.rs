@@ -5,9 +5,11 @@ use super::memory::{RequestMemory, SMALL, Ticket};
 use super::output::Output;
 use super::parse::{self, MAX_HEAD, Scan};
 use super::reply::Frame;
-use super::serve::{log_refusal, request_id};
+use super::serve::{log_refusal, name_of, request_id};
 use crate::budget::Reservation;
+use crate::config::Enabled;
 use crate::http::{Reply, Request};
+use crate::route::route;
 use crate::status::{Reason, Status};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
@@ -37,6 +39,7 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub(super) struct Bounds<'a> {
     pub(super) max_body: usize,
     pub(super) memory: &'a RequestMemory,
+    pub(super) enabled: Enabled,
     /// How long an idle connection is kept.
     pub(super) idle: Duration,
     /// How long a request waits for memory.
@@ -357,7 +360,8 @@ impl Connection {
         };
         let frame = Frame { id: request_id(id), is_head, is_http_10: false, close: true };
         let request = if let Phase::Body(request, _) = &self.phase { Some(request) } else { None };
-        log_refusal(&frame, request, &status, None);
+        let name = request.map_or("other", |request| name_of(&route(request, Enabled::ALL)));
+        log_refusal(&frame, request, name, &status, None);
         self.phase = Phase::Idle;
         self.forget_input();
         self.reply(status.into(), &frame);

@@ -69,7 +69,7 @@ thread_local! {
 /// Appends the head of a reply to `out`.
 pub(super) fn print(out: &mut Vec<u8>, reply: &Reply, frame: &Frame) {
     out.reserve(ORDINARY + reply.body.len().min(SMALL_BODY));
-    let content_type = (!reply.body.is_empty()).then_some(reply.content_type);
+    let content_type = (!reply.content_type.is_empty()).then_some(reply.content_type);
     HEADS.with_borrow_mut(|heads| {
         let known = heads.iter().position(|head| head.code == reply.code && head.content_type == content_type);
         let number = known.unwrap_or_else(|| {

@@ -4,8 +4,10 @@ use super::admission::Task;
 use super::connections::Slot;
 use super::memory::Ticket;
 use super::reply::Frame;
-use crate::config::Config;
-use crate::dispatch::{Begun, Plan, Progress, RetryBudget, Work, internal_error, perform, plan, plan_large};
+use crate::config::{Config, Enabled};
+use crate::dispatch::{
+    Begun, Memory, Plan, Progress, Query, RetryBudget, Work, internal_error, perform, plan, plan_large,
+};
 use crate::docs::{self, Docs};
 use crate::http::{Reply, Request};
 use crate::jobs::Jobs;
@@ -32,6 +34,7 @@ pub(super) struct Server {
     /// Since SIGTERM.
     pub(super) is_stopping: AtomicBool,
     retries: RetryBudget,
+    memory: Memory,
     /// What is known of Jobs, and who waits for them.
     pub(super) jobs: Jobs<(Slot, Ticket)>,
     readiness: Mutex<Readiness>,
@@ -54,6 +57,7 @@ impl Server {
             config,
             is_stopping: AtomicBool::new(false),
             retries: RetryBudget::default(),
+            memory: Memory::default(),
             readiness: Mutex::default(),
             docs,
         }
@@ -75,10 +79,24 @@ impl Server {
                 let (media_type, text) = METRICS.print(gauges(), request.header("accept").unwrap_or_default());
                 Reply::text(media_type, text.into_bytes())
             }
+            Ok(Route::List) => self.list(request),
             Ok(Route::OpenApi) => docs::contract(),
             Ok(Route::Page(page)) => self.docs.reply(*page).unwrap_or_else(|| no_such_path().into()),
-            Ok(Route::Dispatch(_) | Route::Job(_)) => internal_error().into(), // see `plan` and `perform`
+            Ok(Route::Dispatch(_) | Route::Job(_) | Route::Log(_) | Route::Delete(_)) => internal_error().into(), // see `plan` and `perform`
         })
+    }
+
+    fn list(&self, request: &Request) -> Reply {
+        match Query::of(request).map(|query| self.jobs.page(&query)) {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(_)) if self.config.api_server.is_none() => Reply::json(200, &b"{\"items\":[]}"[..]),
+            Ok(Err(true)) => Status::new(Reason::BadGateway, "the dispatcher lacks permission for this").into(),
+            Ok(Err(false)) => {
+                let status = Status::new(Reason::ServiceUnavailable, "the Jobs are not known at the moment");
+                status.with_retry_after(1).into()
+            }
+            Err(status) => status.into(),
+        }
     }
 
     /// Decides what a dispatch does, unless its filter needs a large run.
@@ -113,7 +131,7 @@ impl Server {
                 Some(job) => self.jobs.learn(name, job),
                 None => self.jobs.not_found(name),
             };
-            perform(&self.config, &self.retries, client, &see, work, until)
+            perform(&self.config, &self.retries, &self.memory, client, &see, work, until)
         })
     }
 
@@ -173,8 +191,8 @@ fn ok() -> Reply {
 }
 
 /// Checks that need only the head of a request.
-pub(super) fn admit(request: &Request) -> Result<(), Status> {
-    check_headers(&route(request)?, request)
+pub(super) fn admit(request: &Request, enabled: Enabled) -> Result<(), Status> {
+    check_headers(&route(request, enabled)?, request)
 }
 
 /// The caller's request id if it is valid, else a new one.
@@ -193,14 +211,20 @@ pub(super) fn request_id(theirs: Option<&[u8]>) -> String {
     }
 }
 
-fn name_of(route: &Result<Route, Status>) -> &'static str {
+pub(super) fn name_of(route: &Result<Route, Status>) -> &'static str {
     route.as_ref().map_or("other", Route::name)
 }
 
 /// The log line of a request that was rejected before it was served, or before it was received completely.
-/// `took`: since the whole request was received, if it was.
-pub(super) fn log_refusal(frame: &Frame, request: Option<&Request>, status: &Status, took: Option<Duration>) {
-    METRICS.request(request.map_or("other", |request| name_of(&route(request))), status.code(), took);
+/// `route`: its name. `took`: since the whole request was received, if it was.
+pub(super) fn log_refusal(
+    frame: &Frame,
+    request: Option<&Request>,
+    route: &'static str,
+    status: &Status,
+    took: Option<Duration>,
+) {
+    METRICS.request(route, status.code(), took);
     let (method, path) = request.map_or(("-", "-"), |request| (request.method(), request.path()));
     let ms = took.unwrap_or_default().as_millis();
     info!("{} {method} {path:?} {} {ms}ms - {:?}", frame.id, status.code(), status.message)

@@ -44,6 +44,8 @@ const QUIET_TICKS: u32 = 64;
 const LINGER: Duration = Duration::from_secs(10);
 /// Bytes for each caller that may wait, with its Job's status.
 const WAITING_BYTES: usize = 2 << 10;
+/// Bytes of pages of Jobs: four of the longest.
+const PAGE_BUDGET: usize = 1 << 20;
 const SCRATCH: usize = 8 << 10;
 /// After a thread could not be started.
 const BACK_OFF: Duration = Duration::from_secs(1);
@@ -60,6 +62,10 @@ pub(super) struct Workers {
     waiting_memory: Arc<Budget>,
     /// Tasks for the next worker that is woken.
     handed_over: Mutex<VecDeque<Task>>,
+    /// Held while a page of Jobs is made.
+    one_page: Mutex<()>,
+    /// For pages of Jobs, until they are sent.
+    pages: Arc<Budget>,
     core_threads: usize,
     /// Running threads.
     threads: AtomicUsize,
@@ -109,6 +115,8 @@ impl Workers {
             later: Later::default(),
             waiting_memory: Budget::new(WAITING_BYTES * waiters),
             handed_over: Mutex::default(),
+            one_page: Mutex::default(),
+            pages: Budget::new(PAGE_BUDGET),
             core_threads: (4 * super::cores()).min(MAX_IN_FLIGHT),
             threads: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
@@ -242,6 +250,7 @@ impl Workers {
         Bounds {
             max_body: config.max_body_bytes,
             memory: &self.memory,
+            enabled: config.enabled,
             idle: config.idle_timeout,
             max_wait: config.request_timeout / 2,
         }

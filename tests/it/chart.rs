@@ -182,6 +182,8 @@ fn unknown_values_are_rejected() {
         "image.pullPolicy=x",
         "networkPolicy.apiServerPorts=",
         "ingress.hosts=",
+        "enable={nope}",
+        "options.enable=list",
         "filter.key=a/b",
         "podLabels.app\\.kubernetes\\.io/name=x",
     ] {
@@ -198,11 +200,15 @@ fn values_that_exclude_each_other_are_rejected() {
         "filter: {modules: {lib.jq: x}}",
         "filter: {text: ., existingConfigMap: mine}",
         "filter: {text: ., modules: {filter.jq: x}}",
+        "{enable: [list], watch: false}",
     ] {
         let values = values(&folder, wrong);
         let output = helm(&["template", &path("deploy/chart"), "--values", &values]).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && error.contains("filter."), "{wrong}: {error}");
+        assert!(
+            !output.status.success() && (error.contains("filter.") || error.contains("enable:")),
+            "{wrong}: {error}"
+        );
     }
 }
 
@@ -224,7 +230,8 @@ fn names_stay_strings_in_yaml() {
 #[test]
 fn the_charts_options_are_those_of_the_program() {
     // those that the chart sets itself, or that make no sense in a pod
-    const NOT_THERE: [&str; 7] = ["from-file", "port", "namespace", "shutdown-delay", "check", "help", "version"];
+    const NOT_THERE: [&str; 8] =
+        ["enable", "from-file", "port", "namespace", "shutdown-delay", "check", "help", "version"];
     let schema = std::fs::read_to_string(path("deploy/chart/values.schema.json")).unwrap();
     let schema: Value = serde_json::from_str(&schema).unwrap();
     let mut known: Vec<&String> = schema["properties"]["options"]["properties"].as_object().unwrap().keys().collect();
@@ -274,7 +281,7 @@ fn jobs_may_go_to_another_namespace() {
             "jobs.guard.enabled=true",
         ],
     ));
-    assert_may_only(&["create", "get"], &ours, &jobs, NAME);
+    assert_may_only(jobs_and(&["create", "get"], &[]), &ours, &jobs, NAME);
     let (code, _) = jobs.admin().get(&format!("/api/v1/namespaces/{}/resourcequotas/{NAME}", jobs.name));
     assert_eq!(code, 200);
     let deployment = ours.admin().get(&format!("/apis/apps/v1/namespaces/{}/deployments/{NAME}", ours.name)).1;
@@ -284,10 +291,42 @@ fn jobs_may_go_to_another_namespace() {
 
 /// What the API server itself says of the rights of a service account of `ours` in `jobs`, and that in `ours` it has none.
 fn assert_may_only_make_and_see_jobs(ours: &Namespace, jobs: &Namespace, account: &str) {
-    assert_may_only(&["create", "get", "list", "watch"], ours, jobs, account)
+    assert_may_only(jobs_and(&["create", "get", "list", "watch"], &[]), ours, jobs, account)
 }
 
-fn assert_may_only(verbs: &[&str], ours: &Namespace, jobs: &Namespace, account: &str) {
+/// Rules, as the API server tells them. `more`: resource and verb of each.
+fn jobs_and(verbs: &[&str], more: &[(&str, &str)]) -> Value {
+    let rule = |group: &str, resource: &str, verbs: &[&str]| json!({"verbs": verbs, "apiGroups": [group], "resources": [resource]});
+    let more = more.iter().map(|(resource, verb)| rule("", resource, &[verb]));
+    [rule("batch", "jobs", verbs)].into_iter().chain(more).collect()
+}
+
+#[test]
+fn what_is_enabled_may_do_that_and_nothing_else() {
+    let namespace = Namespace::new();
+    let chart = path("deploy/chart");
+    let four = ["create", "get", "list", "watch"];
+    let five = ["create", "get", "list", "watch", "delete"];
+    for (enable, rules) in [
+        ("list", jobs_and(&four, &[])),
+        ("delete", jobs_and(&five, &[])),
+        ("pods", jobs_and(&four, &[("pods", "list")])),
+        ("logs", jobs_and(&four, &[("pods", "list"), ("pods/log", "get")])),
+        ("pods,logs,list,delete", jobs_and(&five, &[("pods", "list"), ("pods/log", "get")])),
+        ("", jobs_and(&four, &[])),
+    ] {
+        let words: Vec<_> = enable.split(',').filter(|word| !word.is_empty()).collect();
+        let set = format!("enable={}", json!(words));
+        said(&mut helm_in(&namespace, &["upgrade", "--install", NAME, &chart, "--set-json", &set]));
+        assert_may_only(rules, &namespace, &namespace, NAME);
+        let path = format!("/apis/apps/v1/namespaces/{}/deployments/{NAME}", namespace.name);
+        let args = namespace.admin().get(&path).1["spec"]["template"]["spec"]["containers"][0]["args"].clone();
+        let given = args.as_array().unwrap().iter().find_map(|arg| arg.as_str()?.strip_prefix("--enable="));
+        assert_eq!(given.unwrap_or_default(), enable);
+    }
+}
+
+fn assert_may_only(want: Value, ours: &Namespace, jobs: &Namespace, account: &str) {
     let token = ours.token_of(account);
     let api = ours.admin().with_token(&token);
     let rules = |namespace: &Namespace| {
@@ -299,9 +338,8 @@ fn assert_may_only(verbs: &[&str], ours: &Namespace, jobs: &Namespace, account: 
         let is_everybodys = |rule: &Value| rule["resources"].as_array().unwrap().iter().all(everybody);
         rules.into_iter().filter(|rule| !is_everybodys(rule)).collect::<Vec<_>>()
     };
-    let want = json!([{"verbs": verbs, "apiGroups": ["batch"], "resources": ["jobs"]}]);
-    eventually("RBAC to be known", || (!rules(jobs).is_empty()).then_some(())); // the API server reads it from a cache
-    assert_eq!(json!(rules(jobs)), want);
+    // the API server reads RBAC from a cache
+    eventually(&format!("the rights to be {want}"), || (json!(rules(jobs)) == want).then_some(()));
     if ours.name != jobs.name {
         assert_eq!(rules(ours), [] as [Value; 0]);
     }

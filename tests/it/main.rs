@@ -10,6 +10,8 @@ mod chart;
 mod cli;
 /// `GET /openapi.json`, and that it is true.
 mod contract;
+/// Delete Jobs.
+mod delete;
 /// Create Jobs and get their status.
 mod dispatch;
 /// The page for people. Partly run by `tests/page`, in a browser.
@@ -24,12 +26,16 @@ mod idempotency;
 mod image;
 /// Kueue in front of Jobs. Run by `cargo test --test it -- --ignored kueue::`.
 mod kueue;
+/// Pages of Jobs.
+mod list;
 /// Responses that are lost, late or invalid.
 mod lost;
 /// Hostile load in 64 MiB. Run by `tests/image`.
 mod memory;
 /// Metrics and alerts. Partly run by `tests/metrics`.
 mod metrics;
+/// Pods of Jobs, and their logs.
+mod pods;
 /// The recipes in `deploy/recipes`.
 mod recipes;
 /// Retries, and calls that are not made.

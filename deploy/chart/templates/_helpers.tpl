@@ -51,6 +51,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if and .Values.filter.modules (not .Values.filter.text) }}
 {{- fail "filter.modules needs filter.text" }}
 {{- end }}
+{{- if and (has "list" .Values.enable) (not .Values.watch) }}
+{{- fail "enable: list needs watch: true" }}
+{{- end }}
 {{- if hasKey .Values.filter.modules "filter.jq" }}
 {{- fail "filter.modules must not have filter.jq, which is the name of filter.text" }}
 {{- end }}

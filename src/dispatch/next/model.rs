@@ -157,6 +157,7 @@ impl World {
             world
         };
         match running.call {
+            Call::Pods | Call::Log | Call::Delete => unreachable!("nobody asks us for it"),
             Call::Get => {
                 all.push((
                     self.clone(),

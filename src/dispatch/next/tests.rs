@@ -5,7 +5,8 @@ const GENERATED: Intent<'_> =
     Intent::Create { fingerprint: "f", nonce: "n", naming: Naming::Random, is_dry_run: false };
 const KEYED: Intent<'_> = Intent::Create { fingerprint: "f", nonce: "n", naming: Naming::Keyed, is_dry_run: false };
 const DRY_RUN: Intent<'_> = Intent::Create { fingerprint: "f", nonce: "n", naming: Naming::Given, is_dry_run: true };
-const NONE: Attempts = Attempts { retries: 0, names: 0, vanished: 0, may_exist: false, refusal: None };
+const NONE: Attempts =
+    Attempts { retries: 0, names: 0, vanished: 0, may_be_done: false, refusal: None, found: None, which: None };
 
 fn success(step: Step) -> &'static str {
     match step {
@@ -13,6 +14,7 @@ fn success(step: Step) -> &'static str {
         Step::Answer(Ok(Answer::Same(_))) => "same",
         Step::Answer(Ok(Answer::Valid(_))) => "valid",
         Step::Answer(Ok(Answer::Found(_))) => "found",
+        Step::Answer(Ok(Answer::Deleting(_))) => "deleting",
         other => panic!("{other:?}"),
     }
 }
@@ -80,7 +82,7 @@ fn transient_failures_are_retried_four_times() {
         (refusal(RefusalKind::Busy, None), Reason::ServiceUnavailable, Some(1), false),
     ] {
         for (intent, call) in [(CREATE, Call::Create), (CREATE, Call::Get), (Intent::Lookup, Call::Get)] {
-            let may_exist = may_create && call == Call::Create;
+            let may_be_done = may_create && call == Call::Create;
             let mut now = NONE;
             for retries in 1..=4 {
                 let Step::Again { call: next, attempts, retry_after, otherwise } =
@@ -90,12 +92,12 @@ fn transient_failures_are_retried_four_times() {
                 };
                 let asked = if let Outcome::Refused(refusal) = &outcome { refusal.retry_after } else { None };
                 assert_eq!((next, retry_after), (call, asked));
-                assert_eq!(attempts, Attempts { retries, may_exist, ..NONE });
-                assert_eq!(is_read_first(&otherwise), may_exist, "{outcome:?}");
+                assert_eq!(attempts, Attempts { retries, may_be_done, ..NONE });
+                assert_eq!(is_read_first(&otherwise), may_be_done, "{outcome:?}");
                 now = attempts
             }
             let mut last = after(intent, now, call, outcome.clone());
-            assert_eq!(is_read_first(&last), may_exist, "{outcome:?}");
+            assert_eq!(is_read_first(&last), may_be_done, "{outcome:?}");
             if let Step::Call(_, attempts) = last {
                 last = after(intent, attempts, Call::Get, refusal(RefusalKind::NoSuchJob, None))
             }
@@ -110,7 +112,7 @@ fn is_read_first(step: &Step) -> bool {
 
 #[test]
 fn a_refusal_is_not_told_without_looking_for_the_job() {
-    let denied = Attempts { refusal: Some(Status::new(Reason::Forbidden, "x").into()), may_exist: true, ..NONE };
+    let denied = Attempts { refusal: Some(Status::new(Reason::Forbidden, "x").into()), may_be_done: true, ..NONE };
     for (attempts, call) in [(NONE, Call::Create), (denied, Call::Get)] {
         let step = after(CREATE, attempts, call, Outcome::NotCalled);
         assert_eq!(failure(step), (Reason::ServiceUnavailable, Some(1)));
@@ -136,7 +138,7 @@ fn after_a_quotas_refusal_the_job_is_read() {
 
 #[test]
 fn after_a_refusal_that_follows_a_fault_the_job_is_read() {
-    let faulty = Attempts { retries: 4, may_exist: true, ..NONE };
+    let faulty = Attempts { retries: 4, may_be_done: true, ..NONE };
     for (kind, reason) in [
         (RefusalKind::Invalid, Reason::Invalid),
         (RefusalKind::Policy, Reason::Forbidden),
@@ -256,6 +258,33 @@ fn a_lookup_shows_only_our_jobs() {
         failure(after(Intent::Lookup, NONE, Call::Get, refusal(RefusalKind::NoSuchJob, None))).0,
         Reason::NotFound
     );
+}
+
+#[test]
+fn only_our_jobs_are_deleted_and_only_the_one_that_was_found() {
+    let found = |job: Job| after(Intent::Delete, NONE, Call::Get, Outcome::Found(Box::new(job)));
+    assert_eq!(failure(found(job(false, "f", "n"))).0, Reason::NotFound);
+    let step = found(job(true, "f", "n"));
+    let Step::Call(Call::Delete, attempts) = step else { panic!("{step:?}") };
+    let deleted = |outcome| after(Intent::Delete, attempts.clone(), Call::Delete, outcome);
+    assert_eq!(success(deleted(Outcome::Deleted)), "deleting");
+    // Conflict: another has its name now
+    for gone in [RefusalKind::NoSuchJob, RefusalKind::Conflict] {
+        assert_eq!(failure(deleted(refusal(gone, None))).0, Reason::NotFound);
+        let Step::Again { attempts, .. } = deleted(Outcome::Disconnected("x".into())) else {
+            panic!("it is not retried")
+        };
+        let again = after(Intent::Delete, attempts, Call::Delete, refusal(gone, None));
+        assert_eq!(success(again), "deleting", "by the try before");
+    }
+    assert_eq!(failure(deleted(refusal(RefusalKind::Policy, None))).0, Reason::Forbidden);
+    assert_eq!(failure(deleted(refusal(RefusalKind::WebhookFault, None))).0, Reason::ServiceUnavailable);
+    assert!(matches!(deleted(refusal(RefusalKind::Busy, None)), Step::Again { call: Call::Delete, .. }));
+    assert_eq!(failure(deleted(refusal(RefusalKind::NotAllowed, None))).0, Reason::BadGateway);
+    let again = Job { is_being_deleted: true, ..job(true, "f", "n") };
+    assert_eq!(success(found(again)), "deleting");
+    let gone = after(Intent::Delete, NONE, Call::Get, refusal(RefusalKind::NoSuchJob, None));
+    assert_eq!(failure(gone).0, Reason::NotFound);
 }
 
 #[test]

@@ -67,7 +67,7 @@ impl Connection {
         if memory.is_none() {
             request.bytes = self.input[..length].to_vec();
             // without a body, and no dispatch: it is answered at once, so that `/health/live` does not depend on what others hold
-            if framing != Framing::Length(0) || route(&request).is_ok_and(|route| route.is_dispatch()) {
+            if framing != Framing::Length(0) || route(&request, bounds.enabled).is_ok_and(|route| route.is_dispatch()) {
                 return Ok(Some(needed));
             }
         }

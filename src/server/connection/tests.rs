@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::Enabled;
 use crate::server::connections::Slot;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -16,7 +17,7 @@ static NO_MEMORY: LazyLock<RequestMemory> = LazyLock::new(|| {
 });
 
 fn with(memory: &RequestMemory) -> Bounds<'_> {
-    Bounds { max_body: MAX_BODY, memory, idle: IDLE, max_wait: Duration::from_secs(7) }
+    Bounds { max_body: MAX_BODY, memory, enabled: Enabled::default(), idle: IDLE, max_wait: Duration::from_secs(7) }
 }
 
 /// A connection, and its client.

@@ -1,9 +1,10 @@
 //! What a worker does with a ready connection: read, plan, call, reply, and wait for its next event.
 
 use super::{Worker, Workers};
-use crate::dispatch::{Begun, Dispatch, Plan, Progress, Work, internal_error};
+use crate::dispatch::{Begun, Dispatch, MAX_PAGE, Plan, Progress, Work, internal_error};
 use crate::filter::LARGE_RUN_STACK;
 use crate::http::{Reply, Request};
+use crate::route::Route;
 use crate::server::admission::{Decision, Task};
 use crate::server::connection::{Connection, Interest, Step};
 use crate::server::connections::Slot;
@@ -11,7 +12,7 @@ use crate::server::large_runs::{LargeRun, Queued};
 use crate::server::memory::SMALL;
 use crate::server::output::SMALL_BODY;
 use crate::server::reply::Frame;
-use crate::server::serve::{admit, log_refusal, request_id};
+use crate::server::serve::{admit, log_refusal, name_of, request_id};
 use crate::status::{Reason, Status};
 use log::error;
 use std::borrow::Cow;
@@ -23,7 +24,8 @@ use std::time::Instant;
 
 impl Workers {
     pub(super) fn advance(&self, worker: &mut Worker, connection: &mut Connection, readable: bool) -> Step {
-        connection.advance(&mut worker.scratch, readable, self.bounds(), &admit)
+        let enabled = self.server.config.enabled;
+        connection.advance(&mut worker.scratch, readable, self.bounds(), &|request| admit(request, enabled))
     }
 
     /// Handles a connection that became readable or writable.
@@ -98,7 +100,7 @@ impl Workers {
                 self.grant_memory()
             }
             Step::Close => self.connections.close(slot, connection),
-            Step::Serve(request) => return Some(Task::new(slot, connection, request)),
+            Step::Serve(request) => return Some(Task::new(slot, connection, request, self.server.config.enabled)),
         }
         None
     }
@@ -140,7 +142,10 @@ impl Workers {
                 task.request.forget_body();
                 task.request.reservation = None;
                 let gauges = || self.gauges();
-                let reply = self.server.answer(&task.route, &task.request, &mut worker.client, &gauges);
+                let answer =
+                    |worker: &mut Worker| self.server.answer(&task.route, &task.request, &mut worker.client, &gauges);
+                let is_page = matches!(task.route, Ok(Route::List));
+                let reply = if is_page { self.page(|| answer(worker)) } else { answer(worker) };
                 self.reply(worker, &mut task, reply)
             };
             let Task { slot, connection, request, .. } = task;
@@ -300,6 +305,23 @@ impl Workers {
         self.advance(worker, &mut task.connection, false)
     }
 
+    /// Makes a page of Jobs, one at a time, so that what is reserved is what is not sent yet.
+    fn page(&self, answer: impl FnOnce() -> Reply) -> Reply {
+        let _one = self.one_page.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut memory) = self.pages.try_reserve(MAX_PAGE) else {
+            return Status::new(Reason::Overloaded, "too many lists are being sent").into();
+        };
+        let mut reply = answer();
+        if let Cow::Owned(body) = &mut reply.body {
+            body.shrink_to_fit();
+            if body.capacity() <= MAX_PAGE {
+                memory.shrink(body.capacity());
+                reply.reservation = Some(memory)
+            }
+        }
+        reply
+    }
+
     /// Reserves memory for a large body until its client has read it; without memory, 503 takes the reply's place.
     fn with_memory(&self, mut reply: Reply) -> Reply {
         if let Cow::Owned(body) = &mut reply.body
@@ -321,9 +343,13 @@ impl Workers {
     pub(super) fn reject(&self, worker: &mut Worker, task: &mut Task, reason: Reason, message: &str) -> Step {
         let frame = self.frame(&task.request);
         let status = Status::new(reason, message);
+        if let Some(reply) = task.planned.as_ref().and_then(|work| work.without_pods()) {
+            return self.reply(worker, task, Reply { note: Some(message.to_owned()), ..reply });
+        }
         match task.planned.as_ref().and_then(|work| work.tried()) {
             None => {
-                log_refusal(&frame, Some(&task.request), &status, Some(task.arrived.elapsed()));
+                let took = Some(task.arrived.elapsed());
+                log_refusal(&frame, Some(&task.request), name_of(&task.route), &status, took);
                 task.connection.reply(status.into(), &frame)
             }
             Some((job, tries)) => {

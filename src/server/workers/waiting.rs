@@ -14,6 +14,7 @@ use crate::server::memory::Ticket;
 use crate::status::{Reason, Status};
 use log::error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,17 +27,19 @@ const STACK: usize = 256 << 10;
 impl Workers {
     /// Answers a lookup from what the watch tells; None if it needs a call, for which it is planned then.
     pub(super) fn answer_known(&self, task: &mut Task) -> Option<Progress> {
-        if !matches!(task.route, Ok(Route::Job(_))) || task.planned.is_some() {
+        if matches!(task.route, Ok(Route::Job(_) | Route::Log(_) | Route::List)) {
+            self.want_watch()
+        }
+        if !matches!(task.route, Ok(Route::Job(_) | Route::Log(_))) || task.planned.is_some() {
             return None;
         }
-        self.want_watch();
         let work = match self.server.plan(&task.route, &task.request, self.until(task)) {
             Ok(Plan::Ready(work)) => work,
             Ok(Plan::NeedsLargeRun(_)) => return None, // a lookup runs no filter
             Err(status) => return Some(status.into()),
         };
         match work.lookup_name().and_then(|name| self.server.jobs.known(name)) {
-            Some(job) => match work.found(&job) {
+            Some(job) => match work.found(&job, self.server.config.enabled.pods) {
                 Ok(progress) => return Some(progress),
                 Err(work) => task.planned = Some(work),
             },
@@ -46,7 +49,7 @@ impl Workers {
     }
 
     /// Starts the watch when somebody asks for a Job for the first time.
-    fn want_watch(&self) {
+    pub(in crate::server) fn want_watch(&self) {
         let Some(server) = &self.server.config.api_server else { return };
         if !self.server.jobs.want() {
             return;
@@ -76,6 +79,11 @@ impl Workers {
         }
         let until = task.arrived + waiting.time();
         if until <= Instant::now() {
+            if self.asks_for_pods(&waiting) {
+                task.planned = Some(waiting.ask_for_pods(None));
+                self.hand_over(task);
+                return None;
+            }
             return Some((task, waiting.reply(None)));
         }
         self.want_watch();
@@ -133,10 +141,20 @@ impl Workers {
         self.hand_over(Task { slot, connection, request, route, arrived: Instant::now(), planned })
     }
 
-    fn tell(&self, slot: Slot, connection: Box<Connection>, parked: Parked, job: Option<&Job>) {
+    /// Whether the answer has pods. When the dispatcher stops there is no time for them.
+    fn asks_for_pods(&self, waiting: &Waiting) -> bool {
+        self.server.config.enabled.pods && waiting.is_lookup() && !self.server.is_stopping.load(Relaxed)
+    }
+
+    fn tell(&self, slot: Slot, connection: Box<Connection>, parked: Parked, job: Option<&Arc<Job>>) {
         let Parked { waiting, mut request, route, arrived, since, .. } = parked;
-        let mut reply = waiting.reply(job);
-        if self.server.is_stopping.load(Relaxed) {
+        let is_stopping = self.server.is_stopping.load(Relaxed);
+        if self.asks_for_pods(&waiting) {
+            let planned = Some(waiting.ask_for_pods(job));
+            return self.hand_over(Task { slot, connection, request, route, arrived: Instant::now(), planned });
+        }
+        let mut reply = waiting.reply(job.map(|job| &**job));
+        if is_stopping {
             request.close = true;
             reply = reply.with_header("Retry-After", "1")
         }
@@ -157,7 +175,7 @@ impl Workers {
         if parked.waiting.is_lookup() && !jobs.is_live() && !self.server.is_stopping.load(Relaxed) {
             return self.look_up(slot, connection, *parked);
         }
-        self.tell(slot, connection, *parked, newest.as_deref())
+        self.tell(slot, connection, *parked, newest.as_ref())
     }
 
     /// Answers all who wait, because the dispatcher stops.

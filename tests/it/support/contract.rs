@@ -60,12 +60,14 @@ fn documented(method: &str, path: Option<&str>, code: u16) -> Option<&'static Va
     let template = path.and_then(|path| match path.split('/').skip(1).collect::<Vec<_>>()[..] {
         ["job"] => Some("/job"),
         ["job", _] => Some("/job/{id}"),
+        ["job", _, "log"] if method != "POST" => Some("/job/{id}/log"),
         ["job", ..] => Some("/job/{id}/{path}"),
         _ => CONTRACT["paths"].as_object().unwrap().keys().find(|template| *template == path).map(String::as_str),
     });
     let key = match method {
         "GET" | "HEAD" => "get",
         "POST" => "post",
+        "DELETE" => "delete",
         _ => "", // methods are case-sensitive
     };
     let code = code.to_string();

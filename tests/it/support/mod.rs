@@ -15,6 +15,7 @@ pub(crate) mod helm;
 pub(crate) mod http;
 pub(crate) mod kubelet;
 pub(crate) mod load;
+pub(crate) mod logs;
 pub(crate) mod namespace;
 pub(crate) mod scripted;
 pub(crate) mod webhook;

@@ -43,14 +43,8 @@ impl Namespace {
                 "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": name}],
             }),
         );
-        // the API server reads RBAC from a cache of its own
         for verb in verbs {
-            let review = json!({"spec": {"resourceAttributes": {"namespace": name, "verb": verb, "group": "batch", "resource": "jobs"}, "user": format!("system:serviceaccount:{name}:{ACCOUNT}")}});
-            eventually("RBAC to be known", || {
-                let (_, answer) =
-                    admin.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", Some(&review));
-                answer["status"]["allowed"].as_bool().filter(|allowed| *allowed)
-            });
+            namespace.wait_for_right("batch", "jobs", verb)
         }
         namespace
     }
@@ -60,6 +54,33 @@ impl Namespace {
         let role = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles/{ACCOUNT}", self.name);
         let rules = json!([{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": verbs}]);
         assert_eq!(self.admin().patch(&role, json!({ "rules": rules })).0, 200);
+    }
+
+    /// Adds to what the service account may do. `group`, `resource`, `verb` of each.
+    pub(crate) fn allow_too(&self, rights: &[(&str, &str, &str)]) {
+        let role = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles/{ACCOUNT}", self.name);
+        let mut rules = self.admin().get(&role).1["rules"].as_array().unwrap().clone();
+        let rule = |(group, resource, verb)| json!({"apiGroups": [group], "resources": [resource], "verbs": [verb]});
+        rules.extend(rights.iter().copied().map(rule));
+        assert_eq!(self.admin().patch(&role, json!({ "rules": rules })).0, 200);
+        for (group, resource, verb) in rights {
+            self.wait_for_right(group, resource, verb)
+        }
+    }
+
+    /// The API server reads RBAC from a cache of its own.
+    fn wait_for_right(&self, group: &str, resource: &str, verb: &str) {
+        let name = &self.name;
+        let (resource, part) = resource.split_once('/').unwrap_or((resource, ""));
+        let wanted =
+            json!({"namespace": name, "verb": verb, "group": group, "resource": resource, "subresource": part});
+        let user = format!("system:serviceaccount:{name}:{ACCOUNT}");
+        let review = json!({"spec": {"resourceAttributes": wanted, "user": user}});
+        eventually("RBAC to be known", || {
+            let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+            let (_, answer) = self.admin().call("POST", path, Some(&review));
+            answer["status"]["allowed"].as_bool().filter(|allowed| *allowed)
+        });
     }
 
     pub(crate) fn admin(&self) -> &Api {

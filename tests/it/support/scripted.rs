@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What lists and watches have in their targets.
-const FOLLOW: &str = "labelSelector=";
+/// What lists and watches of Jobs have in their targets.
+const FOLLOWS: [&str; 2] = ["/jobs?", "labelSelector="];
 
 /// What is done with the next request.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub(crate) enum Act {
     JobAsPosted,
     /// 201 without a length: the body ends with the connection.
     Unbounded(String),
+    /// 200 with this; the connection stays open, as that of a watch does.
+    Stays(String),
     /// Closes the connection when the request has been read.
     HangUp,
     /// Sends part of a response, then closes the connection.
@@ -102,7 +104,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
         let name = seen.target.rsplit('/').next().unwrap_or_default().to_owned();
         let (act, posted) = {
             let mut state = state.lock().unwrap();
-            let act = if seen.target.contains(FOLLOW) {
+            let act = if FOLLOWS.iter().all(|part| seen.target.contains(part)) {
                 state.followed.push(seen.target);
                 let forbidden =
                     || Act::Answer(403, "", status(403, "Forbidden", "it is forbidden", serde_json::json!({})));
@@ -131,6 +133,10 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
             Act::Unbounded(body) => {
                 let _ = stream.write_all(format!("HTTP/1.1 201 X\r\nConnection: close\r\n\r\n{body}").as_bytes());
                 return;
+            }
+            Act::Stays(body) => {
+                let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}").as_bytes());
+                return state.lock().unwrap().silent.push(stream.try_clone().unwrap());
             }
             Act::HangUp => return,
             Act::HalfAnswer => {

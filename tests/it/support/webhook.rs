@@ -126,7 +126,7 @@ impl Drop for Webhook {
     }
 }
 
-fn tls(authority: &Authority) -> ServerConfig {
+pub(super) fn tls(authority: &Authority) -> ServerConfig {
     let (certificate, key) = authority.server();
     let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();

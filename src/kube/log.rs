@@ -1,0 +1,147 @@
+//! Reads the log of a container as text that is safe to show.
+
+use super::answer::Outcome;
+use super::client::{Call, Client, Verb};
+use crate::budget::{Budget, Reservation};
+use std::fmt;
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Bytes of a log that are asked for, and of the text that is made of them.
+pub(super) const MAX_LOG: usize = 1 << 20;
+/// Bytes that are reserved for each log while it is read, so that few are: a node that does not answer must not take the calls of dispatches.
+const LEAST: usize = 512 << 10;
+/// Bytes by which the text's memory grows.
+const STEP: usize = 32 << 10;
+const BUFFER: usize = 4 << 10;
+
+/// Text without control characters but newline and tab.
+pub(crate) struct Log {
+    pub(crate) text: Vec<u8>,
+    pub(crate) memory: Reservation,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.text.len())
+    }
+}
+
+impl PartialEq for Log {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+/// Whose log.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Which {
+    pub(crate) pod: String,
+    pub(crate) container: String,
+    /// Lines, the last ones.
+    pub(crate) tail: u32,
+    /// Of the run before.
+    pub(crate) previous: bool,
+    /// The run has ended.
+    pub(crate) has_ended: bool,
+}
+
+impl Client {
+    /// Reads a log. `budget`: for its memory.
+    pub(crate) fn log(&mut self, namespace: &str, which: &Which, budget: &Arc<Budget>, until: Instant) -> Outcome {
+        let Some(memory) = budget.try_reserve(LEAST) else { return Outcome::NoMemory };
+        let Which { pod, container, tail, previous, .. } = which;
+        let path = format!(
+            "/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}&tailLines={tail}&previous={previous}&limitBytes={MAX_LOG}"
+        );
+        match self.call(Call { verb: Verb::Log, path: &path, body: None, until }) {
+            Ok(answer) => answer.outcome_of_log(memory),
+            Err(outcome) => outcome,
+        }
+    }
+}
+
+/// Reads text in UTF-8. What is none, and control characters, become U+FFFD. What exceeds [`MAX_LOG`] is cut off. None: there is no memory for it.
+pub(super) fn read(log: &mut dyn Read, mut memory: Reservation) -> std::io::Result<Option<Log>> {
+    let (mut text, mut buffer, mut held) = (String::new(), [0; BUFFER], 0);
+    loop {
+        let read = log.read(&mut buffer[held..])?;
+        held += read;
+        // each byte becomes three at most
+        if text.capacity() - text.len() < 3 * BUFFER {
+            if !memory.try_grow(text.capacity() + STEP) {
+                return Ok(None);
+            }
+            text.reserve_exact(text.capacity() + STEP - text.len())
+        }
+        let mut rest = &buffer[..held];
+        while !rest.is_empty() {
+            let (valid, bad) = match std::str::from_utf8(rest) {
+                Ok(_) => (rest.len(), 0),
+                // the rest of a character may still come
+                Err(error) => (error.valid_up_to(), error.error_len().unwrap_or(if read > 0 { 0 } else { rest.len() })),
+            };
+            let is_bad = |c: char| c.is_control() && c != '\n' && c != '\t';
+            let valid_text = std::str::from_utf8(&rest[..valid]).unwrap_or_default();
+            text.extend(valid_text.chars().map(|c| if is_bad(c) { char::REPLACEMENT_CHARACTER } else { c }));
+            rest = &rest[valid..];
+            if bad == 0 {
+                break;
+            }
+            text.push(char::REPLACEMENT_CHARACTER);
+            rest = &rest[bad.min(rest.len())..]
+        }
+        let left = rest.len();
+        buffer.copy_within(held - left..held, 0);
+        held = left;
+        if read == 0 || text.len() > MAX_LOG {
+            text.truncate(text.floor_char_boundary(MAX_LOG));
+            text.shrink_to_fit();
+            memory.shrink(text.capacity());
+            return Ok(Some(Log { text: text.into_bytes(), memory }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives a few bytes at a time.
+    struct Pieces<'p>(&'p [u8], usize);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+            let most = self.1.min(into.len());
+            (&mut self.0).take(most as u64).read(into)
+        }
+    }
+
+    fn text(log: &[u8], piece: usize) -> String {
+        let budget = Budget::new(4 << 20);
+        let log = read(&mut Pieces(log, piece), budget.try_reserve(LEAST).unwrap()).unwrap().unwrap();
+        assert!(log.memory.bytes() >= log.text.len() && log.text.len() <= MAX_LOG);
+        String::from_utf8(log.text).unwrap()
+    }
+
+    #[test]
+    fn a_log_becomes_safe_text() {
+        let log = "a\tb\n\u{1b}[31mr\u{e9}d\u{9b}\u{7f}\r\n\u{0}😀".as_bytes();
+        for piece in [1, 2, 3, 7, 9999] {
+            assert_eq!(text(log, piece), "a\tb\n\u{fffd}[31mr\u{e9}d\u{fffd}\u{fffd}\u{fffd}\n\u{fffd}😀", "{piece}");
+            assert_eq!(text(b"\xff\xc3x\xe2\x82", piece), "\u{fffd}\u{fffd}x\u{fffd}", "{piece}");
+            assert_eq!(text(b"", piece), "");
+        }
+    }
+
+    #[test]
+    fn it_is_bounded() {
+        let long = "é".repeat(MAX_LOG);
+        assert_eq!(text(long.as_bytes(), 4000).len(), MAX_LOG);
+        assert_eq!(text(&b"\x01".repeat(MAX_LOG), 4000).len(), MAX_LOG / 3 * 3);
+        let (budget, longer) = (Budget::new(LEAST), "x".repeat(LEAST));
+        assert!(read(&mut longer.as_bytes(), budget.try_reserve(LEAST).unwrap()).unwrap().is_none());
+        assert_eq!(budget.reserved_bytes(), 0);
+    }
+}

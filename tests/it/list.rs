@@ -1,0 +1,144 @@
+use crate::dispatch::manifest;
+use crate::support::dispatcher::{AS_IS, Dispatcher};
+use crate::support::eventually;
+use crate::support::http::{Reply, request};
+use crate::support::namespace::Namespace;
+use crate::support::scripted::{Act, Scripted};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+
+const ENABLED: [&str; 2] = [AS_IS, "--enable=list"];
+
+fn suspended(name: &str, labels: Value) -> String {
+    let mut job: Value = serde_json::from_str(&manifest(json!({"name": name, "labels": labels}), json!({}))).unwrap();
+    job["spec"]["suspend"] = json!(true);
+    job.to_string()
+}
+
+fn items(reply: &Reply) -> Vec<Value> {
+    assert_eq!(reply.code, 200, "{:?}", String::from_utf8_lossy(&reply.body));
+    reply.json()["items"].as_array().unwrap().clone()
+}
+
+fn names(reply: &Reply) -> Vec<String> {
+    items(reply).iter().map(|job| job["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// A page once so many Jobs are known.
+fn list_of(dispatcher: &Dispatcher, number: usize, target: &str) -> Reply {
+    eventually("the watch to tell of all Jobs", || {
+        let all = dispatcher.get("/job?limit=500");
+        (all.code == 200 && items(&all).len() == number).then_some(())
+    });
+    dispatcher.get(target)
+}
+
+#[test]
+fn jobs_are_listed_page_by_page_by_any_replica() {
+    let namespace = Namespace::new();
+    let replicas = [(); 2].map(|()| Dispatcher::for_namespace(&namespace, &ENABLED));
+    for number in 0..25 {
+        assert_eq!(replicas[0].post("/job", &suspended(&format!("job-{number:02}"), json!({}))).code, 201);
+    }
+    let theirs: Value = serde_json::from_str(&suspended("theirs", json!({}))).unwrap();
+    namespace.admin().create(&namespace.jobs(), theirs);
+    list_of(&replicas[1], 25, "/job");
+    let mut target = "/job?limit=10&x=%22%3C".to_owned();
+    let (mut all, mut pages) = (Vec::new(), 0);
+    loop {
+        let reply = list_of(&replicas[pages % 2], 25, &target);
+        all.extend(items(&reply));
+        pages += 1;
+        let next = reply.json()["continue"].as_str().map(str::to_owned);
+        assert_eq!(next.is_some(), reply.header("Link").is_some());
+        let Some(link) = reply.header("Link") else { break };
+        let (reference, rest) = link.strip_prefix('<').unwrap().split_once('>').unwrap();
+        assert_eq!(rest, "; rel=\"next\"");
+        target = format!("/job{reference}"); // relative to the path
+    }
+    assert_eq!(pages, 3);
+    let names: HashSet<_> = all.iter().map(|job| job["id"].as_str().unwrap()).collect();
+    assert_eq!((all.len(), names.len()), (25, 25), "each once: {names:?}");
+    assert!(all.is_sorted_by(|one, other| one["created"].as_str() >= other["created"].as_str()), "the newest first");
+    eventually("a list to have the object of GET", || {
+        let one = replicas[0].get("/job/job-07").json();
+        items(&replicas[0].get("/job")).contains(&one).then_some(())
+    });
+    let mut line = replicas[0].line();
+    line.send(request("HEAD", "/job", "", ""));
+    let head = line.receive_for("HEAD").unwrap();
+    assert_eq!((head.code, head.body.len()), (200, 0));
+}
+
+#[test]
+fn jobs_are_chosen_by_state_and_label() {
+    let namespace = Namespace::new();
+    let dispatcher = Dispatcher::for_namespace(&namespace, &ENABLED);
+    for (name, labels) in [("a", json!({"team": "x"})), ("b", json!({"team": "x"})), ("c", json!({}))] {
+        assert_eq!(dispatcher.post("/job", &suspended(name, labels)).code, 201);
+    }
+    list_of(&dispatcher, 3, "/job");
+    for (query, want) in [
+        ("state=suspended&label=team%3Dx", vec!["a", "b"]),
+        ("state=failed", vec![]),
+        ("label=team=x&label=team=y", vec![]),
+        ("label=app.kubernetes.io/managed-by=k8s-job-dispatcher", vec!["a", "b", "c"]),
+        ("label=app.kubernetes.io/managed-by=else", vec![]),
+    ] {
+        let mut told = names(&dispatcher.get(&format!("/job?{query}")));
+        told.sort_unstable();
+        assert_eq!(told, want, "{query}");
+    }
+    for bad in ["limit=0", "limit=501", "state=lost", "label=x", "continue=x"] {
+        assert_eq!(dispatcher.get(&format!("/job?{bad}")).error(), (400, "BadRequest".into()), "{bad}");
+    }
+    namespace.admin().call("DELETE", &format!("{}/a?propagationPolicy=Background", namespace.jobs()), None);
+    list_of(&dispatcher, 2, "/job");
+    // one reads what one wrote, also before the watch tells of it
+    assert_eq!(dispatcher.post("/job", &suspended("d", json!({}))).code, 201);
+    assert!(names(&dispatcher.get("/job")).contains(&"d".to_owned()));
+}
+
+#[test]
+fn without_the_rights_it_is_said_and_off_it_is_not_there() {
+    let namespace = Namespace::with(json!({}), &["create", "get"]);
+    let dispatcher = Dispatcher::for_namespace(&namespace, &ENABLED);
+    dispatcher.logged("may not list and watch Jobs");
+    assert_eq!(dispatcher.get("/job").error(), (502, "BadGateway".into()));
+    let dry = Dispatcher::start(&["--dry-run=client", "--enable=list"]);
+    assert_eq!(items(&dry.get("/job")), [] as [Value; 0]);
+    let off = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    let reply = off.get("/job");
+    assert_eq!((reply.error().0, reply.header("Allow")), (405, Some("POST")));
+}
+
+#[test]
+fn a_list_says_what_it_does_not_know() {
+    let server = Scripted::start([]);
+    server.then_follow(Act::Silence);
+    let dispatcher = Dispatcher::start(&[AS_IS, "--server", &server.url, "--namespace=ns", "--enable=list"]);
+    let reply = dispatcher.get("/job");
+    assert_eq!((reply.error(), reply.header("Retry-After")), ((503, "ServiceUnavailable".into()), Some("1")));
+
+    let event = |number: usize| {
+        json!({"type": "ADDED", "object": {"kind": "Job", "metadata": {
+            "name": format!("job-{number:05}"), "uid": number.to_string(), "resourceVersion": number.to_string(),
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {"app.kubernetes.io/managed-by": "k8s-job-dispatcher"},
+        }, "status": {"conditions": [{"type": "Complete", "status": "True", "message": "m".repeat(1000)}]}}})
+    };
+    let end = json!({"type": "BOOKMARK", "object": {"kind": "Job", "metadata": {
+        "resourceVersion": "9999", "annotations": {"k8s.io/initial-events-end": "true"},
+    }}});
+    let events = (1..=2000).map(event).chain([end]).map(|event| format!("{event}\n")).collect();
+    let server = Scripted::start([]);
+    server.then_follow(Act::Stays(events));
+    let args = ["--server", &server.url, "--namespace=ns", "--enable=list", "--max-cache-bytes=1048576"];
+    let dispatcher = Dispatcher::start(&[&[AS_IS], &args[..]].concat());
+    let reply = eventually("a page", || Some(dispatcher.get("/job?limit=500")).filter(|reply| reply.code == 200));
+    let body = reply.json();
+    assert_eq!(body["truncated"], true);
+    let told = body["items"].as_array().unwrap().len();
+    assert!(told > 50 && told < 500 && body["continue"].is_string(), "a page has a bound in bytes: {told}");
+    assert!(reply.body.len() < 257 << 10);
+}
