@@ -27,7 +27,11 @@ pub(crate) fn contract() -> Reply {
 
 impl Docs {
     pub(crate) fn new(config: &Config) -> Self {
-        Docs { page: config.docs.then(|| PAGE.replace("{settings}", &settings(config))) }
+        Docs {
+            page: config
+                .docs
+                .then(|| PAGE.replace("{enabled}", &config.enabled.words()).replace("{settings}", &settings(config))),
+        }
     }
 
     /// None if there is no such page.
@@ -61,6 +65,7 @@ fn settings(config: &Config) -> String {
         ("Dry run", dry_run.to_owned()),
         ("Largest body", format!("{} bytes", config.max_body_bytes)),
         ("Time for an answer", format!("{:?}", config.request_timeout)),
+        ("Enabled", Some(config.enabled.words()).filter(|words| !words.is_empty()).unwrap_or("nothing".into())),
         ("Longest wait for a Job", format!("{:?}", config.max_wait)),
     ] {
         let _ = writeln!(html, "<dt>{term}</dt><dd>{}</dd>", escaped(&value));

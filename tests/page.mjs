@@ -1,5 +1,6 @@
-// Uses the page behind /docs as a person does: with the keyboard, in light and dark, at the root and below a path prefix.
-// node tests/page.mjs ADDRESS FOLDER: the dispatcher's http address, and where screenshots go. Needs playwright-core, axe-core and chromium.
+// Uses the page behind /docs as a person does: with the keyboard, in light and dark, narrow, at the root and below a path prefix.
+// node tests/page.mjs ADDRESS OPERATOR MANY FOLDER: http addresses of a dispatcher with the default options, of one with all enabled and
+// ten Jobs, and of one with a thousand; and where screenshots go. Needs playwright-core, axe-core and chromium.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import http from "node:http";
@@ -8,7 +9,7 @@ import { createRequire } from "node:module";
 const require = createRequire(`${process.env.NODE_MODULES}/`);
 const { chromium } = require("playwright-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-const [address, folder] = process.argv.slice(2);
+const [address, operator, many, folder] = process.argv.slice(2);
 
 // An Ingress that takes a prefix away.
 const PREFIX = "/some/prefix";
@@ -29,14 +30,24 @@ const browser = await chromium.launch({
     "--disable-component-update", "--disable-sync"],
 });
 
-async function visit(root, colorScheme, name) {
+async function open(root, colorScheme, width = 1000) {
   const complaints = [];
-  const context = await browser.newContext({ colorScheme, viewport: { width: 1000, height: 1200 } });
+  const context = await browser.newContext({ colorScheme, viewport: { width, height: 1200 } });
   const page = await context.newPage();
   page.on("console", (message) => ["error", "warning"].includes(message.type()) && complaints.push(message.text()));
   page.on("pageerror", (error) => complaints.push(String(error)));
   page.on("request", (request) => request.url().startsWith(root) || complaints.push(`request to ${request.url()}`));
+  return { page, complaints, close: () => context.close() };
+}
 
+async function isAccessible(page) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => globalThis.axe.run());
+  assert.deepEqual(violations.map(({ id, help, nodes }) => ({ id, help, at: nodes.map((node) => node.html) })), [], "accessibility");
+}
+
+async function visit(root, colorScheme, name) {
+  const { page, complaints, close } = await open(root, colorScheme);
   await page.goto(`${root}/`);
   assert.equal(page.url(), `${root}/docs`, "GET / leads to the page");
   const operations = page.locator("#operations details");
@@ -44,14 +55,15 @@ async function visit(root, colorScheme, name) {
   assert.equal(await operations.count(), 12, "every operation is shown");
   await operations.nth(1).locator("summary").click();
   assert.match(await operations.nth(1).innerText(), /POST \/job[\s\S]*429\s+The namespace's quota is exhausted/);
-  const settings = await page.locator("dl").innerText();
+  assert.ok(await page.locator("#jobs").isHidden(), "what is off is not shown");
+  const settings = await page.locator("dl").last().innerText();
   assert.match(settings, /Filter\s+\S*filter\.jq/);
   assert.match(settings, /Namespace of the Jobs\s+test-\d+/);
 
   // what is not JSON is reported and not sent
   await page.getByLabel("Body, as JSON").fill("{");
   await page.getByRole("button", { name: "Send" }).click();
-  assert.match(await page.getByRole("alert").innerText(), /JSON/);
+  assert.match(await page.locator("#problem").innerText(), /JSON/);
 
   // with the keyboard alone
   await page.getByLabel("Path").focus();
@@ -67,16 +79,12 @@ async function visit(root, colorScheme, name) {
   assert.equal(await page.evaluate(() => document.activeElement.id), "send", "the focus stays where it was");
   const status = page.locator('[role="status"]');
   await status.filter({ hasText: `demo-job-${name}: running` }).waitFor();
-  await page.keyboard.press("Tab");
-  assert.equal(await page.evaluate(() => document.activeElement.id), "stop");
   await status.filter({ hasText: `demo-job-${name}: succeeded` }).waitFor();
-  await page.getByRole("button", { name: "Stop following" }).waitFor({ state: "hidden" });
+  assert.equal(await page.evaluate(() => document.activeElement.id), "send", "the focus stays while the Job is followed");
+  await page.getByText("Status, as Kubernetes reports it").click();
   assert.match(await page.locator("#status").innerText(), /"succeeded": 1/);
-  assert.equal(await page.evaluate(() => document.activeElement.id), "send", "the focus goes back when its place vanishes");
-
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => globalThis.axe.run());
-  assert.deepEqual(violations.map(({ id, help, nodes }) => ({ id, help, at: nodes.map((node) => node.html) })), [], "accessibility");
+  for (const off of ["#delete", "#show-log"]) assert.ok(await page.locator(off).isHidden(), `${off} is off`);
+  await isAccessible(page);
   const dark = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
   assert.equal(dark === "rgb(255, 255, 255)", colorScheme === "light", `background in ${colorScheme} mode: ${dark}`);
   await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
@@ -86,16 +94,132 @@ async function visit(root, colorScheme, name) {
   const refused = page.waitForEvent("console"); // the browser itself reports a 409
   await page.getByRole("button", { name: "Send" }).click();
   await page.locator("#code", { hasText: "409" }).waitFor();
-  await status.filter({ hasText: "No Job was created: " }).waitFor();
+  await page.locator("#code", { hasText: "No Job was created: " }).waitFor();
   assert.match((await refused).text(), /409/);
   assert.deepEqual(complaints.filter((complaint) => !complaint.includes("409")), []);
-  await context.close();
+  await close();
+}
+
+async function operate(colorScheme, width, name) {
+  const { page, complaints, close } = await open(operator, colorScheme, width);
+  const asked = [];
+  page.on("request", (request) => asked.push(new URL(request.url())));
+  await page.goto(`${operator}/docs`);
+  const rows = page.locator("#rows tr");
+  await page.locator("#list-status", { hasText: /^(9|10|11) Jobs$/ }).waitFor(); // one is kept for three minutes
+  await page.getByLabel("State").selectOption("suspended");
+  await page.locator("#list-status", { hasText: /^9 Jobs$/ }).waitFor();
+  await page.getByLabel("State").selectOption("");
+
+  // a Job that ends: the table and its own view follow by waiting
+  await page.getByLabel("Body, as JSON").fill(JSON.stringify({ id: name, args: ["x"] }));
+  await page.getByRole("button", { name: "Send" }).click();
+  const job = `demo-job-${name}`;
+  const line = rows.filter({ hasText: job });
+  await line.filter({ hasText: "running" }).waitFor();
+  await line.filter({ hasText: "succeeded" }).waitFor();
+  await page.locator("#job", { hasText: `${job}: succeeded` }).waitFor();
+  const waits = asked.filter((url) => url.pathname === `/job/${job}`).map((url) => url.search);
+  assert.ok(waits.length <= 9 && waits.every((search) => search.startsWith("?wait=")), `it waits, and does not poll: ${waits}`);
+  await page.getByRole("button", { name: "Close" }).click();
+  assert.ok(await page.locator("#view").isHidden());
+
+  // by keyboard: the focus stays in the table when it is loaded anew
+  await line.getByRole("link").focus();
+  const reloaded = page.waitForResponse((answer) => new URL(answer.url()).pathname === "/job");
+  await page.evaluate(() => document.getElementById("refresh").click());
+  await reloaded;
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), job);
+  // its view, its pods, its log
+  await page.keyboard.press("Enter");
+  await page.locator("#job-title:focus").waitFor();
+  await page.locator("#pods td", { hasText: "terminated" }).waitFor();
+  assert.match(await page.locator("#pods").innerText(), /Succeeded[\s\S]*terminated, exit code 0\s+Completed: the end/);
+  await page.getByRole("button", { name: /^Log of/ }).focus();
+  await page.keyboard.press("Enter");
+  await page.locator("#log", { hasText: "a line of the log" }).waitFor();
+  assert.match(await page.locator("#log-title").innerText(), new RegExp(`^Log of job in ${job}-`));
+  await isAccessible(page);
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert.ok(overflow <= 0, `${overflow} pixels too wide at ${width}`);
+  await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
+
+  // deleted after a question, and not without
+  await page.getByRole("button", { name: "Delete…" }).focus();
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog").waitFor();
+  assert.match(await page.getByRole("dialog").innerText(), new RegExp(`Delete ${job} and its pods`));
+  await isAccessible(page);
+  await page.screenshot({ path: `${folder}/${name}-question.png` });
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  assert.equal(await line.count(), 1);
+  await page.getByRole("button", { name: "Delete…" }).click();
+  await page.getByRole("button", { name: "Delete it" }).click();
+  await page.locator("#job", { hasText: `${job} is gone.` }).waitFor();
+  await line.waitFor({ state: "detached" });
+  // there and back
+  await page.goBack();
+  await page.locator("#view").waitFor({ state: "hidden" });
+  await page.getByLabel("Name").fill("no-such-job");
+  await page.keyboard.press("Enter");
+  await page.locator("#job", { hasText: "There is no Job no-such-job." }).waitFor();
+  assert.equal(await page.evaluate(() => location.hash), "#no-such-job");
+  assert.deepEqual(complaints.filter((complaint) => !complaint.includes("404")), []);
+  await close();
+}
+
+// Who may not wait is shown what there is all the same, and does not ask more often for it.
+async function seeWithoutWaiting() {
+  const { page, close } = await open(operator, "light");
+  let waits = 0;
+  await page.route(/[?]wait=[1-9]/, (route) => {
+    waits += 1;
+    return route.fulfill({ status: 503, json: { error: { code: 503, reason: "Overloaded", message: "too many callers wait for Jobs" } } });
+  });
+  const began = Date.now();
+  const fourth = page.waitForResponse((answer) => answer.url().includes("wait=4s"));
+  await page.goto(`${operator}/docs#report-0001`);
+  await page.locator("#job", { hasText: "report-0001: suspended" }).waitFor();
+  await fourth;
+  assert.ok(waits <= 4 + 3 * (Date.now() - began) / 1000, `${waits} waits`);
+  await page.locator("#list-status", { hasText: /^\d+ Jobs$/ }).waitFor();
+  await page.locator("#job", { hasText: "report-0001: suspended" }).waitFor();
+  await close();
+}
+
+async function seeMany(colorScheme, width, name) {
+  const { page, complaints, close } = await open(many, colorScheme, width);
+  await page.goto(`${many}/docs`);
+  await page.locator("#list-status", { hasText: "100 Jobs, and there are more" }).waitFor();
+  await page.getByRole("button", { name: "Show more" }).click();
+  await page.locator("#list-status", { hasText: "600 Jobs, and there are more" }).waitFor();
+  await page.getByRole("button", { name: "Show more" }).click();
+  await page.locator("#list-status", { hasText: /^1000 Jobs$/ }).waitFor();
+  assert.equal(await page.locator("#rows tr").count(), 1000);
+  assert.ok(await page.getByRole("button", { name: "Show more" }).isHidden());
+  await page.locator("#rows a").last().focus();
+  const last = await page.evaluate(() => document.activeElement.textContent);
+  const reloaded = page.waitForResponse((answer) => new URL(answer.url()).searchParams.has("continue"));
+  await page.evaluate(() => document.getElementById("refresh").click());
+  await reloaded;
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), last, "the focus stays");
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert.ok(overflow <= 0, `${overflow} pixels too wide at ${width}`);
+  await page.screenshot({ path: `${folder}/${name}.png` });
+  assert.deepEqual(complaints, []);
+  await close();
 }
 
 try {
   await visit(address, "light", "light");
   await visit(address, "dark", "dark");
   await visit(`http://127.0.0.1:${ingress.address().port}${PREFIX}`, "light", "below-a-prefix");
+  await operate("light", 1000, "job");
+  await operate("dark", 360, "job-narrow");
+  await seeWithoutWaiting();
+  await seeMany("light", 1000, "thousand");
+  await seeMany("dark", 360, "thousand-narrow");
 } finally {
   await browser.close();
   ingress.close();

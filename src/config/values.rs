@@ -18,6 +18,14 @@ impl Enabled {
     pub(crate) const ALL: Enabled = Enabled { delete: true, list: true, logs: true, pods: true };
 }
 
+impl Enabled {
+    /// With commas between them.
+    pub(crate) fn words(self) -> String {
+        let all = [("delete", self.delete), ("list", self.list), ("logs", self.logs), ("pods", self.pods)];
+        all.iter().filter(|(_, is_on)| *is_on).map(|(word, _)| *word).collect::<Vec<_>>().join(",")
+    }
+}
+
 /// Words with commas between them.
 pub(super) fn enabled(text: &str) -> Result<Enabled, String> {
     let mut enabled = Enabled::default();

@@ -1,13 +1,17 @@
-// The page behind /docs: shows the HTTP interface, sends a request, and follows its Job. Text from outside is only ever set as text.
+// The page behind /docs: lists Jobs, shows one, sends a request, and shows the HTTP interface. Text from outside is only ever set as text.
+// What moves is followed by waiting: an open request is answered when a Job has ended, or after some seconds.
 "use strict";
 
 // Every address is relative to the page, so that a path prefix of an Ingress survives.
 const address = (path) => new URL(path.replace(/^\/+/, ""), document.baseURI);
 const element = (id) => document.getElementById(id);
-const POLL_MS = 1000; // each poll calls the API server
-const MAX_FAILURES = 5; // failed polls in a row
-
-let following = null;
+const enabled = document.body.dataset.enabled.split(",");
+const MAX_WAIT_S = 20; // also for what a wait does not tell, as that a Job runs now
+const AGAIN_MS = 1000; // where waiting is switched off, or fails
+const WAITING = 2; // Jobs of the table that are waited for: a browser has six connections
+const FIRST_ROWS = 100;
+const MORE_ROWS = 500;
+const NAME = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 
 // A new element with text and children.
 function make(tag, text, ...children) {
@@ -17,14 +21,376 @@ function make(tag, text, ...children) {
   return made;
 }
 
+function button(text, act) {
+  const made = make("button", text);
+  made.type = "button";
+  made.className = "plain";
+  made.addEventListener("click", act);
+  return made;
+}
+
 // Text of the OpenAPI document, in which backquotes mean code.
 function prose(tag, text) {
   return make(tag, "", ...text.split("`").map((part, at) => (at % 2 ? make("code", part) : part)));
 }
 
+// Says a text once, so that a screen reader does not repeat it.
+function say(id, text) {
+  if (element(id).textContent !== text) element(id).textContent = text;
+}
+
+function table(columns, rows) {
+  const heads = columns.map((column) => {
+    const cell = make("th", column);
+    cell.scope = "col";
+    return cell;
+  });
+  return make("table", "", make("thead", "", make("tr", "", ...heads)), make("tbody", "", ...rows));
+}
+
+const row = (...cells) => make("tr", "", ...cells.map((cell) => make("td", "", cell)));
+
 function pretty(text) {
   try { return JSON.stringify(JSON.parse(text), null, 2); } catch { return text; }
 }
+
+function messageOf(text) {
+  try { return JSON.parse(text).error.message; } catch { return "the reply is not JSON"; }
+}
+
+const time = (text) => text ? new Date(text).toLocaleString([], { dateStyle: "short", timeStyle: "medium" }) : "";
+const hasEnded = (job) => job.state === "succeeded" || job.state === "failed";
+const jobPath = (id) => `job/${encodeURIComponent(id)}`;
+
+// Throws when the signal is aborted.
+function pause(ms, signal) {
+  return new Promise((done, failed) => {
+    const stop = () => { clearTimeout(timer); failed(signal.reason); };
+    const timer = setTimeout(() => { signal.removeEventListener("abort", stop); done(); }, ms);
+    if (signal.aborted) stop();
+    else signal.addEventListener("abort", stop, { once: true });
+  });
+}
+
+// Until somebody looks at the page: what is hidden holds no connection.
+async function visible() {
+  while (document.hidden) await new Promise((done) => document.addEventListener("visibilitychange", done, { once: true }));
+}
+
+// Calls the dispatcher. Throws what an error says.
+async function call(path, options) {
+  const answer = await fetch(address(path), { cache: "no-store", ...options });
+  if (answer.ok) return answer;
+  const error = new Error(`${answer.status}: ${messageOf(await answer.text())}`);
+  error.code = answer.status;
+  throw error;
+}
+
+// Gets a Job when it has ended, or after some seconds.
+async function waitFor(id, seconds, signal) {
+  const begun = performance.now();
+  const job = await (await call(`${jobPath(id)}?wait=${seconds}s`, { signal })).json();
+  const was = performance.now() - begun;
+  if (seconds > 0 && !hasEnded(job) && was < AGAIN_MS / 2) await pause(AGAIN_MS, signal); // waiting is switched off
+  return job;
+}
+
+const longer = (seconds) => Math.min(Math.max(1, 2 * seconds), MAX_WAIT_S);
+
+// ---- the table of Jobs
+
+let rowsWanted = FIRST_ROWS;
+let listing = null; // stops the present one
+
+async function load(signal) {
+  const state = element("state").value;
+  const jobs = [];
+  let page = {};
+  do {
+    const limit = Math.min(rowsWanted - jobs.length, MORE_ROWS);
+    const query = new URLSearchParams({ limit, ...(state && { state }), ...(page.continue && { continue: page.continue }) });
+    page = await (await call(`job?${query}`, { signal })).json();
+    jobs.push(...page.items);
+  } while (page.continue && jobs.length < rowsWanted);
+  const before = [...element("rows").rows];
+  const known = new Map(before.map((line) => [line.dataset.id, line]));
+  const lines = jobs.map((job) => {
+    const line = known.get(job.id) ?? lineOf(job.id);
+    const text = job.reason && job.state !== "succeeded" ? `${job.state} (${job.reason})` : job.state;
+    const [, cell, created] = line.cells;
+    if (cell.textContent !== text) cell.textContent = text;
+    cell.className = job.state;
+    created.textContent = time(job.created);
+    return line;
+  });
+  if (lines.length !== before.length || lines.some((line, at) => line !== before[at])) {
+    const focused = before.findIndex((line) => line.contains(document.activeElement));
+    element("rows").replaceChildren(...lines);
+    // the same Job, or the one in its place
+    const next = lines.includes(before[focused]) ? before[focused] : lines[Math.min(focused, lines.length - 1)];
+    if (focused >= 0) (next?.querySelector("a") ?? element("refresh")).focus({ preventScroll: true });
+  }
+  if (document.activeElement === element("more") && !page.continue) element("refresh").focus({ preventScroll: true });
+  element("more").hidden = !page.continue;
+  const some = page.truncated ? "; older ones that have ended are left out" : "";
+  say("list-status", `${jobs.length} ${jobs.length === 1 ? "Job" : "Jobs"}${page.continue ? ", and there are more" : ""}${some}`);
+  element("list-time").textContent = `At ${new Date().toLocaleTimeString()}`;
+  return jobs;
+}
+
+function lineOf(id) {
+  const link = make("a", id);
+  link.href = `#${id}`;
+  link.addEventListener("click", () => { if (location.hash === link.hash) showAddressed(); }); // no event tells of it
+  const line = row(link, "", "");
+  line.dataset.id = id;
+  return line;
+}
+
+// Loads the table, and again whenever one of its Jobs has ended, or after some seconds.
+async function list() {
+  if (!enabled.includes("list")) return;
+  listing?.abort();
+  const { signal } = listing = new AbortController();
+  let [wait, failures] = [1, 0];
+  while (!signal.aborted) {
+    try {
+      await visible();
+      const moving = (await load(signal)).filter((job) => !hasEnded(job));
+      failures = 0;
+      // those first that may end soon
+      const isSlow = (job) => job.state === "suspended" || job.state === "deleting";
+      const first = [...moving.filter((job) => !isSlow(job)), ...moving.filter(isSlow)].slice(0, WAITING);
+      if (first.length) await firstOf(first, wait, signal);
+      else await pause(AGAIN_MS * MAX_WAIT_S, signal); // others may make new ones
+      wait = longer(wait);
+      await pause(AGAIN_MS * Math.ceil(rowsWanted / MORE_ROWS), signal); // Jobs often end together
+    } catch (error) {
+      if (signal.aborted) return;
+      say("list-status", `The Jobs cannot be listed: ${error.message}`);
+      await pause(AGAIN_MS * Math.min(2 ** failures++, MAX_WAIT_S), signal).catch(() => {});
+    }
+  }
+}
+
+// Until one of these Jobs has ended or is gone, or the time is over, also if they cannot be waited for.
+async function firstOf(jobs, seconds, signal) {
+  const waits = new AbortController();
+  const stop = () => waits.abort();
+  signal.addEventListener("abort", stop);
+  const all = jobs.map((job) => waitFor(job.id, seconds, waits.signal)
+    .catch((error) => error.code !== 404 && pause(AGAIN_MS * seconds, waits.signal))
+    .catch(() => {}));
+  await Promise.race(all);
+  stop();
+  signal.removeEventListener("abort", stop);
+}
+
+// ---- one Job
+
+let shown = null; // {id, stop, log, isKnown}
+
+function showAddressed() {
+  let id = location.hash.slice(1);
+  try { id = decodeURIComponent(id); } catch { return; }
+  if (!id) return close();
+  show(id);
+  element("job-title").focus({ preventScroll: true });
+  element("job-title").scrollIntoView();
+}
+
+// Until it has ended.
+async function show(id) {
+  close();
+  element("name").value = id;
+  if (!NAME.test(id)) return say("job", `${id} is no name of a Job.`);
+  const me = shown = { id, stop: new AbortController(), log: null, isKnown: false };
+  element("delete").hidden = true;
+  if (await follow(me)) list();
+}
+
+// `isDeleted`: until the Job is gone, though it may have ended before. Returns whether something changed at the end.
+async function follow(me, isDeleted = false) {
+  const { id, stop: { signal } } = me;
+  let [wait, failures, moved] = [0, 0, false];
+  while (!signal.aborted) {
+    try {
+      await visible();
+      const job = await waitFor(id, wait, signal);
+      if (signal.aborted) return false;
+      failures = 0;
+      wait = longer(wait);
+      me.isKnown = true;
+      render(job);
+      if (me.log !== null) await showLog(me);
+      if (!hasEnded(job)) moved = true;
+      else if (!isDeleted) return moved;
+      else await pause(AGAIN_MS * wait, signal);
+    } catch (error) {
+      if (signal.aborted) return false;
+      if (error.code === 404) {
+        if (document.activeElement === element("delete")) element("close").focus({ preventScroll: true });
+        element("delete").hidden = true;
+        say("job", me.isKnown ? `${id} is gone.` : `There is no Job ${id}.`);
+        return me.isKnown;
+      }
+      if (wait === 0) say("job", `${id} cannot be seen: ${error.message}`);
+      wait = 0; // it may only be the waiting that fails
+      await pause(AGAIN_MS * Math.min(2 ** failures++, MAX_WAIT_S), signal).catch(() => {});
+    }
+  }
+}
+
+function render(job) {
+  say("job", `${job.id}: ${job.state}${job.reason ? ` (${job.reason})` : ""}`);
+  element("view").hidden = false;
+  element("delete").hidden = !enabled.includes("delete");
+  const facts = [["Message", job.message], ["Created", time(job.created)], ["Started", time(job.started)], ["Finished", time(job.finished)]];
+  element("facts").replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) => [make("dt", name), make("dd", value)]));
+  element("status").textContent = JSON.stringify(job.status, null, 2);
+  const before = document.activeElement;
+  element("show-log").hidden = !enabled.includes("logs") || Boolean(job.pods?.length);
+  const log = before === element("show-log") ? "" : before.closest("#pods button")?.dataset.log;
+  element("pods").replaceChildren(...(job.pods ?? []).flatMap(podView));
+  if (job.podsTruncated) element("pods").append(make("p", "There are more pods than are told."));
+  const buttons = [...element("pods").querySelectorAll("button")];
+  if (log !== undefined && !before.checkVisibility()) {
+    (buttons.find((one) => one.dataset.log === log) ?? buttons[0] ?? element("close")).focus({ preventScroll: true });
+  }
+}
+
+function podView(pod) {
+  const title = `${pod.name}: ${pod.phase}${pod.reason ? ` (${pod.reason})` : ""}`;
+  const lines = pod.containers.map((container) => {
+    const name = container.init ? `${container.name} (init)` : container.name;
+    const parts = [container.state, ["exit code", container.exitCode], ["signal", container.signal], ["restarts", container.restarts]];
+    const state = parts.map((part) => [part].flat()).filter((part) => part.at(-1) !== undefined).map((part) => part.join(" ")).join(", ");
+    const why = [container.reason, container.message].filter(Boolean).join(": ");
+    const line = row(name, state, why);
+    if (enabled.includes("logs")) {
+      const log = new URLSearchParams({ pod: pod.name, container: container.name }).toString();
+      const title = `Log of ${container.name} in ${pod.name}`;
+      const open = button("Log", () => chooseLog(log, title));
+      open.dataset.log = log;
+      open.setAttribute("aria-label", title);
+      line.append(make("td", "", open));
+    }
+    return line;
+  });
+  const columns = ["Name", "State", "Reason"].concat(enabled.includes("logs") ? ["Log"] : []);
+  return [make("h3", title), pod.message && make("p", pod.message), table(columns, lines)].filter(Boolean);
+}
+
+function chooseLog(query, title) {
+  if (!shown) return;
+  shown.log = query;
+  element("log").textContent = "";
+  element("log").setAttribute("aria-label", title);
+  element("log-title").textContent = title;
+  showLog(shown);
+}
+
+// What could be read before stays if it cannot be read again.
+async function showLog(me) {
+  const query = me.log;
+  const { signal } = me.stop;
+  const log = element("log");
+  let [text, problem] = [null, ""];
+  try {
+    text = await (await call(`${jobPath(me.id)}/log?tail=500&${query}`, { signal })).text();
+    if (!text) problem = "The log is empty.";
+  } catch (error) {
+    problem = `${log.textContent ? "The log cannot be read again" : "There is no log"}: ${error.message}`;
+  }
+  if (signal.aborted || me.log !== query) return;
+  say("log-status", problem);
+  if (!text) return;
+  const isAtEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 1;
+  log.hidden = false;
+  if (log.textContent !== text) log.textContent = text;
+  if (isAtEnd) log.scrollTop = log.scrollHeight;
+}
+
+function close() {
+  shown?.stop.abort();
+  shown = null;
+  for (const id of ["job", "log", "log-title", "log-status", "delete-problem"]) element(id).textContent = "";
+  for (const id of ["view", "log"]) element(id).hidden = true;
+}
+
+async function remove() {
+  const me = shown;
+  if (!me) return;
+  const question = element("question");
+  element("question-text").textContent = `Delete ${me.id} and its pods?`;
+  element("delete-problem").textContent = "";
+  question.returnValue = "keep";
+  question.showModal();
+  await new Promise((closed) => question.addEventListener("close", closed, { once: true }));
+  if (question.returnValue !== "delete") return;
+  let problem = "";
+  try {
+    const told = await (await call(jobPath(me.id), { method: "DELETE" })).json();
+    if (told.dryRun) problem = `This is a dry run: ${me.id} was not deleted.`;
+  } catch (error) {
+    problem = `${me.id} cannot be deleted: ${error.message}`;
+  }
+  element("delete-problem").textContent = problem; // whatever is looked at now: it has the name
+  if (problem) return;
+  list();
+  setTimeout(list, 2 * AGAIN_MS); // one that had ended does not move
+  if (shown !== me) return;
+  say("job", `${me.id} is being deleted.`);
+  me.stop.abort();
+  me.stop = new AbortController();
+  if (await follow(me, true)) list();
+}
+
+// ---- a request
+
+async function send(event) {
+  event.preventDefault();
+  if (isSending()) return;
+  for (const id of ["problem", "code", "answer"]) element(id).textContent = "";
+  element("answer").hidden = true;
+  const path = element("path").value.trim();
+  const body = element("body").value;
+  try {
+    if (!/^\/job(\/|\?|$)/.test(path)) throw new Error("The path must begin with /job");
+    JSON.parse(body);
+  } catch (error) {
+    element("problem").textContent = error.message;
+    return;
+  }
+  sending(true);
+  try {
+    const answer = await fetch(address(path), { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    const text = await answer.text();
+    const created = answer.ok && text ? JSON.parse(text) : {};
+    let outcome = "";
+    if (answer.status === 204) outcome = ". The filter has no output for this request; no Job was created.";
+    else if (!answer.ok) outcome = `. No Job was created: ${messageOf(text)}`;
+    else if (created.dryRun || !created.id) outcome = ". A dry run creates no Job.";
+    element("code").textContent = `Reply: ${answer.status} ${answer.statusText}${outcome}`;
+    element("answer").hidden = false;
+    element("answer").textContent = pretty(text);
+    if (!outcome) {
+      history.replaceState(null, "", `#${created.id}`);
+      show(created.id);
+      list();
+    }
+  } catch (error) {
+    element("problem").textContent = `Cannot reach the dispatcher: ${error.message}`;
+  } finally {
+    sending(false);
+  }
+}
+
+// The button keeps its focus, which it would lose if it were disabled.
+const isSending = () => element("send").getAttribute("aria-disabled") === "true";
+const sending = (now) => element("send").setAttribute("aria-disabled", String(now));
+
+// ---- the HTTP interface
 
 async function showContract() {
   const contract = await (await fetch(address("openapi.json"))).json();
@@ -39,99 +405,32 @@ async function showContract() {
       title.append(word, " ", make("code", path), ` ${operation.summary}`);
       const rows = Object.entries(operation.responses).map(([code, response]) =>
         make("tr", "", make("td", code), prose("td", resolve(response).description)));
-      const head = make("thead", "", make("tr", "", scoped("Code"), scoped("Meaning")));
-      const table = make("table", "", head, make("tbody", "", ...rows));
-      element("operations").append(make("details", "", title, prose("p", operation.description || ""), table));
+      element("operations").append(make("details", "", title, prose("p", operation.description || ""), table(["Code", "Meaning"], rows)));
     }
   }
-}
-
-function scoped(text) {
-  const cell = make("th", text);
-  cell.scope = "col";
-  return cell;
-}
-
-async function send(event) {
-  event.preventDefault();
-  if (isSending()) return;
-  stop();
-  element("problem").textContent = "";
-  const path = element("path").value.trim();
-  const body = element("body").value;
-  try {
-    if (!/^\/job(\/|\?|$)/.test(path)) throw new Error("The path must begin with /job");
-    JSON.parse(body);
-  } catch (error) {
-    element("problem").textContent = error.message;
-    return;
-  }
-  sending(true);
-  try {
-    const answer = await fetch(address(path), { method: "POST", headers: { "Content-Type": "application/json" }, body });
-    const text = await answer.text();
-    element("code").textContent = `Reply: ${answer.status} ${answer.statusText}`;
-    element("answer").hidden = false;
-    element("answer").textContent = pretty(text);
-    element("status").hidden = true;
-    const created = answer.ok && text ? JSON.parse(text) : {};
-    if (created.id && !created.dryRun) follow(created.id);
-    else if (answer.status === 204) element("job").textContent = "The filter has no output for this request; no Job was created.";
-    else element("job").textContent = answer.ok ? "A dry run creates no Job." : `No Job was created: ${messageOf(text)}`;
-  } catch (error) {
-    element("problem").textContent = `Cannot reach the dispatcher: ${error.message}`;
-  } finally {
-    sending(false);
-  }
-}
-
-// The button keeps its focus, which it would lose if it were disabled.
-const isSending = () => element("send").getAttribute("aria-disabled") === "true";
-const sending = (now) => element("send").setAttribute("aria-disabled", String(now));
-
-function messageOf(text) {
-  try { return JSON.parse(text).error.message; } catch { return "the reply is not JSON"; }
-}
-
-function stop() {
-  if (following) clearTimeout(following.timer);
-  following = null;
-  if (document.activeElement === element("stop")) element("send").focus();
-  element("stop").hidden = true;
-}
-
-// Polls the Job until it has ended.
-function follow(id) {
-  const me = following = { timer: 0, failed: 0 };
-  element("stop").hidden = false;
-  const say = (text) => { if (element("job").textContent !== text) element("job").textContent = text; };
-  const look = async () => {
-    let ended = false;
-    try {
-      const answer = await fetch(address(`job/${encodeURIComponent(id)}`));
-      const text = await answer.json();
-      if (following !== me) return;
-      if (answer.ok) {
-        me.failed = 0;
-        element("status").hidden = false;
-        element("status").textContent = JSON.stringify(text.status, null, 2);
-        ended = text.state === "succeeded" || text.state === "failed";
-        say(`${id}: ${text.state}${text.reason ? ` (${text.reason})` : ""}`);
-      } else if (answer.status === 404) {
-        ended = true;
-        say(`${id} is gone.`);
-      } else throw new Error(text.error.message);
-    } catch (error) {
-      if (following !== me) return;
-      say(`${id} cannot be seen: ${error.message}`);
-      ended = ++me.failed >= MAX_FAILURES;
-    }
-    if (ended) stop();
-    else me.timer = setTimeout(look, POLL_MS);
-  };
-  look();
 }
 
 element("request").addEventListener("submit", send);
-element("stop").addEventListener("click", stop);
+element("find").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const id = element("name").value.trim();
+  if (!id) return close();
+  history.replaceState(null, "", `#${encodeURIComponent(id)}`);
+  show(id);
+});
+element("close").addEventListener("click", () => {
+  history.replaceState(null, "", location.pathname);
+  close();
+  element("name").focus();
+});
+element("delete").addEventListener("click", remove);
+element("show-log").addEventListener("click", () => chooseLog("", "Log"));
+element("state").addEventListener("change", () => { rowsWanted = FIRST_ROWS; list(); });
+document.addEventListener("visibilitychange", () => { if (!document.hidden) list(); });
+element("refresh").addEventListener("click", list);
+element("more").addEventListener("click", () => { rowsWanted += MORE_ROWS; list(); });
+addEventListener("hashchange", showAddressed);
+element("jobs").hidden = !enabled.includes("list");
+list();
+if (location.hash) showAddressed();
 showContract().catch((error) => element("operations").append(make("p", `Cannot show the interface: ${error.message}`)));
