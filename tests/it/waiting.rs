@@ -251,6 +251,39 @@ fn rights_that_are_given_later_are_used() {
 }
 
 #[test]
+fn rights_that_are_taken_away_leave_waiters_to_the_poll() {
+    let namespace = Namespace::new();
+    let mut server = namespace.cluster.another_api_server();
+    let dispatcher = Dispatcher::start_command(Dispatcher::command_for(&namespace, &server.url, &[AS_IS]));
+    for name in ["ends", "goes"] {
+        assert_eq!(dispatcher.post("/job", &suspended(name)).code, 201);
+    }
+    let mut lines = [wait_for(&dispatcher, "ends", "60s"), wait_for(&dispatcher, "goes", "60s")];
+    let mut short = wait_for(&dispatcher, "ends", "25s");
+    waiters(&dispatcher, 3);
+    namespace.allow(&["create", "get"]);
+    server.kill(); // a watch that goes on is not asked for its rights again
+    server.start_again();
+    dispatcher.logged("may not list and watch Jobs");
+    end(&namespace, "ends");
+    namespace.admin().call("DELETE", &format!("{}/goes?propagationPolicy=Background", namespace.jobs()), None);
+    assert_eq!(state(lines[0].receive().unwrap()), is(200, "failed"));
+    assert_eq!(lines[1].receive().unwrap().error().0, 404, "nothing tells of its last state");
+    assert_eq!(state(short.receive().unwrap()), is(200, "failed"));
+    assert_eq!(dispatcher.post("/job", &suspended("more")).code, 201, "all else goes on");
+}
+
+/// Makes a suspended Job fail.
+fn end(namespace: &Namespace, name: &str) {
+    let failed = json!({"status": {"conditions": [
+        {"type": "FailureTarget", "status": "True", "reason": "R", "message": "m"},
+        {"type": "Failed", "status": "True", "reason": "R", "message": "m"},
+    ], "startTime": "2026-01-01T00:00:00Z"}});
+    let (code, answer) = namespace.admin().patch(&format!("{}/{name}/status", namespace.jobs()), failed);
+    assert_eq!(code, 200, "{answer}");
+}
+
+#[test]
 fn waiters_survive_the_end_of_an_api_server() {
     let namespace = Namespace::new();
     let mut server = namespace.cluster.another_api_server();
@@ -270,13 +303,7 @@ fn waiters_survive_the_end_of_an_api_server() {
     // an API server that starts may not remember what was before
     let reply = lines[0].receive().unwrap();
     assert!(reply.code == 404 || state(reply) == is(200, "deleting"));
-    let path = format!("{}/ends/status", namespace.jobs());
-    let failed = json!({"status": {"conditions": [
-        {"type": "FailureTarget", "status": "True", "reason": "R", "message": "m"},
-        {"type": "Failed", "status": "True", "reason": "R", "message": "m"},
-    ], "startTime": "2026-01-01T00:00:00Z"}});
-    let (code, answer) = namespace.admin().patch(&path, failed);
-    assert_eq!(code, 200, "{answer}");
+    end(&namespace, "ends");
     assert_eq!(state(lines[1].receive().unwrap()), is(200, "failed"));
 }
 
