@@ -49,7 +49,7 @@ impl Told {
             Body::Minimal | Body::NoneForEvent => Reply::empty(self.code),
         };
         let minimal = (self.body == Body::Minimal).then(|| "return=minimal".to_owned());
-        let wait = self.wait.filter(|wait| wait.is_preference).map(|wait| format!("wait={}", wait.time.as_secs()));
+        let wait = self.wait.and_then(|wait| wait.preferred).map(|seconds| format!("wait={seconds}"));
         let applied: Vec<_> = minimal.into_iter().chain(wait).collect();
         let mut headers = Vec::new();
         if !applied.is_empty() {
@@ -88,6 +88,12 @@ impl Waiting {
     pub(crate) fn reply(self, newest: Option<&Job>) -> Reply {
         let newest = newest.filter(|newest| is_newer(newest, &self.job));
         self.told.reply(newest.unwrap_or(&self.job))
+    }
+
+    /// Asks for the Job as it is now, and goes on waiting for this time.
+    pub(crate) fn look_up(self, time: Duration) -> Box<Work> {
+        let wait = self.told.wait.map(|wait| Wait { time, ..wait });
+        Work::lookup(self.told.name, wait)
     }
 
     /// What is still to be done for an answer with pods. `newest`: as for [`Waiting::reply`].

@@ -93,10 +93,9 @@ impl Work {
         }
     }
 
-    /// A lookup that waits for this time, of one who has waited before.
-    pub(crate) fn lookup(name: &str, time: Duration) -> Box<Self> {
-        let dispatch = Dispatch::Lookup(name.to_owned(), Some(Wait { time, is_preference: false }));
-        Box::new(Work { has_waited: true, ..*Work::boxed(dispatch) })
+    /// A lookup of one who has waited before.
+    pub(super) fn lookup(name: String, wait: Option<Wait>) -> Box<Self> {
+        Box::new(Work { has_waited: true, ..*Work::boxed(Dispatch::Lookup(name, wait)) })
     }
 }
 

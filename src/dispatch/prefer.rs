@@ -35,8 +35,8 @@ pub(super) fn body(request: &Request) -> Body {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Wait {
     pub(crate) time: Duration,
-    /// It is a preference, and the answer says that it is followed.
-    pub(crate) is_preference: bool,
+    /// Seconds, if it is a preference: the answer says that it is followed.
+    pub(crate) preferred: Option<u64>,
 }
 
 impl Wait {
@@ -60,10 +60,13 @@ pub(super) fn wait(request: &Request, max: Duration, reads_query: bool) -> Resul
         let time = duration(&text).filter(|_| is_short).ok_or_else(|| {
             Status::new(Reason::BadRequest, format!("wait={text:.40} is not a duration like 30s, 500ms or 1m30s"))
         })?;
-        return Ok(Some(Wait { time: time.min(max), is_preference: false }));
+        return Ok(Some(Wait { time: time.min(max), preferred: None }));
     }
     let seconds = preference(request, "wait").and_then(|value| value.parse::<u32>().ok());
-    Ok(seconds.map(|seconds| Wait { time: Duration::from_secs(seconds.into()).min(max), is_preference: true }))
+    Ok(seconds.map(|seconds| {
+        let time = Duration::from_secs(seconds.into()).min(max);
+        Wait { time, preferred: Some(time.as_secs()) }
+    }))
 }
 
 /// The value of a preference, without quotes. Of several the first counts (RFC 7240 2).
@@ -113,7 +116,7 @@ mod tests {
     fn a_caller_waits_as_long_as_it_may() {
         let max = Duration::from_secs(60);
         let by_header = |value: &str| wait(&Request::of(&[("Prefer", value)]), max, true).unwrap();
-        let preferred = |seconds| Some(Wait { time: Duration::from_secs(seconds), is_preference: true });
+        let preferred = |seconds| Some(Wait { time: Duration::from_secs(seconds), preferred: Some(seconds) });
         assert_eq!(by_header("return=minimal, wait=10"), preferred(10));
         assert_eq!(by_header("wait=600"), preferred(60));
         assert_eq!(["wait", "wait=-1", "wait=soon", "waits=1"].map(by_header), [None; 4]);

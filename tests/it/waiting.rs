@@ -221,6 +221,9 @@ fn without_the_right_to_watch_waiters_are_polled_for() {
     let said = dispatcher.log().iter().filter(|line| line.contains("may not list and watch")).count();
     assert_eq!((said, metric(&dispatcher, "watch_restarts_total{cause=\"forbidden\"}") >= 1.0), (1, true));
     assert_eq!(dispatcher.post("/job", &suspended("b")).code, 201);
+    let preferred = asked(&dispatcher, "GET", "/job/b", "Prefer: wait=1\r\n", "").receive().unwrap();
+    assert_eq!(preferred.header("Preference-Applied"), Some("wait=1"));
+    assert_eq!(state(preferred), is(200, "suspended"));
     let mut gone = wait_for(&dispatcher, "b", "25s");
     let others: Vec<_> = (0..30).map(|_| wait_for(&dispatcher, "b", "25s")).collect();
     waiters(&dispatcher, 31);

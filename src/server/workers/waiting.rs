@@ -2,7 +2,7 @@
 //! they leave.
 
 use super::{Worker, Workers};
-use crate::dispatch::{Plan, Progress, Waiting, Work, random};
+use crate::dispatch::{Plan, Progress, Waiting, random};
 use crate::http::Reply;
 use crate::jobs::News;
 use crate::kube::Job;
@@ -137,7 +137,7 @@ impl Workers {
             true => Duration::ZERO,
             false => (arrived + waiting.time()).saturating_duration_since(Instant::now()),
         };
-        let planned = Some(Work::lookup(waiting.name(), left));
+        let planned = Some(waiting.look_up(left));
         self.hand_over(Task { slot, connection, request, route, arrived: Instant::now(), planned })
     }
 
