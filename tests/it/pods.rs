@@ -123,6 +123,12 @@ fn one_who_has_waited_is_told_of_the_job_if_not_of_its_pods() {
     namespace.admin().call("DELETE", &format!("{}/a?propagationPolicy=Background", namespace.jobs()), None);
     let told = line.receive().unwrap();
     assert_eq!((told.code, &told.json()["state"], told.json().get("pods")), (200, &json!("deleting"), None));
+    // also where a call tells of the Job at the end of the wait, because there is no watch
+    let namespace = Namespace::with(json!({}), &["create", "get"]);
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--enable=pods"]);
+    assert_eq!(dispatcher.post("/job", &body.to_string()).code, 201);
+    let told = dispatcher.get("/job/a?wait=1s");
+    assert_eq!((told.code, &told.json()["state"], told.json().get("pods")), (200, &json!("suspended"), None));
 }
 
 fn log(dispatcher: &Dispatcher, name: &str, query: &str) -> Reply {
@@ -284,5 +290,8 @@ fn what_becomes_of_a_log_that_cannot_be_read() {
         let reply = log(&dispatcher, "a", "");
         let (code, reason) = reply.error();
         assert_eq!((code, &reason[..]), want, "{act:?}");
+        if code == 503 {
+            assert_eq!(server.seen().len(), 3, "a node that cannot be reached is not tried again");
+        }
     }
 }
