@@ -16,9 +16,7 @@ pub(crate) struct Enabled {
 
 impl Enabled {
     pub(crate) const ALL: Enabled = Enabled { delete: true, list: true, logs: true, pods: true };
-}
 
-impl Enabled {
     /// With commas between them.
     pub(crate) fn words(self) -> String {
         let all = [("delete", self.delete), ("list", self.list), ("logs", self.logs), ("pods", self.pods)];

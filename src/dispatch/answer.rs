@@ -81,7 +81,7 @@ impl Waiting {
     }
     /// Bytes that it holds.
     pub(crate) fn size(&self) -> usize {
-        size_of::<Self>() + size_of::<Job>() + self.job.status.get().len()
+        size_of::<Self>() + size_of::<Job>() + self.job.text_bytes()
     }
 
     /// `newest`: what is known of the Job; what was known at the beginning counts if that is newer.
@@ -189,6 +189,21 @@ mod tests {
         ] {
             assert_eq!(location(path.matches('/').count(), "a"), format!("{want}a"), "{path}");
         }
+    }
+
+    #[test]
+    fn a_waiting_answer_counts_all_that_it_holds() {
+        let size =
+            |job: Job| match (Told { wait: Some(Wait { time: Duration::MAX, preferred: None }), ..Told::default() })
+                .or_wait(Arc::new(job))
+            {
+                Progress::Wait(waiting) => waiting.size(),
+                other => panic!("{other:?}"),
+            };
+        let long = "x".repeat(10_000);
+        let labels = vec![(long.clone(), long.clone())];
+        let situation = Situation { message: Some(long), ..Situation::default() };
+        assert!(size(Job { labels, situation, ..Job::default() }) > size(Job::default()) + 30_000);
     }
 
     #[test]

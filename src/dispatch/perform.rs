@@ -93,19 +93,17 @@ impl Work {
         }
     }
 
+    /// The answer when a call has failed: one who has waited is told of the Job all the same.
+    fn failure(&self, status: Status, tries: u32) -> Reply {
+        match self.without_pods() {
+            Some(reply) => Reply { note: Some(status.note.unwrap_or(status.message)), tries, ..reply },
+            None => Reply { tries, ..status.into() },
+        }
+    }
+
     /// A lookup of one who has waited before.
     pub(super) fn lookup(name: String, wait: Option<Wait>) -> Box<Self> {
         Box::new(Work { has_waited: true, ..*Work::boxed(Dispatch::Lookup(name, wait)) })
-    }
-}
-
-impl Work {
-    /// The answer when a call has failed: one who has waited is told of the Job all the same.
-    fn failure(&self, status: Status, tries: u32) -> Progress {
-        Progress::Done(match self.without_pods() {
-            Some(reply) => Reply { note: Some(status.note.unwrap_or(status.message)), tries, ..reply },
-            None => Reply { tries, ..status.into() },
-        })
     }
 }
 
@@ -167,7 +165,7 @@ pub(crate) fn perform(
         Some((name, call, attempts)) => (name, attempts.names, Step::Call(call, attempts)),
         None if Instant::now() >= until => {
             let status = Status::new(Reason::Overloaded, "no time was left to call the API server");
-            return work.failure(status, 0);
+            return Progress::Done(work.failure(status, 0));
         }
         None => {
             budget.deposit();
@@ -212,7 +210,7 @@ pub(crate) fn perform(
                 let is_in_time = Instant::now() + pause + MIN_CALL < until;
                 // a large manifest has its memory already, which others need for their runs
                 let (bytes, has_room) = match &manifest {
-                    None => (0, true),
+                    None => (attempts.found.as_ref().map_or(0, |job| size_of::<Job>() + job.text_bytes()), true),
                     Some(Manifest { reservation: None, json, .. }) => (json.capacity(), true),
                     Some(Manifest { reservation: Some(of_runs), .. }) => {
                         (0, of_runs.leaves(2 * config.filter.max_output()))
@@ -248,10 +246,7 @@ pub(crate) fn perform(
                         if matches!(intent, Intent::Lookup | Intent::Delete) && status.reason == Reason::NotFound {
                             see(&name, None)
                         }
-                        return match work.failure(status, tries) {
-                            Progress::Done(reply) => Progress::Done(Reply { job: Some(name), ..reply }),
-                            other => other,
-                        };
+                        return Progress::Done(Reply { job: Some(name), ..work.failure(status, tries) });
                     }
                 };
                 let is_dry_run = is_dry_run && !matches!(answer, Answer::Found(_) | Answer::WithPods(..));
@@ -268,13 +263,13 @@ pub(crate) fn perform(
                             body.shrink_to_fit()
                         }
                         // none for slow readers beyond this
-                        return match memory.pods.try_reserve(reply.body.len()) {
-                            memory @ Some(_) => Progress::Done(Reply { reservation: memory, ..reply }),
-                            None => work.failure(
-                                Status::new(Reason::Overloaded, "too many lists of pods are being sent"),
-                                tries,
-                            ),
-                        };
+                        return Progress::Done(match memory.pods.try_reserve(reply.body.len()) {
+                            memory @ Some(_) => Reply { reservation: memory, ..reply },
+                            None => {
+                                let status = Status::new(Reason::Overloaded, "too many lists of pods are being sent");
+                                Reply { job: reply.job, ..work.failure(status, tries) }
+                            }
+                        });
                     }
                     Answer::Created(job) => (201, Some(depth), job),
                     Answer::Same(job) | Answer::Valid(job) => (200, Some(depth), job),

@@ -4,6 +4,7 @@ use crate::manifest::{FINGERPRINT, MANAGED_BY, MANAGER, NONCE};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// On a bookmark of a watch that began with all objects: they have been sent (Kubernetes API Concepts, "Streaming lists").
@@ -120,9 +121,22 @@ impl PartialEq for Job {
     }
 }
 
+/// Bytes of a label beside its text.
+const LABEL: usize = 64;
+
 impl Job {
     pub(crate) fn label(&self, wanted: &str) -> Option<&str> {
         self.labels.iter().find(|(key, _)| key == wanted).map(|(_, value)| &value[..])
+    }
+
+    /// Bytes that it holds beside itself.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let texts = [&self.fingerprint, &self.nonce, &self.created, &self.started];
+        let situation = [&self.situation.reason, &self.situation.message, &self.situation.finished];
+        let strings: usize = texts.into_iter().chain(situation).map(text).sum();
+        let labels: usize = self.labels.iter().map(|(key, value)| LABEL + key.len() + value.len()).sum();
+        labels + self.uid.len() + self.status.get().len() + strings
     }
 
     /// As it is from its deletion on, unless it had ended before.
@@ -300,7 +314,8 @@ struct Annotations {
 
 impl<'de> Deserialize<'de> for Labels {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        json.deserialize_option(AllMembers).map(Labels)
+        let labels = Option::<BTreeMap<String, String>>::deserialize(json)?;
+        Ok(Labels(labels.unwrap_or_default().into_iter().collect()))
     }
 }
 
@@ -338,33 +353,6 @@ impl<'de, const N: usize> Visitor<'de> for Members<N> {
             }
         }
         Ok(values)
-    }
-}
-
-/// All keys of an object of strings, with their values.
-struct AllMembers;
-
-impl<'de> Visitor<'de> for AllMembers {
-    type Value = Vec<(String, String)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of strings, or null")
-    }
-
-    fn visit_none<E>(self) -> Result<Self::Value, E> {
-        Ok(Vec::new())
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_map(self)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Self::Value, A::Error> {
-        let mut all = Vec::new();
-        while let Some(pair) = pairs.next_entry()? {
-            all.push(pair)
-        }
-        Ok(all)
     }
 }
 
