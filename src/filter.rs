@@ -309,4 +309,6 @@ fn raised(exception: Exn<'_, Value>) -> Outcome {
 }
 
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod tests;

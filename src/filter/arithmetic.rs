@@ -85,8 +85,10 @@ fn merged(left: Value, right: Value) -> Value {
 }
 
 fn split(text: &str, separator: &str) -> Value {
-    step(text.len() >> 6);
-    if text.is_empty() {
+    step((text.len() + separator.len()) >> 6);
+    if separator.len() > text.len() && !text.is_empty() {
+        [Value::string(text)].into_iter().collect()
+    } else if text.is_empty() {
         List::default().into()
     } else if separator.is_empty() {
         text.chars().map(Value::string).collect()

@@ -236,6 +236,7 @@ pub(super) fn read(json: &[u8]) -> Result<Value, String> {
         check_memory(json.len());
         let mut hidden = json.to_vec();
         for range in Literals::new(json) {
+            step(0);
             let literal = std::str::from_utf8(&json[range.clone()]).unwrap_or_default();
             let mantissa = literal.split(['e', 'E']).next().unwrap_or_default();
             if number::is_json(mantissa) && literal.parse::<f64>().is_ok_and(f64::is_infinite) {

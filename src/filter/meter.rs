@@ -23,6 +23,8 @@ const MAX_CONTAINER_INDEXES: u32 = 1 << 14;
 const MAX_SLICES: u32 = 1 << 10;
 /// jaq's string natives make up to 6 bytes of 1 before we see the result, so a string is limited to this fraction of the memory.
 const STRING_SHARE: usize = 7;
+/// The longest string of any run: jaq's natives work on a string in one piece, which takes a tenth of a second at most (`@html`).
+const MAX_STRING: usize = 5 << 19;
 /// Steps between two reads of the clocks, which take a fraction of a microsecond; these steps take a hundred.
 const STEPS_PER_CLOCK_CHECK: u64 = 1 << 12;
 
@@ -193,6 +195,20 @@ pub(super) fn step(extra: usize) {
     })
 }
 
+/// Checks that so many steps are left, before work that cannot be interrupted.
+pub(super) fn check_steps(steps: usize) {
+    METER.with(|meter| {
+        if (steps as u64) > meter.steps.get() {
+            exceed(Exceeded::Steps)
+        }
+    })
+}
+
+/// Looks at the clocks now: before and after work whose time is not known from its steps.
+pub(super) fn look_at_clocks() {
+    METER.with(check_clocks)
+}
+
 /// A run ends by its own CPU time, so that a busy machine does not end it; the wall clock bounds how long its caller waits.
 #[cold]
 fn check_clocks(meter: &Meter) {
@@ -228,7 +244,7 @@ pub(super) fn count_container_index() {
 
 /// The longest string of this run, in bytes.
 pub(super) fn max_string() -> usize {
-    METER.with(|meter| meter.memory.get() as usize / STRING_SHARE)
+    METER.with(|meter| (meter.memory.get() as usize / STRING_SHARE).min(MAX_STRING))
 }
 
 /// A slice in a path, counted until it is dropped.

@@ -1,6 +1,7 @@
 //! Numbers that neither 64 bits nor a double hold: what a filter only passes on keeps the value that was sent, as in jq 1.7. Such a number
 //! is kept as text, [`Num::Dec`]; calculating with it makes a double.
 
+use super::meter::step;
 use jaq_json::Num;
 use std::cmp::Ordering;
 
@@ -14,6 +15,8 @@ const MIN_SAFE: f64 = 1e-300;
 pub(super) const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 /// Integers of 64 bits are below this (2^63).
 const MAX_INTEGER: f64 = 9_223_372_036_854_775_808.0;
+/// Characters of a number that take no time to read.
+const SHORT: usize = 64;
 /// Characters of a number that an error quotes.
 const SHOWN: usize = 20;
 
@@ -24,6 +27,7 @@ pub(super) fn parse(literal: &str) -> Result<Num, String> {
     if let Ok(integer) = literal.parse() {
         return Ok(Num::Int(integer));
     }
+    step_of_digits(literal);
     let shown = || match literal.get(..SHOWN) {
         Some(start) => format!("{start}..."),
         None => literal.to_owned(),
@@ -64,12 +68,22 @@ pub(super) fn is_json(mantissa: &str) -> bool {
     !is_padded && !digits.starts_with('.') && !digits.ends_with('.')
 }
 
+/// Charges for reading a long number: one between two doubles takes a long division.
+fn step_of_digits(text: &str) {
+    if text.len() > SHORT {
+        step(text.len())
+    }
+}
+
 /// As a double.
 pub(super) fn float(number: &Num) -> f64 {
     match number {
         Num::Int(integer) => *integer as f64,
         Num::Float(float) => *float,
-        Num::Dec(text) => text.parse().unwrap_or(f64::NAN),
+        Num::Dec(text) => {
+            step_of_digits(text);
+            text.parse().unwrap_or(f64::NAN)
+        }
         Num::BigInt(_) => f64::NAN, // never made: see `calculated`
     }
 }

@@ -41,11 +41,21 @@ impl PartialEq for Value {
 
 impl Eq for Value {}
 
+/// Bytes of a text that are searched in one piece.
+const WINDOW: usize = 1 << 16;
+
 /// The pairs of an object, by key.
 pub(super) fn sorted(map: &Map) -> Vec<(&Arc<Text>, &Value)> {
     step(map.len());
     let mut pairs: Vec<_> = map.iter().collect();
-    pairs.sort_unstable_by(|a, b| a.0[..].cmp(&b.0[..]));
+    match pairs.len() {
+        // few take no time
+        0..=1024 => pairs.sort_unstable_by(|a, b| a.0[..].cmp(&b.0[..])),
+        _ => pairs.sort_unstable_by(|a, b| {
+            step(0);
+            a.0[..].cmp(&b.0[..])
+        }),
+    }
     pairs
 }
 
@@ -70,12 +80,19 @@ impl Value {
         match (self, other) {
             (Value::String(text), Value::String(part)) => {
                 let (mut at, mut characters) = (0, 0);
-                while let Some(skipped) = text[at..].find(&part[..]).filter(|_| !part.is_empty()) {
-                    step((skipped + part.len()) >> 5);
+                while !part.is_empty() && at + part.len() <= text.len() {
+                    let window = &text[at..text.ceil_char_boundary(at + part.len() + WINDOW)];
+                    step(part.len() >> 5); // a search begins by reading what it looks for
+                    let place = window.find(&part[..]);
+                    let skipped = place.unwrap_or(text.floor_char_boundary(at + window.len() - part.len() + 1) - at);
+                    step(skipped >> 5);
                     characters += chars(&text[at..at + skipped]);
-                    found.push(characters.into());
-                    at = text.ceil_char_boundary(at + skipped + 1);
-                    characters += 1;
+                    at += skipped;
+                    if place.is_some() {
+                        found.push(characters.into());
+                        at = text.ceil_char_boundary(at + 1);
+                        characters += 1;
+                    }
                 }
             }
             (Value::Array(_), Value::Array(part)) if part.is_empty() => (),

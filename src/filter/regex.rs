@@ -1,6 +1,6 @@
 //! OWNS the regex engine: caches compiled regexes for all runs, and bounds the cost of each search to a fraction of a second.
 
-use super::meter::{Data, Exceeded, check_memory, exceed, step};
+use super::meter::{Data, Exceeded, check_memory, check_steps, exceed, look_at_clocks, step};
 use super::value::{Error, List, Map, Text, Value, chars};
 use jaq_core::native::bome;
 use jaq_core::{Cv, Exn, ValR, ValT, ValXs};
@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock, Mutex};
 
+/// Flags of a regex: each of the eight once, and then some.
+const MAX_FLAGS: usize = 16;
 /// Bytes of a regex's source.
 const MAX_SOURCE: usize = 4096;
 /// Bytes of the regexes in the cache, with the tables of their searches. Ordinary filters have a dozen of some kilobytes; only filters that
@@ -21,9 +23,13 @@ const MAX_WEIGHT: usize = 1 << 20;
 const SIZE_BITS: Range<u32> = 9..18;
 /// A compiled regex takes at least this many bytes per state.
 const BYTES_PER_STATE: usize = 32;
-/// State visits per step of the meter, and steps that one search may take in the worst case.
+/// State visits per step of the meter.
 const VISITS_PER_STEP_LOG: usize = 5;
-const MAX_SEARCH: usize = 4_000_000;
+/// Steps that one search may take in the worst case: a tenth of a second, for a search cannot be interrupted. With a short regex that is a text of
+/// half a megabyte.
+const MAX_SEARCH: usize = 750_000;
+/// Steps of a search that are not worth a look at the clock: some microseconds.
+const SHORT_SEARCH: usize = 64;
 
 struct Compiled {
     regex: Regex,
@@ -52,6 +58,9 @@ pub(super) fn check(source: &str, flags: &str) -> Result<(), String> {
 
 /// Compiles `source`, or takes it from the cache.
 fn compile(source: &str, flags: &str) -> Result<Arc<Compiled>, String> {
+    if flags.len() > MAX_FLAGS {
+        return Err(format!("more than {MAX_FLAGS} regex flags"));
+    }
     if let Some(unknown) = flags.chars().find(|flag| !"gnimslxp".contains(*flag)) {
         return Err(format!("{unknown:?} is not a regex flag"));
     }
@@ -67,7 +76,7 @@ fn compile(source: &str, flags: &str) -> Result<Arc<Compiled>, String> {
     for size in SIZE_BITS.map(|bits| 1usize << bits) {
         let states = size / BYTES_PER_STATE;
         // with the two tables of capture positions that a search needs, and the regex then keeps
-        let weight = size + states * groups * 32;
+        let weight = size + states * groups * 32 + key.len();
         if weight > MAX_WEIGHT {
             break;
         }
@@ -111,7 +120,15 @@ impl Compiled {
         if most > MAX_SEARCH {
             exceed(Exceeded::Steps)
         }
+        if most <= SHORT_SEARCH {
+            step(most);
+            return self.regex.captures_at(text.as_bytes(), at);
+        }
+        // the engine may read all of the text, however short the match is: then only the clock knows
+        check_steps(most);
+        look_at_clocks();
         let found = self.regex.captures_at(text.as_bytes(), at);
+        look_at_clocks();
         let read = found.as_ref().and_then(|captures| captures.get(0)).map(|whole| whole.end() - at);
         step(read.map_or(most, steps));
         found

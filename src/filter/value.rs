@@ -58,8 +58,7 @@ impl Clone for Text {
 impl Clone for List {
     fn clone(&self) -> Self {
         check_memory(ELEMENT * self.values.len());
-        step(self.values.len() >> 3);
-        List { depth: self.depth, values: self.values.clone() }
+        List { depth: self.depth, values: copied(self.values.iter()) }
     }
 }
 
@@ -172,10 +171,30 @@ impl List {
     /// Elements that exist already, at less than one step each.
     pub(super) fn of<'a>(values: impl Iterator<Item = &'a Value>) -> Value {
         check_memory(ELEMENT * values.size_hint().0);
-        let values: Vec<Value> = values.cloned().collect();
-        step(values.len() >> 3);
+        let values = copied(values);
         let depth = values.iter().fold(1, deeper);
         List { depth, values }.into()
+    }
+}
+
+/// Copies of elements, at less than one step each, and with a look at the limits now and then.
+fn copied<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<Value> {
+    const PIECE: usize = 1 << 14;
+    let mut copies = Vec::with_capacity(values.size_hint().0);
+    for value in values {
+        copies.push(value.clone());
+        if copies.len() % PIECE == 0 {
+            step(PIECE >> 3)
+        }
+    }
+    step((copies.len() % PIECE) >> 3);
+    copies
+}
+
+/// Charges for reading a key that is longer than keys are.
+fn step_of_key(key: &str) {
+    if key.len() > 256 {
+        step(key.len() >> 8)
     }
 }
 
@@ -190,6 +209,7 @@ impl Map {
         self.index.len()
     }
     pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        step_of_key(key);
         self.index.get(&Key(key))
     }
     pub(super) fn at(&self, place: usize) -> Option<(&Arc<Text>, &Value)> {
@@ -201,6 +221,7 @@ impl Map {
     pub(super) fn put(&mut self, key: Arc<Text>, value: Value) {
         self.depth = deeper(self.depth, &value);
         step(0);
+        step_of_key(&key);
         if self.index.len() == self.index.capacity() {
             check_memory(2 * PAIR * self.index.len())
         }
@@ -208,10 +229,12 @@ impl Map {
     }
     /// Takes the value of `key`, to put something else there.
     pub(super) fn take(&mut self, key: &str) -> Option<Value> {
+        step_of_key(key);
         self.index.get_mut(&Key(key)).map(std::mem::take)
     }
     pub(super) fn remove(&mut self, key: &str) {
         step(self.index.len() >> 4);
+        step_of_key(key);
         self.index.shift_remove(&Key(key));
     }
     pub(super) fn into_pairs(self) -> impl Iterator<Item = (Arc<Text>, Value)> {
