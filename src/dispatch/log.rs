@@ -1,10 +1,12 @@
 //! Decides whose log a caller gets. Pure.
 
 use crate::http::{Request, query_pairs};
-use crate::kube::{Job, Pods, Which};
+use crate::kube::{Job, Pod, Pods, Which};
 use crate::status::{Reason, Status};
 
 const TAIL: u32 = 100;
+/// Characters of a pod's name, a DNS-1123 subdomain.
+const MAX_NAME: usize = 253;
 /// Seconds: images are pulled, quotas freed.
 const RETRY_AFTER: u32 = 2;
 
@@ -13,7 +15,7 @@ const RETRY_AFTER: u32 = 2;
 pub(crate) struct LogQuery {
     /// None: of the newest pod.
     pod: Option<String>,
-    /// None: of its first container.
+    /// None: of its default container.
     container: Option<String>,
     /// Lines, the last ones.
     tail: u32,
@@ -37,7 +39,7 @@ impl LogQuery {
         }
         match &query.pod {
             // it becomes part of a field selector
-            Some(pod) if !pod.bytes().all(is_of_name) => Err(no_such_pod()),
+            Some(pod) if pod.len() > MAX_NAME || !pod.bytes().all(is_of_name) => Err(no_such_pod()),
             _ => Ok(query),
         }
     }
@@ -56,6 +58,15 @@ impl LogQuery {
             None => pods.pods.first(),
             Some(name) => pods.pods.iter().find(|pod| pod.name == *name),
         };
+        // where each try is a pod, the run before is that of the pod before
+        let name_in = |pod: &Pod| self.container.clone().unwrap_or_else(|| pod.default_container.clone());
+        let has_run_before =
+            |pod: &Pod| pod.containers.iter().any(|container| container.name == name_in(pod) && container.has_previous);
+        let before = pods.pods.get(1).filter(|_| self.previous && self.pod.is_none());
+        let (pod, previous) = match (pod, before) {
+            (Some(pod), Some(before)) if !has_run_before(pod) => (Some(before), false),
+            (pod, _) => (pod, self.previous),
+        };
         let Some(pod) = pod else {
             return match self.pod {
                 Some(_) => Err(no_such_pod()),
@@ -63,26 +74,26 @@ impl LogQuery {
                 None => Err(not_started("the Job has no pod yet")),
             };
         };
-        let name = self.container.as_ref().unwrap_or(&pod.first_container);
+        let name = &name_in(pod);
         if !pod.has_container(name) {
             return gone("the pod has no such container");
         }
         let status = pod.containers.iter().find(|container| container.name == *name);
-        if self.previous && !pod.is_cut && !status.is_some_and(|container| container.has_previous) {
+        if previous && !pod.is_cut && !status.is_some_and(|container| container.has_previous) {
             return gone("the container has no run before its present one");
         }
         let which = |has_ended| {
             let (pod, container) = (pod.name.clone(), name.clone());
-            Ok(Which { pod, container, tail: self.tail, previous: self.previous, has_ended })
+            Ok(Which { pod, container, tail: self.tail, previous, has_ended })
         };
         match status {
-            Some(container) if container.has_log() => which(self.previous || !container.is_running()),
+            Some(container) if container.has_log() => which(previous || !container.is_running()),
             // there was no room for its status
             None if pod.is_cut => which(pod.has_ended()),
             _ if pod.has_ended() => gone("the container was never started"),
             _ => {
                 let why = status.map_or("", |container| &container.reason);
-                let why = if why.is_empty() { &pod.reason } else { why };
+                let why = if matches!(why, "" | "PodInitializing") { &pod.reason } else { why };
                 Err(match why {
                     "" => not_started("the container has not started"),
                     why => not_started(&format!("the container has not started: {why}")),
@@ -140,7 +151,9 @@ mod tests {
         let want = LogQuery { pod: Some("p".into()), container: Some("c".into()), tail: 7, previous: true };
         assert_eq!(query("pod=p&container=c&tail=7&previous=true&x=y"), Ok(want));
         assert_eq!(query("").unwrap().tail, 100);
-        assert_eq!(query("pod=a,b"), Err("the Job has no such pod".into()));
+        for odd in ["pod=a,b", &format!("pod={}", "a".repeat(5000))] {
+            assert_eq!(query(odd), Err("the Job has no such pod".into()));
+        }
         for text in ["tail=-1", "tail=x", "tail=4294967296", "previous=1", "previous="] {
             let message = query(text).unwrap_err();
             assert!(message.starts_with(text.split('=').next().unwrap()), "{message}");
@@ -161,7 +174,16 @@ mod tests {
         assert_eq!(choice_of_two(""), chosen("new", "main"));
         assert_eq!(choice_of_two("pod=old&container=side"), chosen("old", "side"));
         assert_eq!(choice_of_two("previous=true&container=side"), chosen("new", "side"));
-        assert_eq!(choice_of_two("previous=true"), refused(404, "the container has no run before its present one"));
+        assert_eq!(choice_of_two("previous=true"), chosen("old", "main"), "each try is a pod");
+        let alone = json!([runs("new", "2026")]);
+        let of_one = choice("previous=true", State::Running, alone);
+        assert_eq!(of_one, refused(404, "the container has no run before its present one"));
+        let named = choice_of_two("previous=true&pod=new");
+        assert_eq!(named, refused(404, "the container has no run before its present one"));
+        let pending = pod("new", "2027", json!({"phase": "Pending"}));
+        let retried = json!([runs("old", "2025"), pending]);
+        assert_eq!(choice("", State::Starting, retried.clone()), refused(409, "the container has not started"));
+        assert_eq!(choice("previous=true", State::Starting, retried), chosen("old", "main"));
         assert_eq!(choice_of_two("pod=other"), refused(404, "the Job has no such pod"));
         assert_eq!(choice_of_two("container=other"), refused(404, "the pod has no such container"));
         assert_eq!(choice("", State::Waiting, json!([])), refused(409, "the Job has no pod yet"));

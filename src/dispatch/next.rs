@@ -123,6 +123,10 @@ pub(super) fn next(intent: Intent<'_>, attempts: Attempts, last: Option<(Call, O
         Outcome::Found(job) => found(intent, attempts, job),
         Outcome::Deleted => deleted(Attempts { may_be_done: true, ..attempts }),
         Outcome::Pods(pods) => with_pods(intent, attempts, pods),
+        Outcome::Log(log) if log.is_missing() => fail(
+            Status::new(Reason::NotFound, "the log is gone with its container")
+                .with_note("the kubelet cannot retrieve it"),
+        ),
         Outcome::Log(log) => Step::Answer(Ok(Answer::Log(log))),
         Outcome::NoMemory => fail(Status::new(Reason::Overloaded, "too many logs are being read")),
         Outcome::Refused(refusal) => refused(intent, attempts, call, refusal),

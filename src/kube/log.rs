@@ -2,6 +2,7 @@
 
 use super::answer::Outcome;
 use super::client::{Call, Client, Verb};
+use super::stream::escaped;
 use crate::budget::{Budget, Reservation};
 use std::fmt;
 use std::io::Read;
@@ -51,7 +52,8 @@ impl Client {
     /// Reads a log. `budget`: for its memory.
     pub(crate) fn log(&mut self, namespace: &str, which: &Which, budget: &Arc<Budget>, until: Instant) -> Outcome {
         let Some(memory) = budget.try_reserve(LEAST) else { return Outcome::NoMemory };
-        let Which { pod, container, tail, previous, .. } = which;
+        let Which { tail, previous, .. } = which;
+        let (pod, container) = (escaped(&which.pod), escaped(&which.container));
         let path = format!(
             "/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}&tailLines={tail}&previous={previous}&limitBytes={MAX_LOG}"
         );
@@ -62,14 +64,23 @@ impl Client {
     }
 }
 
-/// Reads text in UTF-8. What is none, and control characters, become U+FFFD. What exceeds [`MAX_LOG`] is cut off. None: there is no memory for it.
+impl Log {
+    /// Whether the kubelet says in place of the log that there is none: it does so with code 200.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.text.starts_with(b"unable to retrieve container logs for ") && !self.text.trim_ascii_end().contains(&b'\n')
+    }
+}
+
+/// Reads text in UTF-8. What is none, and control characters, become U+FFFD; what they mean in a terminal is done where text needs it: see
+/// [`Screen`]. What exceeds [`MAX_LOG`] is cut off. None: there is no memory for it.
 pub(super) fn read(log: &mut dyn Read, mut memory: Reservation) -> std::io::Result<Option<Log>> {
-    let (mut text, mut buffer, mut held) = (String::new(), [0; BUFFER], 0);
+    let (mut screen, mut buffer, mut held) = (Screen::default(), [0; BUFFER], 0);
     loop {
         let read = log.read(&mut buffer[held..])?;
         held += read;
-        // each byte becomes three at most
-        if text.capacity() - text.len() < 3 * BUFFER {
+        // each byte becomes three at most, and so do those of an unfinished sequence
+        let text = &mut screen.text;
+        if text.capacity() - text.len() < 3 * (BUFFER + MAX_SEQUENCE) {
             if !memory.try_grow(text.capacity() + STEP) {
                 return Ok(None);
             }
@@ -82,25 +93,81 @@ pub(super) fn read(log: &mut dyn Read, mut memory: Reservation) -> std::io::Resu
                 // the rest of a character may still come
                 Err(error) => (error.valid_up_to(), error.error_len().unwrap_or(if read > 0 { 0 } else { rest.len() })),
             };
-            let is_bad = |c: char| c.is_control() && c != '\n' && c != '\t';
-            let valid_text = std::str::from_utf8(&rest[..valid]).unwrap_or_default();
-            text.extend(valid_text.chars().map(|c| if is_bad(c) { char::REPLACEMENT_CHARACTER } else { c }));
+            std::str::from_utf8(&rest[..valid]).unwrap_or_default().chars().for_each(|c| screen.see(c));
             rest = &rest[valid..];
             if bad == 0 {
                 break;
             }
-            text.push(char::REPLACEMENT_CHARACTER);
+            screen.see(char::REPLACEMENT_CHARACTER);
             rest = &rest[bad.min(rest.len())..]
         }
         let left = rest.len();
         buffer.copy_within(held - left..held, 0);
         held = left;
-        if read == 0 || text.len() > MAX_LOG {
+        if read == 0 || screen.text.len() > MAX_LOG {
+            let mut text = screen.finish();
             text.truncate(text.floor_char_boundary(MAX_LOG));
             text.shrink_to_fit();
             memory.shrink(text.capacity());
             return Ok(Some(Log { text: text.into_bytes(), memory }));
         }
+    }
+}
+
+/// Bytes of a color sequence.
+const MAX_SEQUENCE: usize = 32;
+
+/// Text as one reads it in a terminal: CRLF ends a line, a CR alone starts it again, and color sequences (`ESC [ … m`, ECMA-48 8.3.117) are left out.
+#[derive(Debug, Default)]
+struct Screen {
+    text: String,
+    /// Where the last line begins.
+    line: usize,
+    /// A CR came last.
+    is_returned: bool,
+    /// A sequence that has begun, from its ESC on.
+    sequence: String,
+}
+
+impl Screen {
+    fn see(&mut self, c: char) {
+        if !self.sequence.is_empty() {
+            match c {
+                'm' if self.sequence.len() > 1 => return self.sequence.clear(),
+                '[' if self.sequence.len() == 1 => return self.sequence.push(c),
+                '0'..='9' | ';' | ':' if (2..MAX_SEQUENCE).contains(&self.sequence.len()) => {
+                    return self.sequence.push(c);
+                }
+                _ => self.end_sequence(),
+            }
+        }
+        match c {
+            '\r' => self.is_returned = true,
+            '\u{1b}' => self.sequence.push(c),
+            c => self.put(c),
+        }
+    }
+
+    /// What had begun was no color sequence.
+    fn end_sequence(&mut self) {
+        for c in std::mem::take(&mut self.sequence).chars() {
+            self.put(c)
+        }
+    }
+
+    fn put(&mut self, c: char) {
+        if std::mem::take(&mut self.is_returned) && c != '\n' {
+            self.text.truncate(self.line)
+        }
+        self.text.push(if c.is_control() && c != '\n' && c != '\t' { char::REPLACEMENT_CHARACTER } else { c });
+        if c == '\n' {
+            self.line = self.text.len()
+        }
+    }
+
+    fn finish(mut self) -> String {
+        self.end_sequence();
+        self.text
     }
 }
 
@@ -127,12 +194,42 @@ mod tests {
 
     #[test]
     fn a_log_becomes_safe_text() {
-        let log = "a\tb\n\u{1b}[31mr\u{e9}d\u{9b}\u{7f}\r\n\u{0}😀".as_bytes();
+        let log = "a\tb\n\u{1b}[31;1mr\u{e9}d\u{1b}[m\u{9b}\u{7f}\r\n\u{0}😀".as_bytes();
         for piece in [1, 2, 3, 7, 9999] {
-            assert_eq!(text(log, piece), "a\tb\n\u{fffd}[31mr\u{e9}d\u{fffd}\u{fffd}\u{fffd}\n\u{fffd}😀", "{piece}");
+            assert_eq!(text(log, piece), "a\tb\nr\u{e9}d\u{fffd}\u{fffd}\n\u{fffd}😀", "{piece}");
             assert_eq!(text(b"\xff\xc3x\xe2\x82", piece), "\u{fffd}\u{fffd}x\u{fffd}", "{piece}");
             assert_eq!(text(b"", piece), "");
         }
+    }
+
+    #[test]
+    fn it_is_text_as_one_reads_it() {
+        for (log, want) in [
+            ("10%\r50%\r100%\r\ndone\r", "100%\ndone"),
+            ("a\r\n\r\nb\r\r\n", "a\n\nb\n"),
+            ("one\ntwo\rthree", "one\nthree"),
+            ("\r\u{1b}[32mok\u{1b}[0m\r\u{1b}[31mbad", "bad"),
+            ("\u{1b}[2Kx\u{1b}x\u{1b}[38:2:1:2:3mx\u{1b}[", "\u{fffd}[2Kx\u{fffd}xx\u{fffd}["),
+            ("\u{1b}\u{1b}[1mx", "\u{fffd}x"),
+        ] {
+            for piece in [1, 5, 9999] {
+                assert_eq!(text(log.as_bytes(), piece), want, "{log:?}")
+            }
+        }
+        let long = format!("\u{1b}[{}mx", "1;".repeat(MAX_SEQUENCE));
+        assert!(text(long.as_bytes(), 9999).starts_with("\u{fffd}[1;1;"), "sequences have a bound");
+    }
+
+    #[test]
+    fn what_the_kubelet_says_in_place_of_a_log_is_known() {
+        let is_missing = |text: &str| {
+            let memory = Budget::new(LEAST).try_reserve(1).unwrap();
+            Log { text: text.into(), memory }.is_missing()
+        };
+        assert!(is_missing("unable to retrieve container logs for containerd://0123"));
+        assert!(is_missing("unable to retrieve container logs for containerd://0123\n"));
+        assert!(!is_missing("unable to retrieve container logs for containerd://0123\nand more"));
+        assert!(!is_missing("") && !is_missing("x unable to retrieve container logs for y"));
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Reads a list of pods: what callers are told of each, in bounded memory.
 
+mod draft;
+
 use super::answer::{Outcome, deserializer};
 use super::client::{Call, Client, Verb};
 use super::leaves::{Leaf, Leaves};
 use super::stream::escaped;
+use draft::Draft;
 use serde::Serialize;
 use serde::de::DeserializeSeed;
 use std::io::Read;
@@ -23,14 +26,16 @@ const MAX_MESSAGE: usize = 4 << 10;
 /// Bytes of a text beside its characters.
 const ENTRY: usize = 16;
 /// What is read of a list; all else is skipped.
-const WANTED: [&str; 8] = [
+const WANTED: [&str; 10] = [
     "kind",
     "metadata/continue",
     "items/*/metadata/name",
     "items/*/metadata/creationTimestamp",
     "items/*/metadata/ownerReferences/*/uid",
+    "items/*/metadata/annotations/kubectl.kubernetes.io/default-container",
     "items/*/spec/containers/*/name",
     "items/*/spec/initContainers/*/name",
+    "items/*/spec/initContainers/*/restartPolicy",
     "items/*/status/",
 ];
 
@@ -51,7 +56,8 @@ pub(crate) struct Pod {
     pub(crate) name: String,
     /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
     phase: String,
-    /// Why it has no node, as `Unschedulable`, or why it has ended, as `Evicted`.
+    /// Why it has no node (`Unschedulable`), is held up (`Init:ImagePullBackOff`, in kubectl's words), is being disrupted
+    /// (`PreemptionByScheduler`), or has ended (`Evicted`).
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) reason: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -63,9 +69,9 @@ pub(crate) struct Pod {
     finished: String,
     /// Init containers first.
     pub(crate) containers: Vec<Container>,
-    /// Of `spec.containers`, the first.
+    /// The one that an annotation names, or the first of `spec.containers`.
     #[serde(skip)]
-    pub(crate) first_container: String,
+    pub(crate) default_container: String,
     /// Of `spec`, and its init containers.
     #[serde(skip)]
     other_containers: Vec<String>,
@@ -87,6 +93,9 @@ pub(crate) struct Container {
     pub(crate) name: String,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     init: bool,
+    /// An init container that runs beside the others to the end (`restartPolicy: Always`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    sidecar: bool,
     state: State,
     /// Why it waits, or why its last run has ended.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -139,95 +148,7 @@ impl Pod {
     }
 
     pub(crate) fn has_container(&self, name: &str) -> bool {
-        self.first_container == name || self.other_containers.iter().any(|other| other == name)
-    }
-
-    /// `path`: below the pod. What there is no room for is left out, with all that follows.
-    fn see(&mut self, path: &str, leaf: Leaf<'_>, uid: &str) {
-        if self.bytes > MAX_POD && path != "metadata/ownerReferences/*/uid" {
-            return;
-        }
-        let statuses = [("status/initContainerStatuses/*", true), ("status/containerStatuses/*", false)];
-        for (prefix, is_init) in statuses {
-            let Some(path) = path.strip_prefix(prefix) else { continue };
-            if leaf == Leaf::Element && path.is_empty() {
-                self.bytes += size_of::<Container>();
-                if self.bytes <= MAX_POD {
-                    self.containers.reserve_exact(1);
-                    self.containers.push(Container { init: is_init, ..Container::default() })
-                }
-            } else if let Some(mut container) = self.containers.pop() {
-                self.see_container(&mut container, path, leaf);
-                self.containers.push(container)
-            }
-            return;
-        }
-        let Leaf::Text(text) = leaf else { return };
-        let is_unscheduled = |reason: &str| matches!(reason, "Unschedulable" | "SchedulingGated");
-        let place = match path {
-            "metadata/ownerReferences/*/uid" => return self.is_owned |= text == uid,
-            "metadata/name" => &mut self.name,
-            "metadata/creationTimestamp" => &mut self.created,
-            "spec/containers/*/name" if self.first_container.is_empty() => &mut self.first_container,
-            "spec/initContainers/*/name" | "spec/containers/*/name" => {
-                self.other_containers.push(String::new());
-                self.other_containers.last_mut().expect("it was pushed")
-            }
-            "status/phase" => &mut self.phase,
-            "status/startTime" => &mut self.started,
-            "status/reason" => &mut self.reason,
-            "status/message" => &mut self.message,
-            "status/conditions/*/reason" if is_unscheduled(text) => &mut self.reason,
-            // of the reason before it: the API server writes members in a fixed order
-            "status/conditions/*/message" if self.message.is_empty() && is_unscheduled(&self.reason) => {
-                &mut self.message
-            }
-            _ => return,
-        };
-        keep(&mut self.bytes, text, place)
-    }
-
-    /// `path`: below the container's status, with a slash.
-    fn see_container(&mut self, container: &mut Container, path: &str, leaf: Leaf<'_>) {
-        let (when, name) = path.rsplit_once('/').unwrap_or_default();
-        // what it was before it runs or waits; its state comes first, for the API server writes members in a fixed order
-        let is_last = when == "/lastState/terminated";
-        container.has_previous |= is_last;
-        if is_last && container.state == State::Terminated {
-            return;
-        }
-        match (when, leaf) {
-            ("", Leaf::Number(number)) if name == "restartCount" => container.restarts = number,
-            ("/state/running", _) => container.state = State::Running,
-            ("/state/terminated" | "/lastState/terminated", Leaf::Number(number)) => {
-                let place = match name {
-                    "exitCode" => &mut container.exit_code,
-                    "signal" => &mut container.signal,
-                    _ => return,
-                };
-                *place = Some(number);
-                if !is_last {
-                    container.state = State::Terminated
-                }
-            }
-            (_, Leaf::Text(text)) => {
-                let place = match (when, name) {
-                    ("", "name") => &mut container.name,
-                    ("/state/terminated", "finishedAt") if text > &self.finished[..] => &mut self.finished,
-                    ("/state/waiting" | "/state/terminated" | "/lastState/terminated", "reason") => {
-                        &mut container.reason
-                    }
-                    ("/state/waiting" | "/state/terminated" | "/lastState/terminated", "message") => {
-                        &mut container.message
-                    }
-                    _ => return,
-                };
-                if !is_last || container.state == State::Running {
-                    keep(&mut self.bytes, text, place)
-                }
-            }
-            _ => (),
-        }
+        self.default_container == name || self.other_containers.iter().any(|other| other == name)
     }
 }
 
@@ -285,7 +206,7 @@ impl Pods {
     pub(crate) fn read(mut self, json: &mut dyn Read, uid: &str) -> serde_json::Result<Self> {
         self.token.clear();
         let pods = &mut self;
-        let (mut pod, mut path, mut is_list) = (Pod::default(), String::new(), false);
+        let (mut pod, mut path, mut is_list) = (Draft::default(), String::new(), false);
         let mut see = |path: &str, leaf: Leaf<'_>| {
             match (path, leaf) {
                 (_, Leaf::Member) => {
@@ -293,7 +214,7 @@ impl Pods {
                 }
                 ("kind", Leaf::Text(kind)) => is_list = kind == "PodList",
                 ("metadata/continue", Leaf::Text(token)) => token.clone_into(&mut pods.token),
-                ("items/*", Leaf::Element) => pods.add(std::mem::take(&mut pod)),
+                ("items/*", Leaf::Element) => pods.add(std::mem::take(&mut pod).finish()),
                 _ => {
                     if let Some(path) = path.strip_prefix("items/*/") {
                         pod.see(path, leaf, uid)
@@ -306,9 +227,9 @@ impl Pods {
         Leaves { path: &mut path, see: &mut see }.deserialize(&mut json)?;
         json.end()?; // so that the connection is used again
         if !is_list {
-            return Err(serde::de::Error::custom("it is no PodList"));
+            return Err(serde::de::Error::custom("the response is not a PodList"));
         }
-        self.add(pod);
+        self.add(pod.finish());
         Ok(self)
     }
 
@@ -400,13 +321,95 @@ mod tests {
     }
 
     #[test]
+    fn nothing_depends_on_the_order_of_members() {
+        let text = r#"{"items": [{"status": {
+            "containerStatuses": [
+                {"lastState": {"terminated": {"message": "old", "reason": "Error", "exitCode": 1}}, "state": {"waiting": {"message": "m", "reason": "R"}}, "name": "a"},
+                {"lastState": {"terminated": {"reason": "Error", "exitCode": 7}}, "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}, "name": "b"},
+                {"lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}, "state": {"running": {"startedAt": "S"}}, "name": "c"}
+            ],
+            "initContainerStatuses": [{"state": {"terminated": {"exitCode": 0}}, "name": "i"}],
+            "conditions": [{"message": "0/3", "reason": "Unschedulable", "status": "False", "type": "PodScheduled"}, {"message": "x", "reason": "y"}],
+            "phase": "Pending"
+        }, "metadata": {"ownerReferences": [{"uid": "u"}], "name": "p"}}], "kind": "PodList"}"#;
+        let pods = Pods::default().read(&mut text.as_bytes(), "u").unwrap();
+        let told = serde_json::to_value(&pods.pods[0]).unwrap();
+        let want = json!({"name": "p", "phase": "Pending", "reason": "Unschedulable", "message": "0/3", "containers": [
+            {"name": "i", "init": true, "state": "terminated", "exitCode": 0},
+            {"name": "a", "state": "waiting", "reason": "R", "message": "m", "exitCode": 1},
+            {"name": "b", "state": "terminated", "reason": "Completed", "exitCode": 0},
+            {"name": "c", "state": "running", "reason": "OOMKilled", "exitCode": 137},
+        ]});
+        assert_eq!(told, want);
+    }
+
+    #[test]
+    fn a_pod_tells_what_disrupts_it() {
+        let condition = |status: &str| {
+            json!({"phase": "Running", "conditions": [
+                {"type": "DisruptionTarget", "status": status, "reason": "PreemptionByScheduler", "message": "preempted"},
+            ]})
+        };
+        let told_now = told(condition("True"));
+        assert_eq!((&told_now["reason"], &told_now["message"]), (&json!("PreemptionByScheduler"), &json!("preempted")));
+        assert_eq!(told(condition("False")).get("reason"), None);
+        let mut evicted = condition("True");
+        (evicted["phase"], evicted["reason"]) = (json!("Failed"), json!("Evicted"));
+        assert_eq!(told(evicted)["reason"], "Evicted");
+    }
+
+    #[test]
+    fn sidecars_are_marked_and_init_containers_that_hold_a_pod_up_are_named() {
+        let of = |states: Value| {
+            let mut pod = pod("p", "2026", json!({"phase": "Pending", "initContainerStatuses": states}));
+            pod["spec"]["initContainers"] =
+                json!([{"restartPolicy": "Always", "name": "proxy"}, {"name": "before"}, {"name": "last"}]);
+            serde_json::to_value(&read(json!([pod])).pods[0]).unwrap()
+        };
+        let runs = |name: &str| json!({"name": name, "state": {"running": {"startedAt": "S"}}});
+        let ended = |name: &str, code: i64| json!({"name": name, "state": {"terminated": {"exitCode": code}}});
+        let waits = |name: &str, reason: &str| json!({"name": name, "state": {"waiting": {"reason": reason}}});
+        let killed = of(json!([ended("proxy", 137), ended("before", 0), ended("last", 0)]));
+        assert_eq!(
+            killed["containers"][0],
+            json!({"name": "proxy", "init": true, "sidecar": true, "state": "terminated", "exitCode": 137})
+        );
+        for (states, reason, message) in [
+            (
+                json!([runs("proxy"), waits("before", "ImagePullBackOff")]),
+                "Init:ImagePullBackOff",
+                "init container before",
+            ),
+            (
+                json!([runs("proxy"), runs("before"), waits("last", "PodInitializing")]),
+                "Init:1/3",
+                "init container before",
+            ),
+            (json!([runs("proxy"), ended("before", 0), ended("last", 3)]), "Init:ExitCode:3", "init container last"),
+        ] {
+            let told = of(states);
+            assert_eq!((&told["reason"], &told["message"]), (&json!(reason), &json!(message)));
+        }
+        assert_eq!(of(json!([runs("proxy"), ended("before", 0), ended("last", 0)])).get("reason"), None);
+    }
+
+    #[test]
+    fn the_default_container_is_that_of_the_annotation() {
+        let mut meshed = pod("p", "2026", json!({}));
+        meshed["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/default-container": "side"});
+        let pods = read(json!([meshed]));
+        assert_eq!(pods.pods[0].default_container, "side");
+        assert!(["main", "side", "before"].iter().all(|name| pods.pods[0].has_container(name)));
+    }
+
+    #[test]
     fn strangers_are_left_out_and_the_newest_come_first() {
         let mut stranger = pod("stranger", "2027", json!({}));
         stranger["metadata"]["ownerReferences"] = json!([{"uid": "x"}]);
         let pods = read(json!([pod("a", "2025", json!({})), pod("b", "2026", json!({})), stranger]));
         let names: Vec<_> = pods.pods.iter().map(|pod| &pod.name[..]).collect();
         assert_eq!((names, pods.is_truncated), (vec!["b", "a"], false));
-        assert_eq!(pods.pods[0].first_container, "main");
+        assert_eq!(pods.pods[0].default_container, "main");
         let has = |name| pods.pods[0].has_container(name);
         assert!(has("before") && has("main") && has("side") && !has("x"));
         assert!(Pods::default().read(&mut r#"{"kind": "Status"}"#.as_bytes(), "u").is_err());
