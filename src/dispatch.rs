@@ -117,8 +117,9 @@ pub(crate) fn plan_large(
 }
 
 fn with_input<R>(request: &Request, path: &str, wall_end: Instant, run: impl FnOnce(&Input<'_>) -> R) -> R {
+    let is_empty = request.body().is_empty() && request.header("content-type").is_none();
     run(&Input {
-        body: request.body(),
+        body: if is_empty { b"null" } else { request.body() },
         path,
         request: &|| describe(request, path),
         fingerprint: &|canonical| fingerprint(path, request.query(), canonical),

@@ -70,6 +70,10 @@ impl Request {
     pub(crate) fn body(&self) -> &[u8] {
         &self.bytes[self.head_len..]
     }
+    /// Whether the head announces a body.
+    pub(crate) fn announces_body(&self) -> bool {
+        self.header("transfer-encoding").is_some() || self.header("content-length").is_some_and(|length| length != b"0")
+    }
     /// With these headers only.
     #[cfg(test)]
     pub(crate) fn of<V: AsRef<[u8]>>(headers: &[(&str, V)]) -> Self {
@@ -83,15 +87,24 @@ impl Request {
             let header = (put(name.as_bytes()), put(value.as_ref()));
             request.headers.push(header)
         }
+        request.head_len = request.bytes.len();
         request
     }
     /// All headers in their order, names as sent.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.headers.iter().map(|(name, value)| (self.text(name), &self.bytes[value.clone()]))
     }
+    /// The values of all headers of this name, in any case.
+    pub(crate) fn values<'r>(&'r self, wanted: &'r str) -> impl Iterator<Item = &'r [u8]> {
+        // most names differ in length already
+        let is_wanted = |name: &Range<usize>| {
+            name.len() == wanted.len() && self.bytes[name.clone()].eq_ignore_ascii_case(wanted.as_bytes())
+        };
+        self.headers.iter().filter(move |(name, _)| is_wanted(name)).map(|(_, value)| &self.bytes[value.clone()])
+    }
     /// The first header of this name, in any case.
-    pub(crate) fn header(&self, wanted: &str) -> Option<&[u8]> {
-        self.headers().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
+    pub(crate) fn header<'r>(&'r self, wanted: &'r str) -> Option<&'r [u8]> {
+        self.values(wanted).next()
     }
 }
 

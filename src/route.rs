@@ -103,18 +103,44 @@ pub(crate) fn route(request: &Request, enabled: Enabled) -> Result<Route, Status
 
 /// Checks the headers that a route requires.
 ///
-/// Errors: 415.
+/// Errors: 403, 415.
 pub(crate) fn check_headers(route: &Route, request: &Request) -> Result<(), Status> {
+    if matches!(route, Route::Dispatch(_) | Route::Delete(_)) && is_cross_origin(request) {
+        let message = "a web page of another origin must not create or delete Jobs";
+        return Err(Status::new(Reason::CrossOrigin, message));
+    }
     if !matches!(route, Route::Dispatch(_)) {
         return Ok(());
     }
-    let encodings = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("content-encoding"));
-    if encodings.map(|(_, value)| value).any(names_coding) {
+    if request.values("content-encoding").any(names_coding) {
         return Err(Status::new(Reason::UnsupportedMediaType, "the body has a Content-Encoding; send it unencoded"));
     }
     match request.header("content-type") {
         Some(media_type) if is_json(media_type) => Ok(()),
+        // as monitors and schedulers send it
+        None if !request.announces_body() && request.body().is_empty() => Ok(()),
         other => Err(Status::new(Reason::UnsupportedMediaType, not_json(other, request.body()))),
+    }
+}
+
+/// Whether a browser sent the request for a page of another origin: by `Sec-Fetch-Site`, which pages cannot set (W3C Fetch Metadata), or, from
+/// browsers and places without it, by `Origin`, whose host has to be that of `Host`.
+fn is_cross_origin(request: &Request) -> bool {
+    if let Some(site) = request.header("sec-fetch-site") {
+        return !matches!(site, b"same-origin" | b"none");
+    }
+    let Some(origin) = request.header("origin") else { return false };
+    let origin = String::from_utf8_lossy(origin);
+    let host = String::from_utf8_lossy(request.header("host").unwrap_or_default());
+    let is_ours = |origin: &str| host_of(origin).eq_ignore_ascii_case(host_of(&host));
+    !origin.split_once("://").is_some_and(|(_, origin)| is_ours(origin))
+}
+
+/// Without the port.
+fn host_of(authority: &str) -> &str {
+    match authority.rfind(':') {
+        Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
+        _ => authority,
     }
 }
 
@@ -205,6 +231,54 @@ mod tests {
             ("HEAD", "/docs.css", Route::Page(Page::Style)),
         ] {
             assert_eq!(route(&request(method, path), Enabled::default()).unwrap(), want, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn pages_of_other_origins_are_told_apart() {
+        let is_refused = |headers: &[(&str, &str)]| {
+            let request = Request::of(headers);
+            let codes = [Route::Dispatch("/job".into()), Route::Delete("a".into())]
+                .map(|route| check_headers(&route, &request).is_err_and(|status| status.code() == 403));
+            assert_eq!(codes[0], codes[1], "{headers:?}");
+            assert!(
+                check_headers(&Route::Job("a".into()), &request).is_ok(),
+                "reading is harmless: nothing allows a page to see it"
+            );
+            codes[0]
+        };
+        for site in ["same-origin", "none"] {
+            assert!(!is_refused(&[("Sec-Fetch-Site", site), ("Origin", "http://other"), ("Host", "us")]), "{site}");
+        }
+        for site in ["cross-site", "same-site", "", "x"] {
+            assert!(is_refused(&[("Sec-Fetch-Site", site), ("Origin", "http://us"), ("Host", "us")]), "{site}");
+        }
+        for (origin, host) in
+            [("http://us", "us"), ("https://US:8443", "us"), ("http://[::1]:80", "[::1]:8000"), ("http://us", "us:80")]
+        {
+            assert!(!is_refused(&[("Origin", origin), ("Host", host)]), "{origin} {host}");
+        }
+        for (origin, host) in [
+            ("null", "us"),
+            ("http://other", "us"),
+            ("http://us.other", "us"),
+            ("http://[::2]", "[::1]"),
+            ("", ""),
+            ("http://a", ""),
+        ] {
+            assert!(is_refused(&[("Origin", origin), ("Host", host)]), "{origin} {host}");
+        }
+        assert!(!is_refused(&[("Host", "us")]), "curl and webhooks send neither");
+    }
+
+    #[test]
+    fn a_request_without_a_body_needs_no_media_type() {
+        let code = |headers: &[(&str, &str)]| {
+            check_headers(&Route::Dispatch("/job".into()), &Request::of(headers)).map_err(|status| status.code())
+        };
+        assert_eq!((code(&[]), code(&[("Content-Length", "0")])), (Ok(()), Ok(())));
+        for headers in [("Content-Length", "1"), ("Transfer-Encoding", "chunked"), ("Content-Type", "text/plain")] {
+            assert_eq!(code(&[headers]), Err(415), "{headers:?}");
         }
     }
 

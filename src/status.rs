@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Reason {
     BadRequest,
+    CrossOrigin,
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
@@ -39,6 +40,7 @@ impl Reason {
     pub(crate) fn code_and_word(self) -> (u16, &'static str) {
         match self {
             Reason::BadRequest => (400, "BadRequest"),
+            Reason::CrossOrigin => (403, "CrossOrigin"),
             Reason::NotFound => (404, "NotFound"),
             Reason::MethodNotAllowed => (405, "MethodNotAllowed"),
             Reason::RequestTimeout => (408, "RequestTimeout"),
