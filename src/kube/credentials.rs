@@ -155,15 +155,18 @@ fn read_token(path: &Path) -> Result<Token, String> {
 fn read_bundle(path: &Path) -> Result<(Vec<u8>, Arc<ClientConfig>), String> {
     let bytes = read("CA file", path)?;
     let mut roots = RootCertStore::empty();
-    let unusable = |error| format!("CA file `{}` has a certificate that cannot be used: {error}", path.display());
-    for certificate in CertificateDer::pem_slice_iter(&bytes) {
+    for (number, certificate) in CertificateDer::pem_slice_iter(&bytes).enumerate() {
         let certificate = certificate.map_err(|error| format!("CA file `{}` is not PEM: {error}", path.display()))?;
+        let unusable = |error| {
+            let (number, why) = (number + 1, tls::words(&error));
+            format!("CA file `{}`: certificate {number} cannot be used: {why}", path.display())
+        };
         roots.add(certificate).map_err(unusable)?;
     }
     if roots.is_empty() {
         return Err(format!("CA file `{}` has no certificate", path.display()));
     }
-    let tls = tls::config(roots).map_err(unusable)?;
+    let tls = tls::config(roots).map_err(|error| error.to_string())?;
     Ok((bytes, tls))
 }
 
@@ -264,7 +267,10 @@ mod tests {
             ("", "has no certificate"),
             ("garbage", "has no certificate"),
             ("-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n", "is not PEM"),
-            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "has a certificate that cannot be used"),
+            (
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+                "certificate 1 cannot be used: invalid certificate: it is not an X.509 certificate",
+            ),
         ] {
             let errors = Credentials::load(None, Some(folder.write("ca.crt", text))).unwrap_err();
             assert!(errors[0].contains(says), "{text:?} gave {errors:?}");

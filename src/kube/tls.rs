@@ -4,7 +4,7 @@ use rustls::crypto::ring::cipher_suite::*;
 use rustls::crypto::{CryptoProvider, KeyProvider, ring};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::sign::SigningKey;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore};
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -40,6 +40,27 @@ impl KeyProvider for NoKeys {
     fn load_private_key(&self, _: PrivateKeyDer<'static>) -> std::result::Result<Arc<dyn SigningKey>, rustls::Error> {
         Err(rustls::Error::General("no keys are used".into()))
     }
+}
+
+/// What is wrong, in an operator's words: the library has those of its own types.
+pub(super) fn words(error: &rustls::Error) -> String {
+    use CertificateError as Why;
+    let rustls::Error::InvalidCertificate(why) = error else { return error.to_string() };
+    let why = match why {
+        Why::BadEncoding => "it is not an X.509 certificate",
+        Why::UnknownIssuer => "it is not signed by a CA of the bundle",
+        Why::Expired | Why::ExpiredContext { .. } => "it has expired",
+        Why::NotValidYet | Why::NotValidYetContext { .. } => "it is not valid yet",
+        Why::NotValidForName | Why::NotValidForNameContext { .. } => {
+            "it is for another name or address: subjectAltName must have that of the URL, and the common name does not count"
+        }
+        Why::BadSignature => "its signature is wrong: the bundle has a CA of the same name with another key",
+        _ => {
+            "it is not accepted: it may itself be a CA's (CA:TRUE), be made for another purpose than a server's, or be signed with SHA-1 or an \
+             RSA key below 2048 bits"
+        }
+    };
+    format!("invalid certificate: {why}")
 }
 
 pub(super) struct Session(ClientConnection);
@@ -91,7 +112,7 @@ impl Session {
         };
         if let Err(error) = self.0.process_new_packets() {
             let _ = self.write_pending(tcp); // the alert that tells the server why
-            return Err(Error::new(ErrorKind::InvalidData, error));
+            return Err(Error::new(ErrorKind::InvalidData, words(&error)));
         }
         Ok(amount)
     }

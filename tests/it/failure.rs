@@ -242,7 +242,7 @@ fn only_the_given_ca_is_trusted() {
     command.arg("--certificate-authority").arg(&bundle);
     let dispatcher = Dispatcher::start_command(command);
     assert_eq!(dispatcher.post("/job", &named("a")).error(), error(502, "BadGateway"));
-    dispatcher.logged("UnknownIssuer");
+    dispatcher.logged("invalid certificate: it is not signed by a CA of the bundle");
     assert_eq!(dispatcher.get("/health/ready").code, 503);
     // the bundle is followed when it changes
     namespace.folder.write("ca.crt", &format!("{other}{}", namespace.cluster.ca_pem));
