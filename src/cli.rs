@@ -6,7 +6,7 @@ use std::ffi::OsString;
 pub(crate) const HELP: &str = include_str!("help.txt");
 
 /// Every option that takes a value: its long form, short form, and environment variable.
-pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 22] = [
+pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 23] = [
     (Key::FromFile, "from-file", Some('f'), "FROM_FILE"),
     (Key::Port, "port", Some('p'), "PORT"),
     (Key::ListenAddress, "listen-address", None, "LISTEN_ADDRESS"),
@@ -24,6 +24,7 @@ pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 22] = [
     (Key::IdleTimeout, "idle-timeout", None, "IDLE_TIMEOUT"),
     (Key::ShutdownDelay, "shutdown-delay", None, "SHUTDOWN_DELAY"),
     (Key::MaxWait, "max-wait", None, "MAX_WAIT"),
+    (Key::Watch, "watch", None, "WATCH"),
     (Key::MaxCacheBytes, "max-cache-bytes", None, "MAX_CACHE_BYTES"),
     (Key::IdempotencyHeaders, "idempotency-headers", None, "IDEMPOTENCY_HEADERS"),
     (Key::Enable, "enable", None, "ENABLE"),
@@ -51,6 +52,7 @@ pub(crate) enum Key {
     IdleTimeout,
     ShutdownDelay,
     MaxWait,
+    Watch,
     MaxCacheBytes,
     IdempotencyHeaders,
     Enable,

@@ -36,8 +36,8 @@ const FILTER_TIME: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longer than the 60 s of nginx and of cloud balancers, so that they close first: closing first races with the peer's next request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// Longer than most Jobs that somebody waits for.
-const WAIT: Duration = Duration::from_secs(300);
+/// Shorter than the 50 s and 60 s after which ordinary proxies give up, HAProxy as Debian ships it and nginx.
+const WAIT: Duration = Duration::from_secs(45);
 /// Some fifteen thousand Jobs.
 const CACHE_BYTES: usize = 16 << 20;
 /// One Job with the longest status that is usual.
@@ -82,10 +82,12 @@ pub(crate) struct Config {
     pub(crate) shutdown_delay: Duration,
     /// How long a caller may wait for the end of a Job; zero: not at all.
     pub(crate) max_wait: Duration,
+    /// Whether to watch Jobs.
+    pub(crate) watch: bool,
     /// Bytes of what is known of Jobs.
     pub(crate) max_cache_bytes: usize,
-    /// Names, in lower case, of headers that serve as the idempotency key.
-    pub(crate) idempotency_headers: Vec<String>,
+    /// Headers that serve as the idempotency key, each as one name or several joined names in lower case.
+    pub(crate) idempotency_headers: Vec<Vec<String>>,
     pub(crate) enabled: Enabled,
     /// Whether there is a page for people.
     pub(crate) docs: bool,
@@ -199,7 +201,12 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
 
     let idempotency_headers = reader.parsed(Key::IdempotencyHeaders, Vec::new(), header_names);
     let enabled = reader.parsed(Key::Enable, Enabled::default(), enabled);
-    let docs = reader.parsed(Key::Docs, true, |value| value.parse().map_err(|_| "is neither true nor false".into()));
+    let boolean = |value: &str| value.parse().map_err(|_| "is neither true nor false".to_owned());
+    let docs = reader.parsed(Key::Docs, true, boolean);
+    let watch = reader.parsed(Key::Watch, true, boolean);
+    if !watch && enabled.list {
+        reader.problems.usage.push("--enable list needs the watch, which --watch=false leaves out".into())
+    }
 
     let service_account = service_account(&reader);
     let default_namespace =
@@ -231,6 +238,7 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
             idle_timeout,
             shutdown_delay,
             max_wait,
+            watch,
             max_cache_bytes,
             idempotency_headers,
             enabled,
@@ -353,7 +361,15 @@ fn filter(reader: &mut Reader<'_>, limits: Limits, warnings: &mut Vec<String>) -
     };
     let name = source.name.to_owned();
     match Filter::compile(source, limits, &crate::manifest::MEMBERS) {
-        Ok(filter) => Some((filter, name)),
+        Ok(filter) => {
+            warnings.extend(filter.unstable_name().map(|why| {
+                format!(
+                    "metadata.name depends on {why}, so a request that is repeated makes another Job; a name should be made of what a retry \
+                     repeats: path, query, body, and headers that stay the same"
+                )
+            }));
+            Some((filter, name))
+        }
         Err(errors) => {
             reader.problems.failed.push(errors);
             None

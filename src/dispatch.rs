@@ -15,14 +15,14 @@ pub(crate) use list::{MAX_PAGE, Query};
 pub(crate) use perform::{Memory, Progress, Work, perform};
 pub(crate) use retry::RetryBudget;
 
-use key::hash_of_key;
+use key::Key;
 use log::LogQuery;
 use prefer::{Body, Wait};
 
 use crate::config::Config;
-use crate::filter::{Input, Outcome as Run, SmallRun, hex};
+use crate::filter::{Input, Outcome as Run, SmallRun, Unwritable, hex};
 use crate::http::{Request, query_pairs};
-use crate::manifest::{self, Manifest};
+use crate::manifest::{self, Manifest, Marks};
 use crate::route::{Route, check_headers, no_such_path};
 use crate::status::{Reason, Status};
 use serde_json::{Map, Value, json};
@@ -41,6 +41,7 @@ pub(crate) enum Dispatch {
         manifest: Manifest,
         fingerprint: String,
         nonce: String,
+        delivery: Option<String>,
         /// Slashes of the request's path, for the reply's `Location`.
         depth: usize,
         body: Body,
@@ -69,8 +70,7 @@ pub(crate) enum Plan {
 pub(crate) struct Begun {
     /// Lines that the filter has logged already.
     log_lines: u32,
-    /// The hash of the idempotency key.
-    key: Option<u64>,
+    key: Option<Key>,
 }
 
 /// `until`: when the caller stops waiting.
@@ -84,8 +84,8 @@ pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Ins
             Ok(Plan::Ready(Work::boxed(Dispatch::Lookup(id.clone(), wait))))
         }
         Route::Dispatch(path) => {
-            let key = hash_of_key(request, &config.idempotency_headers)?;
-            match with_input(request, path, until, |input| config.filter.run_small(input)) {
+            let key = key::key(request, path, &config.idempotency_headers)?;
+            match with_input(request, path, key, until, |input| config.filter.run_small(input)) {
                 SmallRun::Done(outcome) => create(config, request, outcome, key).map(Plan::Ready),
                 SmallRun::NeedsLargeRun { log_lines } => Ok(Plan::NeedsLargeRun(Begun { log_lines, key })),
             }
@@ -113,12 +113,19 @@ pub(crate) fn plan_large(
     until: Instant,
 ) -> Result<Box<Work>, Status> {
     let run = |input: &Input<'_>| config.filter.run_large(input, begun.log_lines);
-    create(config, request, with_input(request, path, until, run), begun.key)
+    create(config, request, with_input(request, path, begun.key, until, run), begun.key)
 }
 
-fn with_input<R>(request: &Request, path: &str, wall_end: Instant, run: impl FnOnce(&Input<'_>) -> R) -> R {
+fn with_input<R>(
+    request: &Request,
+    path: &str,
+    key: Option<Key>,
+    wall_end: Instant,
+    run: impl FnOnce(&Input<'_>) -> R,
+) -> R {
     let is_empty = request.body().is_empty() && request.header("content-type").is_none();
     run(&Input {
+        seed: key.map(|key| key.digest()),
         body: if is_empty { b"null" } else { request.body() },
         path,
         request: &|| describe(request, path),
@@ -127,7 +134,7 @@ fn with_input<R>(request: &Request, path: &str, wall_end: Instant, run: impl FnO
     })
 }
 
-fn create(config: &Config, request: &Request, outcome: Run, key: Option<u64>) -> Result<Box<Work>, Status> {
+fn create(config: &Config, request: &Request, outcome: Run, key: Option<Key>) -> Result<Box<Work>, Status> {
     let (output, fingerprint) = match outcome {
         Run::Output { output, fingerprint } => (output, fingerprint),
         Run::Nothing => return Ok(Work::boxed(Dispatch::Nothing)),
@@ -135,11 +142,14 @@ fn create(config: &Config, request: &Request, outcome: Run, key: Option<u64>) ->
     };
     let nonce = hex(&[random().to_ne_bytes(), random().to_ne_bytes()].concat());
     let shown_nonce = config.api_server.as_ref().map(|_| &nonce[..]); // --dry-run=client shows none
-    let manifest = manifest::check(&output, &config.namespace, &fingerprint, shown_nonce, key)?;
+    let delivery = key.and_then(|key| key.delivery());
+    let marks = Marks { fingerprint: &fingerprint, nonce: shown_nonce, delivery: delivery.as_deref() };
+    let manifest = manifest::check(&output, &config.namespace, marks, key.map(|key| key.suffix()))?;
     Ok(Work::boxed(Dispatch::Create {
         manifest,
         fingerprint,
         nonce,
+        delivery,
         depth: request.path().matches('/').count(),
         body: prefer::body(request),
         wait: prefer::wait(request, config.max_wait, false)?,
@@ -182,7 +192,7 @@ fn fingerprint(path: &str, query: &str, canonical_body: &[u8]) -> String {
         hash.update((part.len() as u64).to_be_bytes()); // so that different triples never hash the same bytes
         hash.update(part);
     }
-    hex(&hash.finalize())
+    [key::VERSION, ":", &hex(&hash.finalize())].concat()
 }
 
 fn filter_status(run: Run) -> Status {
@@ -192,6 +202,9 @@ fn filter_status(run: Run) -> Status {
             Status::new(Reason::FilterLimit, format!("the filter exceeds the limit of {limit} for this request"))
         }
         Run::Many => manifest::operators_mistake("there is more than one"),
+        Run::Unwritable(Unwritable::TooLong) => {
+            Status::new(Reason::FilterLimit, "the filter exceeds the limit of output for this request")
+        }
         Run::Unwritable(why) => manifest::operators_mistake(why),
         Run::BodyTooLarge => {
             Status::new(Reason::RequestEntityTooLarge, "the body is too large as a value; see --max-filter-memory")

@@ -4,7 +4,7 @@
 //!
 //! A run starts as a small one, with little of everything, on the thread of its request. If it needs more, it starts again as a large
 //! one, with the full limits; the caller lets large runs go one at a time. A run changes nothing outside but the log, so starting again is
-//! sound; `now` and `cuid2` then give other values.
+//! sound; `now`, and `cuid2` without a seed, then give other values.
 
 mod access;
 mod arithmetic;
@@ -23,6 +23,7 @@ mod regex;
 mod rewrite;
 mod syntax;
 mod trial;
+mod unstable;
 mod value;
 
 pub(crate) use compile::Source;
@@ -73,6 +74,8 @@ pub(crate) struct Filter {
     layouts: Option<Vec<layout::Layout>>,
     members: Members,
     limits: Limits,
+    /// Why `metadata.name` differs when a request is repeated.
+    unstable_name: Option<&'static str>,
 }
 
 impl std::fmt::Debug for Filter {
@@ -91,6 +94,8 @@ pub(crate) struct Input<'a> {
     pub(crate) request: &'a dyn Fn() -> serde_json::Value,
     /// Makes the fingerprint from the body as canonical JSON (sorted keys, no white space).
     pub(crate) fingerprint: &'a dyn Fn(&[u8]) -> String,
+    /// What `cuid2` is derived from, so that a request that is repeated has the same; None: random.
+    pub(crate) seed: Option<[u8; 32]>,
     /// Until when the caller can wait.
     pub(crate) wall_end: Instant,
 }
@@ -181,10 +186,15 @@ impl Filter {
     /// `folds`: whether what is constant is computed now. It is, but for tests that compare.
     fn compile_with(source: Source<'_>, limits: Limits, members: Members, folds: bool) -> Result<Self, String> {
         LazyLock::force(&ENVIRONMENT);
-        let compile::Compiled { filter, wants_request, constants, layouts } =
+        let compile::Compiled { filter, wants_request, constants, layouts, unstable_name } =
             compile::compile(source, folds.then_some(members))?;
         alloc::return_freed_pages();
-        Ok(Filter { filter, wants_request, constants, layouts, members, limits })
+        Ok(Filter { filter, wants_request, constants, layouts, members, limits, unstable_name })
+    }
+
+    /// What makes `metadata.name` differ when a request is repeated, if anything does.
+    pub(crate) fn unstable_name(&self) -> Option<&'static str> {
+        self.unstable_name
     }
 
     /// Bytes that the output of a large run may have.
@@ -230,7 +240,7 @@ impl Filter {
 
     fn run(&self, input: &Input<'_>, limits: &Limits, log_lines: u32) -> Outcome {
         let is_parsed = Cell::new(false);
-        let metered = Metered::start(limits, input.wall_end, log_lines);
+        let metered = Metered::start(limits, input.wall_end, log_lines, input.seed);
         let done = catch_unwind(AssertUnwindSafe(|| self.run_metered(input, limits, &is_parsed)));
         drop(metered);
         done.unwrap_or_else(|why| match why.downcast_ref::<Exceeded>() {

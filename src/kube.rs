@@ -12,6 +12,7 @@ mod leaves;
 mod log;
 mod pods;
 mod resolver;
+mod scalar;
 mod socket;
 mod stream;
 mod tls;
@@ -19,9 +20,12 @@ mod url;
 
 pub(crate) use answer::{Outcome, Refusal, RefusalKind};
 pub(crate) use client::Client;
-pub(crate) use job::{Job, Situation, State};
+#[cfg(test)]
+pub(crate) use job::Situation;
+pub(crate) use job::{Job, State};
 pub(crate) use log::{Log, Which};
 pub(crate) use pods::{Pod, Pods};
+pub(crate) use socket::Patience;
 pub(crate) use stream::{End, Event, From};
 pub(crate) use url::{check_url, is_loopback};
 

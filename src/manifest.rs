@@ -9,8 +9,10 @@ use std::ops::Range;
 /// Jobs with this label are ours; only they are shown or taken for the result of a dispatch.
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub(crate) const MANAGER: &str = "k8s-job-dispatcher";
-/// SHA-256 of the request, in hex: a repeated request finds its Job.
+/// A hash of the request: a repeated request finds its Job.
 pub(crate) const FINGERPRINT: &str = "k8s-job-dispatcher/fingerprint";
+/// A hash of the id of the delivery that a Job was created for: the same delivery finds its Job, whatever the body.
+pub(crate) const DELIVERY: &str = "k8s-job-dispatcher/delivery";
 /// Random, one per dispatch: shows whether our own earlier attempt created a Job.
 pub(crate) const NONCE: &str = "k8s-job-dispatcher/nonce";
 
@@ -87,7 +89,7 @@ fn invalid_name(field: &str) -> Status {
 }
 
 /// The members of an output that [`check`] looks at.
-pub(crate) const MEMBERS: [&[&str]; 12] = [
+pub(crate) const MEMBERS: [&[&str]; 14] = [
     &["apiVersion"],
     &["kind"],
     &["spec"],
@@ -100,7 +102,19 @@ pub(crate) const MEMBERS: [&[&str]; 12] = [
     &["metadata", "labels", MANAGED_BY],
     &["metadata", "annotations", FINGERPRINT],
     &["metadata", "annotations", NONCE],
+    &["metadata", "annotations", DELIVERY],
+    &["metadata", "resourceVersion"],
 ];
+
+/// What is written into the annotations, to find the Job by.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Marks<'m> {
+    pub(crate) fingerprint: &'m str,
+    /// None leaves it out.
+    pub(crate) nonce: Option<&'m str>,
+    /// None leaves it out.
+    pub(crate) delivery: Option<&'m str>,
+}
 
 /// The JSON text of an optional field.
 type Json<'j> = Option<&'j [u8]>;
@@ -134,20 +148,28 @@ fn copy_but(out: &mut Vec<u8>, output: &Output, place: Range<usize>, ours: &[&Op
     }
 }
 
-/// Validates the filter's output, and labels it as ours. The fields that we set come first, the rest in the filter's order. `nonce`: None
-/// leaves it out. `key`: a hash of the request's idempotency key, for a name that the filter does not give.
+/// Validates the filter's output, and labels it as ours. The fields that we set come first, the rest in the filter's order. `key`: a hash of
+/// the request's idempotency key, for a name that the filter does not give.
 ///
 /// Errors: `FilterOutput` for what only the filter's author can mend, `Invalid` for a name, which can come from the body.
-pub(crate) fn check(
-    output: &Output,
-    namespace: &str,
-    fingerprint: &str,
-    nonce: Option<&str>,
-    key: Option<u64>,
-) -> Result<Manifest, Status> {
+pub(crate) fn check(output: &Output, namespace: &str, marks: Marks<'_>, key: Option<u64>) -> Result<Manifest, Status> {
     let Output { json: text, found } = output;
-    let [version, kind, spec, metadata, theirs, name, prefix, labels, annotations, managed, marked, chosen] =
-        &found[..]
+    let [
+        version,
+        kind,
+        spec,
+        metadata,
+        theirs,
+        name,
+        prefix,
+        labels,
+        annotations,
+        managed,
+        marked,
+        chosen,
+        delivered,
+        resource_version,
+    ] = &found[..]
     else {
         return Err(operators_mistake("its members were not looked for")); // they are, see `MEMBERS`
     };
@@ -170,7 +192,13 @@ pub(crate) fn check(
     if text_of(output, theirs).is_some_and(|theirs| string(theirs).as_deref() != Some(namespace)) {
         return Err(operators_mistake(format!("its `metadata.namespace` is not {namespace:?}")));
     }
-    let name = match (self::name(text_of(output, name), text_of(output, prefix))?, key) {
+    // the API server answers 500 to it, each time; it ignores or clears what else a manifest of an existing Job has
+    let given = text_of(output, resource_version).and_then(string).and_then(|version| version.parse().ok());
+    if given.is_some_and(|version: u64| version != 0) {
+        return Err(operators_mistake("its `metadata.resourceVersion` is set, which is for updates"));
+    }
+    let given = name.as_ref().map(|member| &output.json[member.value.clone()]);
+    let name = match (self::name(given, text_of(output, prefix))?, key) {
         (Name::Generated(prefix), Some(key)) => Name::Keyed(with_suffix(prefix, key)),
         (name, _) => name,
     };
@@ -191,10 +219,12 @@ pub(crate) fn check(
     add(&mut json, &[&drawn, r#"","labels":{"#]);
     copy_members(&mut json, labels, &[managed], false);
     add(&mut json, &["\"", MANAGED_BY, "\":\"", MANAGER, r#""},"annotations":{"#]);
-    copy_members(&mut json, annotations, &[marked, chosen], false);
-    add(&mut json, &["\"", FINGERPRINT, "\":\"", fingerprint, "\""]);
-    if let Some(nonce) = nonce {
-        add(&mut json, &[",\"", NONCE, "\":\"", nonce, "\""])
+    copy_members(&mut json, annotations, &[marked, chosen, delivered], false);
+    add(&mut json, &["\"", FINGERPRINT, "\":\"", marks.fingerprint, "\""]);
+    for (annotation, value) in [(NONCE, marks.nonce), (DELIVERY, marks.delivery)] {
+        if let Some(value) = value {
+            add(&mut json, &[",\"", annotation, "\":\"", value, "\""])
+        }
     }
     json.push(b'}');
     copy_members(&mut json, metadata, &[&found[5], prefix, labels, annotations], true);
@@ -209,11 +239,16 @@ fn string(json: &[u8]) -> Option<String> {
     serde_json::from_slice(json).ok()
 }
 
-/// From the JSON of name and generateName. In Kubernetes, "" counts as absent.
+/// From the JSON of name and generateName. In Kubernetes, a generateName of "" counts as absent. So does a name; but here a name that is null or
+/// empty is one that the request lacks, and a random one in its place would make a Job for each repetition.
 fn name(name: Json<'_>, prefix: Json<'_>) -> Result<Name, Status> {
     let given = |json: Json<'_>| json.filter(|json| *json != b"\"\"").map(string);
-    if let Some(name) = given(name) {
-        return match name {
+    if let Some(name) = name {
+        if matches!(name, b"null" | b"\"\"") {
+            let message = "metadata.name is null or empty; only a filter that leaves it out gets a random name";
+            return Err(Status::new(Reason::Invalid, message).with_cause("metadata.name", "FieldValueRequired"));
+        }
+        return match string(name) {
             Some(name) if is_label(&name) => Ok(Name::Given(name)),
             _ => Err(invalid_name("metadata.name").with_cause("metadata.name", "FieldValueInvalid")),
         };
@@ -250,7 +285,8 @@ mod tests {
     use serde_json::{Value, json};
 
     fn checked(output: Value) -> Result<Manifest, Status> {
-        check(&Output::of(&output.to_string(), &MEMBERS), "ns", "f", Some("n"), None)
+        let marks = Marks { fingerprint: "f", nonce: Some("n"), delivery: None };
+        check(&Output::of(&output.to_string(), &MEMBERS), "ns", marks, None)
     }
 
     fn refusal(output: Value) -> (u16, String) {
@@ -261,22 +297,32 @@ mod tests {
     #[test]
     fn missing_fields_are_filled_in_and_our_marks_are_set() {
         let mut manifest = checked(json!({
-            "metadata": {"generateName": "x-", "name": "a", "labels": {MANAGED_BY: "me", "b": "c"}, "annotations": {NONCE: "mine"}},
+            "metadata": {"generateName": "x-", "name": "a", "labels": {MANAGED_BY: "me", "b": "c"}, "annotations": {NONCE: "mine", DELIVERY: "mine"}},
             "spec": {"x": 1},
         }))
         .unwrap();
         assert_eq!((manifest.name.clone(), manifest.choose_name(5)), (Name::Given("a".into()), "a".into()));
         let want = r#"{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"a","labels":{"b":"c","app.kubernetes.io/managed-by":"k8s-job-dispatcher"},"annotations":{"k8s-job-dispatcher/fingerprint":"f","k8s-job-dispatcher/nonce":"n"}},"spec":{"x":1}}"#;
         assert_eq!(String::from_utf8(manifest.json).unwrap(), want);
-        let shown = check(&Output::of("{\"spec\":{}}", &MEMBERS), "ns", "f", None, None).unwrap().json;
-        assert!(!String::from_utf8(shown).unwrap().contains(NONCE));
+        let shown = |marks| {
+            let json = check(&Output::of("{\"spec\":{}}", &MEMBERS), "ns", marks, None).unwrap().json;
+            String::from_utf8(json).unwrap()
+        };
+        let shown = [Marks::default(), Marks { delivery: Some("d"), ..Marks::default() }].map(shown);
+        assert!(!shown[0].contains(NONCE) && !shown[0].contains(DELIVERY));
+        assert!(shown[1].contains(r#""k8s-job-dispatcher/delivery":"d""#), "{}", shown[1]);
     }
 
     #[test]
     fn names_are_final_before_the_first_post() {
         let name = |metadata: Value| checked(json!({"metadata": metadata, "spec": {}})).map(|manifest| manifest.name);
         assert_eq!(name(Value::Null).unwrap(), Name::Generated("job-".into()));
-        assert_eq!(name(json!({"name": "", "generateName": null})).unwrap(), Name::Generated("job-".into()));
+        assert_eq!(name(json!({"generateName": null})).unwrap(), Name::Generated("job-".into()));
+        for empty in [json!(""), json!(null)] {
+            let status = name(json!({"name": empty, "generateName": "x-"})).unwrap_err();
+            let cause = (status.causes[0].field.as_deref(), status.causes[0].reason.as_deref());
+            assert_eq!((status.code(), cause), (422, (Some("metadata.name"), Some("FieldValueRequired"))), "{empty}");
+        }
         let long = "x".repeat(80);
         assert_eq!(name(json!({"generateName": long})).unwrap(), Name::Generated("x".repeat(52)));
         assert_eq!(Name::Generated("x-".into()).choose_name(35 + 36), "x-z100000000");
@@ -301,9 +347,20 @@ mod tests {
             (json!({"metadata": {"labels": []}, "spec": {}}), "its `metadata.labels` is not an object"),
             (json!({"metadata": {"annotations": ""}, "spec": {}}), "its `metadata.annotations` is not an object"),
             (json!({"metadata": {"namespace": "other"}, "spec": {}}), "its `metadata.namespace` is not \"ns\""),
+            (
+                json!({"metadata": {"resourceVersion": "17"}, "spec": {}}),
+                "its `metadata.resourceVersion` is set, which is for updates",
+            ),
         ] {
             assert_eq!(refusal(output), (500, format!("the filter's output cannot be sent: {says}")));
         }
-        assert!(checked(json!({"metadata": {"namespace": "ns"}, "spec": {}})).is_ok());
+        for good in [
+            json!({"namespace": "ns"}),
+            json!({"resourceVersion": "0"}),
+            json!({"resourceVersion": ""}),
+            json!({"creationTimestamp": null, "uid": "u", "generation": 3}),
+        ] {
+            assert!(checked(json!({"metadata": good, "spec": {}, "status": {}})).is_ok(), "{good}");
+        }
     }
 }

@@ -26,12 +26,12 @@ use crate::http::Reply;
 use crate::metrics::METRICS;
 use crate::status::{Reason, Status};
 use admission::MAX_IN_FLIGHT;
-use connections::Connections;
+use connections::{Connections, RESERVED};
 use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serve::Server;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -44,12 +44,15 @@ use workers::Workers;
 /// Connections that the kernel holds while we are busy; it takes the smaller of this and its own limit.
 const BACKLOG: i32 = 4096;
 /// File descriptors that are not client connections: API connections, files, sockets of our own.
-const OTHER_DESCRIPTORS: u64 = MAX_IN_FLIGHT as u64 + 64;
+const OTHER_DESCRIPTORS: u64 = MAX_IN_FLIGHT as u64 + RESERVED as u64 + 64;
 /// Bytes of a connection's buffers in the kernel, which doubles them for its own overhead. A cgroup of version 2 counts them: 16.5 KiB for
 /// each of 1,024 connections (the smallest send buffer is 4.5 KiB). A client sends as much as the receive buffer in a round trip: at 50 ms
 /// the largest body takes 20 of its 30 s.
 const RECEIVE_BUFFER: usize = 6 << 10;
 const SEND_BUFFER: usize = 2 << 10;
+/// Balancers drop connections that are silent while a caller waits: Azure's after 4 minutes, AWS's Network Load Balancer after 350 s.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long requests in flight may take after SIGTERM: less than a pod's default grace period of 30 s.
 const DRAIN: Duration = Duration::from_secs(25);
 /// How long, within that time, partly received requests have to arrive completely.
@@ -164,6 +167,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_reuse_address(true)?; // a restart need not wait for old connections to be forgotten
     // connections inherit what follows
     socket.set_tcp_nodelay(true)?; // a reply is one write, not to be held back
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE_INTERVAL))?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(&address.into())?;
@@ -211,8 +215,9 @@ fn accept_until(listener: &TcpListener, workers: &Workers, signals: &mut UnixStr
 fn accept(listener: &TcpListener, workers: &Workers) -> bool {
     match listener.accept() {
         Ok((stream, _)) => {
-            if let Err(stream) = workers.connections.insert(stream, random()) {
-                reject(&stream)
+            match workers.insert(stream) {
+                Ok(replaced) => replaced.iter().for_each(|connection| reject(connection.stream())),
+                Err(stream) => reject(&stream),
             }
             workers.grant_memory(); // of an evicted connection
             true
@@ -222,12 +227,11 @@ fn accept(listener: &TcpListener, workers: &Workers) -> bool {
             ErrorKind::Interrupted | ErrorKind::ConnectionAborted => true,
             _ => {
                 // most likely no descriptor is left: the new connection waits in the kernel while another is evicted
-                match workers.connections.evict_one(random()) {
-                    Some(slot) => workers.connections.free(slot),
-                    None => {
-                        error!("cannot accept: {error}");
-                        thread::sleep(PAUSE)
-                    }
+                if let Some(slot) = workers.connections.evict_one(random()) {
+                    workers.connections.free(slot)
+                } else if !workers.evict_waiter() {
+                    error!("cannot accept: {error}");
+                    thread::sleep(PAUSE)
                 }
                 true
             }
@@ -235,7 +239,7 @@ fn accept(listener: &TcpListener, workers: &Workers) -> bool {
     }
 }
 
-/// Answers 503 without blocking: every connection is being served, so none can be evicted.
+/// Answers 503 without blocking: every connection is being served, those for probes too, so none can be evicted.
 fn reject(stream: &TcpStream) {
     let frame = reply::Frame { id: request_id(None), is_head: false, is_http_10: false, close: true };
     let status = Status::new(Reason::Overloaded, "too many connections");

@@ -64,16 +64,19 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
-/// Names of headers with commas between them, in lower case.
-pub(super) fn header_names(text: &str) -> Result<Vec<String>, String> {
+/// Names of headers with commas between them, in lower case; `+` joins those that are one key together.
+pub(super) fn header_names(text: &str) -> Result<Vec<Vec<String>>, String> {
     let is_name = |name: &str| {
-        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*-.^_`|~".contains(&byte);
         !name.is_empty() && name.bytes().all(is_token)
     };
-    let names: Vec<_> = text.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
-    match names.iter().find(|name| !is_name(name)) {
-        Some(name) => Err(format!("has {name:?}, which is no name of a header")),
-        None if names.len() > MAX_IDEMPOTENCY_HEADERS => Err(format!("has more than {MAX_IDEMPOTENCY_HEADERS} names")),
-        None => Ok(names),
+    let joined = |names: &str| names.split('+').map(|name| name.trim().to_ascii_lowercase()).collect::<Vec<_>>();
+    let all: Vec<_> = text.split(',').map(joined).collect();
+    match all.iter().flatten().find(|name| !is_name(name)) {
+        Some(name) => Err(format!("has {name:?}, which is not a name of a header")),
+        None if all.iter().flatten().count() > MAX_IDEMPOTENCY_HEADERS => {
+            Err(format!("has more than {MAX_IDEMPOTENCY_HEADERS} names"))
+        }
+        None => Ok(all),
     }
 }

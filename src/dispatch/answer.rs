@@ -1,16 +1,24 @@
 //! What callers are told of a Job, at once or when it has ended.
 
 use super::Dispatch;
+use super::next::no_such_job;
 use super::perform::{Progress, Work};
 use super::prefer::{Body, Wait};
 use crate::http::Reply;
-use crate::kube::{Job, Pod, Pods, Situation};
+use crate::kube::{Job, Pod, Pods};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An answer, but for the Job.
+/// A Job that GET and DELETE do not find: a webhook, a policy or somebody has removed its label.
+const HIDDEN: &str = "the Job has lost the dispatcher's label, so GET and DELETE do not find it";
+/// A Job that a repeated request does not find: it was created so.
+const UNMARKED: &str =
+    "a webhook or policy has changed the Job's annotations, so a repeat of this request does not find it";
+const GONE: &str = "the Job is gone: it was deleted, perhaps because its ttlSecondsAfterFinished was over";
+
+/// An answer without the Job.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
     pub(super) name: String,
@@ -24,6 +32,12 @@ pub(super) struct Told {
     pub(super) wait: Option<Wait>,
     pub(super) tries: u32,
     pub(super) pods: Option<Box<Pods>>,
+    /// The pods belong to the answer, and could not be read.
+    pub(super) lacks_pods: bool,
+    /// How old the state is, if it could not be confirmed.
+    pub(super) age: Option<Duration>,
+    /// Instead of the Job's own message.
+    pub(super) message: Option<&'static str>,
 }
 
 /// An answer that waits for the end of its Job.
@@ -35,15 +49,25 @@ pub(crate) struct Waiting {
 }
 
 impl Told {
-    /// Waits if the caller wants to, and the Job has not ended.
-    pub(super) fn or_wait(self, job: Arc<Job>) -> Progress {
+    /// The Job was stored without the marks that a repeated request would find it by.
+    pub(super) fn unmarked(self) -> Self {
+        Told { message: Some(UNMARKED), ..self }
+    }
+
+    /// Waits if the caller wants to, the Job has not ended, and the watch can tell of its end.
+    pub(super) fn or_wait(mut self, job: Arc<Job>) -> Progress {
+        if !job.is_ours && !self.is_dry_run {
+            self.message = Some(HIDDEN);
+            self.wait = None
+        }
         match self.wait {
             Some(wait) if wait.goes_on(&job) => Progress::Wait(Box::new(Waiting { told: self, job, time: wait.time })),
-            _ => Progress::Done(self.reply(&job)),
+            _ => Progress::Done(self.reply(Some(&job))),
         }
     }
 
-    pub(super) fn reply(self, job: &Job) -> Reply {
+    /// `job`: None if it is gone.
+    pub(super) fn reply(self, job: Option<&Job>) -> Reply {
         let reply = match self.body {
             Body::Whole => Reply::json(self.code, object(&self, job)),
             Body::Minimal | Body::NoneForEvent => Reply::empty(self.code),
@@ -58,7 +82,9 @@ impl Told {
         if let Some(depth) = self.depth {
             headers.push(("Location", location(depth, &self.name)))
         }
-        Reply { job: Some(self.name), tries: self.tries, headers, ..reply }
+        let warning = self.message.filter(|message| [HIDDEN, UNMARKED].contains(message));
+        let note = warning.map(|message| format!("Job {}: {message}", self.name));
+        Reply { job: Some(self.name), tries: self.tries, headers, note, ..reply }
     }
 }
 
@@ -68,8 +94,8 @@ impl Waiting {
         &self.told.name
     }
     /// The Job as it was when the wait began.
-    pub(crate) fn seen(&self) -> Arc<Job> {
-        self.job.clone()
+    pub(crate) fn seen(&self) -> &Arc<Job> {
+        &self.job
     }
     /// How long the caller waits, from its request on.
     pub(crate) fn time(&self) -> Duration {
@@ -84,33 +110,59 @@ impl Waiting {
         size_of::<Self>() + size_of::<Job>() + self.job.text_bytes()
     }
 
-    /// `newest`: what is known of the Job; what was known at the beginning counts if that is newer.
-    pub(crate) fn reply(self, newest: Option<&Job>) -> Reply {
-        let newest = newest.filter(|newest| is_newer(newest, &self.job));
-        self.told.reply(newest.unwrap_or(&self.job))
+    /// Whether this Job is the one that is waited for: of a lookup, whichever has the name.
+    pub(crate) fn is_about(&self, job: &Job) -> bool {
+        self.is_lookup() || job.uid == self.job.uid
     }
 
-    /// Asks for the Job as it is now, and goes on waiting for this time.
-    pub(crate) fn look_up(self, time: Duration) -> Box<Work> {
-        let wait = self.told.wait.map(|wait| Wait { time, ..wait });
-        Work::lookup(self.told.name, wait)
+    /// Waits on for the Job as it is now.
+    pub(crate) fn see(&mut self, job: Arc<Job>) {
+        self.job = job
     }
 
-    /// What is still to be done for an answer with pods. `newest`: as for [`Waiting::reply`].
-    pub(crate) fn ask_for_pods(self, newest: Option<&Arc<Job>>) -> Box<Work> {
-        let job = newest.filter(|newest| is_newer(newest, &self.job)).unwrap_or(&self.job).clone();
-        Work::of_known(Dispatch::Lookup(self.told.name, self.told.wait), job, true)
+    /// With the Job as it is now.
+    pub(crate) fn reply(self, job: &Job) -> Reply {
+        self.told.reply(Some(job))
+    }
+
+    /// The Job is gone.
+    pub(crate) fn reply_gone(self) -> Reply {
+        match self.is_lookup() {
+            true => Reply { job: Some(self.told.name), ..no_such_job().into() },
+            false => Told { message: Some(GONE), ..self.told }.reply(None),
+        }
+    }
+
+    /// The Job's present state could not be confirmed. `last`: what is known of it, and how old that is; `waited`: how old what was known at the
+    /// beginning is.
+    pub(crate) fn reply_unconfirmed(self, last: Option<(Arc<Job>, Duration)>, waited: Duration) -> Reply {
+        let is_newer = |newest: &Job| newest.uid == self.job.uid && newest.version >= self.job.version;
+        let (job, age) = last.filter(|(newest, _)| is_newer(newest)).unwrap_or((self.job, waited));
+        // the end of a Job is not undone
+        let age = Some(age).filter(|_| !job.situation.state.is_final());
+        Told { age, ..self.told }.reply(Some(&job))
+    }
+
+    /// What is still to be done for an answer with pods.
+    pub(crate) fn ask_for_pods(self, job: Arc<Job>) -> Box<Work> {
+        Work::of_known(Dispatch::Lookup(self.told.name, self.told.wait), job)
+    }
+
+    /// The answer should have the Job's pods, and has not.
+    pub(crate) fn lack_pods(&mut self) {
+        self.told.lacks_pods = true
     }
 
     /// The caller is answered without having waited.
     pub(crate) fn reply_at_once(mut self) -> Reply {
         self.told.wait = None;
-        self.reply(None)
+        self.told.reply(Some(&self.job))
     }
 }
 
-fn is_newer(newest: &Job, seen: &Job) -> bool {
-    newest.uid == seen.uid && newest.version >= seen.version
+/// The answer to a POST whose Job was created, and is gone.
+pub(super) fn gone(told: Told) -> Reply {
+    Told { message: Some(GONE), ..told }.reply(None)
 }
 
 /// What leads from a path with this many slashes, at or below `/job`, to the Job of this name: a relative reference (RFC 3986 5.2), which
@@ -126,7 +178,10 @@ fn location(depth: usize, name: &str) -> String {
 #[serde(rename_all = "camelCase")]
 struct Object<'j> {
     id: &'j str,
-    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_age: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'j str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,36 +192,46 @@ struct Object<'j> {
     started: Option<&'j str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     finished: Option<&'j str>,
-    status: &'j RawValue,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'j RawValue>,
+    #[serde(skip_serializing_if = "is_false")]
     dry_run: bool,
     #[serde(skip_serializing_if = "is_zero")]
     warnings: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pods: Option<&'j [Pod]>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "is_false")]
     pods_truncated: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    pods_unavailable: bool,
 }
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-pub(super) fn object(told: &Told, job: &Job) -> Vec<u8> {
-    let Situation { state, reason, message, finished } = &job.situation;
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// `job`: None if it is gone.
+pub(super) fn object(told: &Told, job: Option<&Job>) -> Vec<u8> {
+    let situation = job.map(|job| &job.situation);
     let object = Object {
         id: &told.name,
-        state: state.name(),
-        reason: reason.as_deref(),
-        message: message.as_deref(),
-        created: job.created.as_deref(),
-        started: job.started.as_deref(),
-        finished: finished.as_deref(),
-        status: &job.status,
+        state: situation.map(|situation| situation.state.name()),
+        state_age: told.age.map(|age| age.as_secs() + 1), // never less than it is
+        reason: situation.and_then(|situation| situation.reason.as_deref()),
+        message: told.message.or_else(|| situation?.message.as_deref()),
+        created: job.and_then(|job| job.created.as_deref()),
+        started: job.and_then(|job| job.started.as_deref()),
+        finished: situation.and_then(|situation| situation.finished.as_deref()),
+        status: job.map(|job| &*job.status),
         dry_run: told.is_dry_run,
         warnings: told.warnings,
         pods: told.pods.as_ref().map(|pods| &pods.pods[..]),
         pods_truncated: told.pods.as_ref().is_some_and(|pods| pods.is_truncated),
+        pods_unavailable: told.lacks_pods,
     };
     serde_json::to_vec(&object).expect("strings, numbers and JSON can be written")
 }
@@ -174,7 +239,7 @@ pub(super) fn object(told: &Told, job: &Job) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kube::State;
+    use crate::kube::{Situation, State};
 
     #[test]
     fn a_location_leads_to_the_job_from_every_path() {
@@ -193,13 +258,15 @@ mod tests {
 
     #[test]
     fn a_waiting_answer_counts_all_that_it_holds() {
-        let size =
-            |job: Job| match (Told { wait: Some(Wait { time: Duration::MAX, preferred: None }), ..Told::default() })
+        let size = |job: Job| {
+            let job = Job { is_ours: true, ..job };
+            match (Told { wait: Some(Wait { time: Duration::MAX, preferred: None }), ..Told::default() })
                 .or_wait(Arc::new(job))
             {
                 Progress::Wait(waiting) => waiting.size(),
                 other => panic!("{other:?}"),
-            };
+            }
+        };
         let long = "x".repeat(10_000);
         let labels = vec![(long.clone(), long.clone())];
         let situation = Situation { message: Some(long), ..Situation::default() };
@@ -207,14 +274,29 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_a_webhook_hides_is_said_to_be_hidden_and_is_not_waited_for() {
+        let wait = Some(Wait { time: Duration::from_secs(9), preferred: Some(9) });
+        let told = Told { name: "a".into(), code: 201, depth: Some(1), wait, ..Told::default() };
+        let Progress::Done(reply) = told.or_wait(Arc::default()) else { panic!("it waits") };
+        assert!(String::from_utf8_lossy(&reply.body).contains(HIDDEN) && reply.note.is_some());
+        assert!(reply.headers.iter().all(|(name, _)| *name != "Preference-Applied"));
+    }
+
+    #[test]
     fn only_what_is_known_is_told() {
         let told = || Told { name: "a".into(), ..Told::default() };
-        let text = |job: &Job, told| String::from_utf8(object(&told, job)).unwrap();
+        let text = |job: &Job, told| String::from_utf8(object(&told, Some(job))).unwrap();
         let nothing = Job::default();
         assert_eq!(text(&nothing, told()), r#"{"id":"a","state":"waiting","status":{}}"#);
         let more = Told { is_dry_run: true, warnings: 2, ..told() };
         let want = r#"{"id":"a","state":"waiting","status":{},"dryRun":true,"warnings":2}"#;
         assert_eq!(text(&nothing, more), want);
+        let gone = Told { message: Some(GONE), ..told() };
+        let want = format!(r#"{{"id":"a","message":"{GONE}"}}"#);
+        assert_eq!(String::from_utf8(object(&gone, None)).unwrap(), want);
+        let old = Told { age: Some(Duration::from_millis(2100)), lacks_pods: true, ..told() };
+        let want = r#"{"id":"a","state":"waiting","stateAge":3,"status":{},"podsUnavailable":true}"#;
+        assert_eq!(text(&nothing, old), want);
         let some = |text: &str| Some(text.to_owned());
         let situation =
             Situation { state: State::Failed, reason: some("R"), message: some("\"m\""), finished: some("F") };

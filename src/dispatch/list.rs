@@ -3,6 +3,7 @@
 use super::answer::{Told, object};
 use crate::filter::hex;
 use crate::http::{Reply, Request, query_pairs};
+use crate::jobs::{Known, NoPage};
 use crate::kube::{Job, State};
 use crate::status::{Reason, Status};
 use std::sync::Arc;
@@ -13,6 +14,8 @@ const MAX_LIMIT: usize = 500;
 pub(crate) const MAX_PAGE: usize = 256 << 10;
 /// Each is looked for in every Job.
 const MAX_LABELS: usize = 16;
+/// Jobs that are looked at for a page: some milliseconds, in which the watch cannot write.
+const MAX_LOOKED_AT: usize = 2000;
 
 /// What a caller asks for.
 #[derive(Debug, Default, PartialEq)]
@@ -64,44 +67,39 @@ impl Query {
     }
 
     /// Whether the Job is one of those that are asked for.
-    fn wants(&self, name: &str, job: &Job) -> bool {
+    fn wants(&self, job: &Job) -> bool {
         self.state.is_none_or(|state| job.situation.state == state)
             && self.labels.iter().all(|(key, value)| job.label(key) == Some(value))
-            && self.after.as_ref().is_none_or(|(created, last)| order((created, last), key_of(name, job)).is_lt())
     }
 
-    /// Those of a page, and the one behind it, in order. `jobs`: all that are known.
-    pub(crate) fn choose<'j>(&self, jobs: impl Iterator<Item = (&'j str, &'j Arc<Job>)>) -> Chosen {
-        let mut first: Vec<(&str, &Arc<Job>)> = Vec::new();
-        for (name, job) in jobs.filter(|(name, job)| self.wants(name, job)) {
-            let key = key_of(name, job);
-            let place = first.partition_point(|(name, job)| order(key_of(name, job), key).is_lt());
-            if place <= self.limit {
-                first.insert(place, (name, job));
-                first.truncate(self.limit + 1)
+    /// A page of what is known. It has fewer Jobs than are asked for, perhaps none, where looking for them would take too long.
+    pub(crate) fn page(&self, known: &Known) -> Result<Reply, NoPage> {
+        let (mut body, mut items, mut looked_at) = (b"{\"items\":[".to_vec(), 0, 0);
+        // the last Job that was looked at, and whether there are more behind it
+        let (mut last, mut has_more): (Option<Arc<Job>>, bool) = (None, false);
+        let position = self.after.as_ref().map(|(created, name)| (&created[..], &name[..]));
+        let is_truncated = known.page(position, &mut |job| {
+            let wants = self.wants(job);
+            has_more = looked_at >= MAX_LOOKED_AT || wants && items >= self.limit;
+            if wants && !has_more {
+                let object = object(&Told { name: job.name.clone(), ..Told::default() }, Some(job));
+                has_more = items > 0 && body.len() + object.len() > MAX_PAGE;
+                if !has_more {
+                    if items > 0 {
+                        body.push(b',')
+                    }
+                    body.extend(object);
+                    items += 1
+                }
             }
-        }
-        first.into_iter().map(|(name, job)| (name.to_owned(), job.clone())).collect()
-    }
-
-    /// `is_truncated`: some Jobs are not known.
-    pub(crate) fn page(&self, chosen: Chosen, is_truncated: bool) -> Reply {
-        let mut body = b"{\"items\":[".to_vec();
-        let (mut last, mut has_more) = (None, false);
-        for (number, (name, job)) in chosen.iter().enumerate() {
-            let object = object(&Told { name: name.clone(), ..Told::default() }, job);
-            has_more = number >= self.limit || number > 0 && body.len() + object.len() > MAX_PAGE;
-            if has_more {
-                break;
+            if !has_more {
+                looked_at += 1;
+                last = Some(job.clone())
             }
-            if number > 0 {
-                body.push(b',')
-            }
-            body.extend(object);
-            last = Some(key_of(name, job))
-        }
+            !has_more
+        })?;
         body.push(b']');
-        let next = last.filter(|_| has_more).map(token);
+        let next = last.filter(|_| has_more).map(|job| token(key_of(&job)));
         if let Some(next) = &next {
             body.extend(format!(",\"continue\":\"{next}\"").as_bytes())
         }
@@ -110,29 +108,21 @@ impl Query {
         }
         body.push(b'}');
         let reply = Reply::json(200, body);
-        match next {
+        Ok(match next {
             None => reply,
             Some(next) => {
                 let rest = if self.rest.is_empty() { String::new() } else { format!("{}&", self.rest) };
                 reply.with_header("Link", format!("<?{rest}continue={next}>; rel=\"next\"")) // RFC 8288
             }
-        }
+        })
     }
 }
-
-/// Jobs with their names.
-pub(crate) type Chosen = Vec<(String, Arc<Job>)>;
 
 type Key<'k> = (&'k str, &'k str);
 
 /// Creation time, which sorts as text, and name.
-fn key_of<'j>(name: &'j str, job: &'j Job) -> Key<'j> {
-    (job.created.as_deref().unwrap_or_default(), name)
-}
-
-/// The newest first.
-fn order(one: Key<'_>, other: Key<'_>) -> std::cmp::Ordering {
-    other.0.cmp(one.0).then(one.1.cmp(other.1))
+fn key_of(job: &Job) -> Key<'_> {
+    (job.created.as_deref().unwrap_or_default(), &job.name)
 }
 
 /// Where a page ends, for any replica.
@@ -162,15 +152,17 @@ mod tests {
         Query::of(&request).map_err(|status| status.message)
     }
 
-    fn jobs() -> Vec<(String, Arc<Job>)> {
-        let job = |minute: usize| Job { created: Some(format!("2026-11-26T10:{minute:02}:00Z")), ..Job::default() };
-        (0..5).map(|number| (format!("job-{number}"), Arc::new(job(number / 2)))).collect()
+    fn jobs() -> Known {
+        let job = |number: usize| Job {
+            name: format!("job-{number}"),
+            created: Some(format!("2026-11-26T10:{:02}:00Z", number / 2)),
+            ..Job::default()
+        };
+        Known::of((0..5).map(job))
     }
 
-    fn page(text: &str) -> (Vec<String>, Option<String>, Reply) {
-        let jobs = jobs();
-        let query = query(text).unwrap();
-        let reply = query.page(query.choose(jobs.iter().map(|(name, job)| (&**name, job))), false);
+    fn page(known: &Known, text: &str) -> (Vec<String>, Option<String>, Reply) {
+        let reply = query(text).unwrap().page(known).unwrap();
         let body: Value = serde_json::from_slice(&reply.body).unwrap();
         let names = body["items"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned());
         (names.collect(), body["continue"].as_str().map(str::to_owned), reply)
@@ -180,7 +172,7 @@ mod tests {
     fn pages_have_the_newest_first_and_each_job_once() {
         let (mut all, mut text) = (Vec::new(), "limit=2&x=y&%63ontinue=7a2f".to_owned());
         loop {
-            let (names, next, reply) = page(&text);
+            let (names, next, reply) = page(&jobs(), &text);
             all.extend(names);
             let Some(next) = next else {
                 assert!(reply.headers.is_empty());
@@ -196,14 +188,29 @@ mod tests {
     #[test]
     fn pages_are_bounded_in_bytes() {
         let long =
-            serde_json::value::RawValue::from_string(format!("{{\"x\":\"{}\"}}", "x".repeat(MAX_PAGE / 3))).unwrap();
-        let job = Arc::new(Job { status: long, ..Job::default() });
-        let names: Vec<_> = (0..5).map(|number: usize| format!("job-{number}")).collect();
-        let query = query("").unwrap();
-        let reply = query.page(query.choose(names.iter().map(|name| (&**name, &job))), true);
-        let body: Value = serde_json::from_slice(&reply.body).unwrap();
-        assert_eq!((body["items"].as_array().unwrap().len(), &body["truncated"]), (2, &Value::Bool(true)));
-        assert!(body["continue"].is_string() && reply.headers.len() == 1);
+            || serde_json::value::RawValue::from_string(format!("{{\"x\":\"{}\"}}", "x".repeat(MAX_PAGE / 3))).unwrap();
+        let job = |number: usize| Job { name: format!("job-{number}"), status: long(), ..Job::default() };
+        let (names, next, reply) = page(&Known::of((0..5).map(job)), "");
+        assert_eq!((names.len(), next.is_some(), reply.headers.len()), (2, true, 1));
+    }
+
+    #[test]
+    fn the_work_for_a_page_is_bounded() {
+        let job = |number: usize| {
+            let state = if number == 0 { State::Failed } else { State::Running };
+            let situation = crate::kube::Situation { state, ..Default::default() };
+            Job { name: "x".into(), created: Some(format!("{number:05}")), situation, ..Job::default() }
+        };
+        let jobs = (0..2 * MAX_LOOKED_AT + 1).map(|number| Job { name: format!("job-{number}"), ..job(number) });
+        let known = Known::of(jobs);
+        let (mut found, mut pages, mut text) = (Vec::new(), 0, "state=failed".to_owned());
+        loop {
+            let (names, next, _) = page(&known, &text);
+            (pages, found) = (pages + 1, [found, names].concat());
+            let Some(next) = next else { break };
+            text = format!("state=failed&continue={next}")
+        }
+        assert_eq!((found, pages), (vec!["job-0".to_owned()], 3));
     }
 
     #[test]
@@ -222,6 +229,6 @@ mod tests {
             assert!(message.starts_with(says), "{text}: {message}");
         }
         assert_eq!(query("unknown=1").unwrap().limit, LIMIT);
-        assert!(page("state=failed").0.is_empty() && page("label=a=b").0.is_empty());
+        assert!(page(&jobs(), "state=failed").0.is_empty() && page(&jobs(), "label=a=b").0.is_empty());
     }
 }

@@ -1,7 +1,8 @@
 //! Decides what to do after each response of the API server. Pure: no clock, no randomness, no I/O.
 //!
 //! The API server may create a Job and still answer 500, or the connection may break. A name that is final before the first POST makes
-//! a retry safe; nonce and fingerprint in the annotations tell afterwards who created a Job.
+//! a retry safe; nonce, fingerprint and delivery in the annotations tell afterwards who created a Job. They count as they were stored, and
+//! whether or not the Job has our label: webhooks and policies change what is sent.
 
 use super::log::{LogQuery, not_started};
 use crate::kube::{Job, Log, Outcome, Pods, Refusal, RefusalKind, Which};
@@ -23,7 +24,14 @@ const INVALID_RESPONSE: &str = "the API server's response is invalid";
 /// What a dispatch is to do.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Intent<'a> {
-    Create { fingerprint: &'a str, nonce: &'a str, naming: Naming, is_dry_run: bool },
+    Create {
+        fingerprint: &'a str,
+        nonce: &'a str,
+        /// Of the delivery, if the request has an id that decides alone.
+        delivery: Option<&'a str>,
+        naming: Naming,
+        is_dry_run: bool,
+    },
     Lookup,
     Log(&'a LogQuery),
     Delete,
@@ -94,6 +102,8 @@ pub(super) enum Step {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Answer {
     Created(Box<Job>),
+    /// It was created, and is gone already.
+    Gone,
     /// The Job exists already, created by the same request.
     Same(Box<Job>),
     /// The API server would accept it.
@@ -154,7 +164,7 @@ pub(super) fn next(intent: Intent<'_>, attempts: Attempts, last: Option<(Call, O
 }
 
 fn found(intent: Intent<'_>, attempts: Attempts, job: Box<Job>) -> Step {
-    let Intent::Create { fingerprint, nonce, naming, is_dry_run } = intent else {
+    let Intent::Create { fingerprint, nonce, delivery, naming, is_dry_run } = intent else {
         return match intent {
             _ if !job.is_ours => Step::Answer(Err(no_such_job())),
             Intent::Log(_) => Step::Call(Call::Pods, Attempts { found: Some(Arc::new(*job)), ..attempts }),
@@ -164,19 +174,22 @@ fn found(intent: Intent<'_>, attempts: Attempts, job: Box<Job>) -> Step {
         };
     };
     let is_random = naming == Naming::Random;
-    let is_same = !is_random && job.is_ours && job.fingerprint.as_deref() == Some(fingerprint);
-    if job.is_ours && job.nonce.as_deref() == Some(nonce) {
+    let is_delivered = delivery.is_some() && job.delivery.as_deref() == delivery;
+    let is_same = !is_random && (is_delivered || job.fingerprint.as_deref() == Some(fingerprint));
+    // a webhook may have removed our annotations; nobody else draws the same name just then
+    let is_unmarked = is_random && attempts.may_be_done && job.nonce.is_none();
+    if is_unmarked || job.nonce.as_deref() == Some(nonce) {
         Step::Answer(Ok(Answer::Created(job))) // by our own earlier attempt, whose response was lost
     } else if is_random && let Some(refusal) = attempts.refusal {
         Step::Answer(Err(*refusal)) // another name would be refused too
     } else if is_random && attempts.names < MAX_NAMES {
-        Step::Call(Call::Create, Attempts { names: attempts.names + 1, ..attempts })
+        Step::Call(Call::Create, Attempts { names: attempts.names + 1, may_be_done: false, ..attempts })
     } else if job.is_being_deleted {
         let status = Status::new(Reason::AlreadyExists, "the Job of this name is being deleted");
         Step::Answer(Err(status.with_retry_after(RETRY_AFTER)))
     } else if is_same {
         Step::Answer(Ok(if is_dry_run { Answer::Valid(job) } else { Answer::Same(job) }))
-    } else if naming == Naming::Keyed && job.is_ours {
+    } else if naming == Naming::Keyed && job.fingerprint.is_some() {
         let message = "the idempotency key was used for another request";
         Step::Answer(Err(Status::new(Reason::IdempotencyKeyReused, message)))
     } else {
@@ -206,9 +219,7 @@ fn deleted(attempts: Attempts) -> Step {
 fn refused(intent: Intent<'_>, attempts: Attempts, call: Call, refusal: Refusal) -> Step {
     match refusal.kind {
         // the Job that was found is gone; what has its name now was not meant
-        RefusalKind::NoSuchJob | RefusalKind::Conflict | RefusalKind::NameTaken if call == Call::Delete => {
-            deleted(attempts)
-        }
+        RefusalKind::NoSuchJob | RefusalKind::AnotherUid if call == Call::Delete => deleted(attempts),
         RefusalKind::NoSuchJob if call == Call::Log => {
             Step::Answer(Err(Status::new(Reason::NotFound, "the log is gone with its pod")))
         }
@@ -222,6 +233,9 @@ fn refused(intent: Intent<'_>, attempts: Attempts, call: Call, refusal: Refusal)
         }
         // a node that cannot be reached: others wait for these calls
         RefusalKind::Fault if call == Call::Log => Step::Answer(Err(status_of(call, refusal))),
+        RefusalKind::NameTaken if call == Call::Delete => {
+            again(attempts, call, refusal.retry_after, status_of(call, refusal))
+        }
         RefusalKind::Conflict | RefusalKind::Busy => {
             again(attempts, call, refusal.retry_after, status_of(call, refusal))
         }
@@ -241,8 +255,9 @@ fn refused(intent: Intent<'_>, attempts: Attempts, call: Call, refusal: Refusal)
 fn no_job(intent: Intent<'_>, attempts: Attempts, refusal: Refusal) -> Step {
     match intent {
         Intent::Lookup | Intent::Log(_) | Intent::Delete => Step::Answer(Err(no_such_job())),
-        Intent::Create { .. } => match attempts.refusal {
+        Intent::Create { naming, .. } => match attempts.refusal {
             Some(refusal) => Step::Answer(Err(*refusal)),
+            None if naming == Naming::Random && attempts.may_be_done => Step::Answer(Ok(Answer::Gone)),
             None if attempts.vanished < MAX_VANISHED => {
                 Step::Call(Call::Create, Attempts { vanished: attempts.vanished + 1, ..attempts })
             }
@@ -282,14 +297,15 @@ fn status_of(call: Call, refusal: Refusal) -> Status {
         }
         (RefusalKind::WebhookFault, Call::Create | Call::Delete) => later("an admission webhook fails at the moment"),
         (RefusalKind::Fault, Call::Log) => later("the log cannot be read at the moment"),
-        (RefusalKind::Conflict | RefusalKind::Fault | RefusalKind::Busy, _) => later("the API server is busy"),
+        (RefusalKind::Conflict | RefusalKind::Fault | RefusalKind::Busy, _)
+        | (RefusalKind::NameTaken, Call::Delete) => later("the API server is busy"),
         (RefusalKind::NamespaceTerminating, _) => later("the namespace of the Jobs is being deleted"),
         (RefusalKind::Slow, _) => Status::new(Reason::Timeout, "the API server did not finish in time"),
         (RefusalKind::NoSuchJob, _) => bad_gateway("the API server does not know Jobs"),
         (RefusalKind::NoSuchNamespace, _) => bad_gateway("the namespace of the Jobs does not exist"),
         (RefusalKind::NotAllowed, _) => bad_gateway("the dispatcher lacks permission for this"),
         (RefusalKind::NotAuthenticated, _) => bad_gateway("the API server rejects the dispatcher's token"),
-        (RefusalKind::NameTaken | RefusalKind::Gone | RefusalKind::Unexpected, _)
+        (RefusalKind::NameTaken | RefusalKind::AnotherUid | RefusalKind::Gone | RefusalKind::Unexpected, _)
         | (
             RefusalKind::Invalid
             | RefusalKind::TooLarge

@@ -1,14 +1,15 @@
 //! The one loop that makes the calls of a dispatch.
 
-use super::answer::{Told, Waiting};
+use super::answer::{Told, Waiting, gone};
 use super::next::{self, Answer, Attempts, Call, Intent, Naming, Step, next, without_call};
-use super::prefer::{Body, Wait};
+use super::prefer::Body;
 use super::retry::{RetryBudget, pause};
 use super::{Dispatch, internal_error, random};
 use crate::budget::{Budget, Reservation};
 use crate::config::{Config, DryRun};
 use crate::http::Reply;
-use crate::kube::{Client, Create, Job, Log};
+use crate::jobs::{Before, Known};
+use crate::kube::{Client, Create, Job, Log, Outcome, RefusalKind};
 use crate::manifest::{Manifest, Name};
 use crate::status::{Reason, Status};
 use std::borrow::Cow;
@@ -32,56 +33,64 @@ pub(crate) struct Work {
     warnings: u32,
     /// While it pauses.
     memory: Option<Reservation>,
-    /// The Job that is asked for, if its pods or a log are all that is still to be asked for.
+    /// The Job that is asked for, as it is now: its pods or a log are all that is still to be asked for.
     known: Option<Arc<Job>>,
-    /// The caller has waited for the Job's end, so that it is told of that, if not of the pods.
-    has_waited: bool,
+    /// The Job that is asked for, which had ended when it was last heard of, and how long that is ago. It is the answer if no call can be made.
+    ended: Option<(Arc<Job>, Duration)>,
+    /// The answer should have the Job's pods.
+    with_pods: bool,
+    /// When the answer has to leave, if that is before the request's own time is over.
+    until: Option<Instant>,
 }
 
 impl Work {
     pub(super) fn boxed(dispatch: Dispatch) -> Box<Self> {
-        Box::new(Work { dispatch, begun: None, warnings: 0, memory: None, known: None, has_waited: false })
+        Box::new(Work {
+            dispatch,
+            begun: None,
+            warnings: 0,
+            memory: None,
+            known: None,
+            ended: None,
+            with_pods: false,
+            until: None,
+        })
     }
 
-    /// `has_waited`: for the end of the Job.
-    pub(super) fn of_known(dispatch: Dispatch, job: Arc<Job>, has_waited: bool) -> Box<Self> {
-        Box::new(Work { known: Some(job), has_waited, ..*Work::boxed(dispatch) })
+    pub(super) fn of_known(dispatch: Dispatch, job: Arc<Job>) -> Box<Self> {
+        Box::new(Work { known: Some(job), ..*Work::boxed(dispatch) })
     }
 
-    /// What one who has waited is told if the Job's pods cannot be read.
-    pub(crate) fn without_pods(&self) -> Option<Reply> {
-        match (&self.dispatch, &self.known) {
-            (Dispatch::Lookup(name, wait), Some(job)) if self.has_waited => {
-                Some(Told { name: name.clone(), code: 200, wait: *wait, ..Told::default() }.reply(job))
-            }
-            _ => None,
-        }
+    /// `last`: the Job as it was when it was last heard of, and how long that is ago. `with_pods`: the answer should have the Job's pods.
+    pub(crate) fn or_ended(mut self: Box<Self>, last: Option<(Arc<Job>, Duration)>, with_pods: bool) -> Box<Self> {
+        self.with_pods = with_pods;
+        self.ended = last.filter(|(job, _)| job.situation.state.is_final());
+        self
+    }
+
+    /// Answers by then.
+    pub(crate) fn by(mut self: Box<Self>, until: Instant) -> Box<Self> {
+        self.until = Some(until);
+        self
+    }
+
+    /// When the answer has to leave, if that is before the request's own time is over.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.until
     }
 
     /// The Job's name, and how often the API server was tried, if it was.
     pub(crate) fn tried(&self) -> Option<(&str, u32)> {
         self.begun.as_ref().map(|(name, _, attempts)| (&name[..], attempts.retries.into()))
     }
-}
 
-/// The result of [`perform`].
-#[derive(Debug)]
-pub(crate) enum Progress {
-    Done(Reply),
-    /// To be continued after this time.
-    Pause(Box<Work>, Duration),
-    /// To be answered when its Job has ended.
-    Wait(Box<Waiting>),
-}
-
-impl Work {
     /// Answers with what is known already; gives back what needs a call. `with_pods`: the answer has the Job's pods.
     pub(crate) fn found(self: Box<Self>, job: &Arc<Job>, with_pods: bool) -> Result<Progress, Box<Self>> {
         match self.dispatch {
             Dispatch::Lookup(name, wait) if !with_pods || wait.is_some_and(|wait| wait.goes_on(job)) => {
                 Ok(Told { name, code: 200, wait, ..Told::default() }.or_wait(job.clone()))
             }
-            dispatch => Err(Work::of_known(dispatch, job.clone(), false)),
+            dispatch => Err(Work::of_known(dispatch, job.clone())),
         }
     }
 
@@ -93,18 +102,30 @@ impl Work {
         }
     }
 
-    /// The answer when a call has failed: one who has waited is told of the Job all the same.
-    fn failure(&self, status: Status, tries: u32) -> Reply {
-        match self.without_pods() {
-            Some(reply) => Reply { note: Some(status.note.unwrap_or(status.message)), tries, ..reply },
-            None => Reply { tries, ..status.into() },
-        }
+    /// The answer when a call has failed, or cannot be made: with what is known of the Job if that is enough.
+    pub(crate) fn failure(&self, status: Status, tries: u32) -> Reply {
+        let Dispatch::Lookup(name, wait) = &self.dispatch else { return Reply { tries, ..status.into() } };
+        let told = || Told { name: name.clone(), code: 200, wait: *wait, ..Told::default() };
+        let reply = match (&self.known, &self.ended) {
+            (Some(job), _) => Told { lacks_pods: true, ..told() }.reply(Some(job)),
+            (None, Some((job, age))) if matches!(status.code(), 502..=504) => {
+                let age = Some(*age);
+                Told { age, lacks_pods: self.with_pods, ..told() }.reply(Some(job))
+            }
+            _ => return Reply { tries, ..status.into() },
+        };
+        Reply { note: Some(status.note.unwrap_or(status.message)), tries, ..reply }
     }
+}
 
-    /// A lookup of one who has waited before.
-    pub(super) fn lookup(name: String, wait: Option<Wait>) -> Box<Self> {
-        Box::new(Work { has_waited: true, ..*Work::boxed(Dispatch::Lookup(name, wait)) })
-    }
+/// The result of [`perform`].
+#[derive(Debug)]
+pub(crate) enum Progress {
+    Done(Reply),
+    /// To be continued after this time.
+    Pause(Box<Work>, Duration),
+    /// To be answered when its Job has ended.
+    Wait(Box<Waiting>),
 }
 
 /// For what is read for callers, until it is sent.
@@ -127,13 +148,13 @@ impl From<Status> for Progress {
 }
 
 /// Makes calls until there is an answer, or a pause before the next; the one place that does. Without a client (`--dry-run=client`) it
-/// makes none. `see`: is told of each Job that is found or created, and of each that is not there.
+/// makes none. `known`: learns what each call has told.
 pub(crate) fn perform(
     config: &Config,
     budget: &RetryBudget,
     memory: &Memory,
     client: Option<&mut Client>,
-    see: &dyn Fn(&str, Option<&Job>),
+    known: &Known,
     mut work: Box<Work>,
     until: Instant,
 ) -> Progress {
@@ -145,13 +166,14 @@ pub(crate) fn perform(
         Dispatch::Create { .. } | Dispatch::Nothing => String::new(),
     };
     let (mut manifest, intent, depth, body, wait) = match &mut work.dispatch {
-        Dispatch::Create { manifest, fingerprint, nonce, depth, body, wait } => {
+        Dispatch::Create { manifest, fingerprint, nonce, delivery, depth, body, wait } => {
             let naming = match manifest.name {
                 Name::Given(_) => Naming::Given,
                 Name::Keyed(_) => Naming::Keyed,
                 Name::Generated(_) => Naming::Random,
             };
-            let intent = Intent::Create { fingerprint: &*fingerprint, nonce: &*nonce, naming, is_dry_run };
+            let (fingerprint, nonce, delivery) = (&**fingerprint, &**nonce, delivery.as_deref());
+            let intent = Intent::Create { fingerprint, nonce, delivery, naming, is_dry_run };
             (Some(manifest), intent, *depth, *body, *wait)
         }
         Dispatch::Nothing => return Progress::Done(Reply::empty(204)),
@@ -193,6 +215,7 @@ pub(crate) fn perform(
                 (names, tries) = (attempts.names, u32::from(attempts.retries) + 1);
                 let json = manifest.as_ref().map_or(&[][..], |manifest| &manifest.json);
                 let uid = attempts.found.as_ref().map_or("", |job| &job.uid);
+                let before = known.before(&name);
                 let outcome = match call {
                     Call::Create => client.create(&config.namespace, &name, json, how, until),
                     Call::Get => client.get(&config.namespace, &name, until),
@@ -203,6 +226,9 @@ pub(crate) fn perform(
                     },
                     Call::Delete => client.delete(&config.namespace, &name, uid, how, until),
                 };
+                if how == Create::Store || call == Call::Get {
+                    learn(known, &before, &name, call, &outcome, attempts.found.as_deref())
+                }
                 next(intent, attempts, Some((call, outcome)))
             }
             Step::Again { call, attempts, retry_after, otherwise } => {
@@ -234,7 +260,6 @@ pub(crate) fn perform(
             Step::Answer(Ok(Answer::Found(job)))
                 if config.enabled.pods && !wait.is_some_and(|wait| wait.goes_on(&job)) =>
             {
-                see(&name, Some(&job));
                 work.known = Some(Arc::new(*job));
                 Step::Call(Call::Pods, Attempts { found: work.known.clone(), ..Attempts::default() })
             }
@@ -242,12 +267,13 @@ pub(crate) fn perform(
                 let warnings = work.warnings + client.take_warnings();
                 let answer = match answer {
                     Ok(answer) => answer,
-                    Err(status) => {
-                        if matches!(intent, Intent::Lookup | Intent::Delete) && status.reason == Reason::NotFound {
-                            see(&name, None)
-                        }
-                        return Progress::Done(Reply { job: Some(name), ..work.failure(status, tries) });
+                    Err(status) => return Progress::Done(Reply { job: Some(name), ..work.failure(status, tries) }),
+                };
+                let is_unmarked = match (&answer, intent) {
+                    (Answer::Created(job), Intent::Create { fingerprint, .. }) => {
+                        job.fingerprint.as_deref() != Some(fingerprint)
                     }
+                    _ => false,
                 };
                 let is_dry_run = is_dry_run && !matches!(answer, Answer::Found(_) | Answer::WithPods(..));
                 let (code, depth, job) = match answer {
@@ -258,7 +284,7 @@ pub(crate) fn perform(
                     }
                     Answer::WithPods(job, pods) => {
                         let told = Told { name, code: 200, warnings, wait, tries, pods: Some(pods), ..Told::default() };
-                        let mut reply = told.reply(&job);
+                        let mut reply = told.reply(Some(&job));
                         if let Cow::Owned(body) = &mut reply.body {
                             body.shrink_to_fit()
                         }
@@ -271,19 +297,37 @@ pub(crate) fn perform(
                             }
                         });
                     }
+                    Answer::Gone => {
+                        let told =
+                            Told { name, code: 201, depth: Some(depth), body, warnings, tries, ..Told::default() };
+                        return Progress::Done(gone(told));
+                    }
                     Answer::Created(job) => (201, Some(depth), job),
                     Answer::Same(job) | Answer::Valid(job) => (200, Some(depth), job),
                     Answer::Found(job) => (200, None, job),
                     Answer::Deleting(job) => (202, None, Box::new(Job::clone(&job).being_deleted())),
                 };
                 let wait = wait.filter(|_| !is_dry_run);
-                if !is_dry_run {
-                    see(&name, Some(&job))
-                }
-                let told = Told { name, code, depth, body, is_dry_run, warnings, wait, tries, pods: None };
+                let told = Told { name, code, depth, body, is_dry_run, warnings, wait, tries, ..Told::default() };
+                let told = if is_unmarked { told.unmarked() } else { told };
                 return told.or_wait(Arc::new(*job));
             }
         }
+    }
+}
+
+/// What a call has told of a Job. `found`: the Job that was to be deleted.
+fn learn(known: &Known, before: &Before, name: &str, call: Call, outcome: &Outcome, found: Option<&Job>) {
+    match outcome {
+        Outcome::Created(job) => known.created(before, job),
+        Outcome::Found(job) => known.found(before, job),
+        Outcome::Deleted => found.iter().for_each(|job| known.deleted(job)),
+        Outcome::Refused(refusal)
+            if refusal.kind == RefusalKind::NoSuchJob && matches!(call, Call::Get | Call::Delete) =>
+        {
+            known.not_found(before, name)
+        }
+        _ => (),
     }
 }
 

@@ -17,18 +17,25 @@ pub(crate) enum Body {
     Whole,
     /// `Prefer: return=minimal`.
     Minimal,
-    /// The request is a CloudEvent. Knative takes a body that is none for a failure, and sends the event again.
+    /// The request is a CloudEvent. Knative treats a response body that is not an event as a failure and redelivers.
     NoneForEvent,
 }
 
 pub(super) fn body(request: &Request) -> Body {
     if preference(request, "return").is_some_and(|value| value.eq_ignore_ascii_case("minimal")) {
         Body::Minimal
-    } else if request.header("ce-specversion").is_some() {
+    } else if request.header("ce-specversion").is_some() || is_structured_event(request) {
         Body::NoneForEvent
     } else {
         Body::Whole
     }
+}
+
+/// Whether the request is a CloudEvent in structured mode (CloudEvents HTTP binding 3.2).
+pub(super) fn is_structured_event(request: &Request) -> bool {
+    let media_type = request.header("content-type").unwrap_or_default();
+    let media_type = media_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"application/cloudevents+json")
 }
 
 /// How long a caller waits for the end of a Job.
@@ -71,8 +78,7 @@ pub(super) fn wait(request: &Request, max: Duration, reads_query: bool) -> Resul
 
 /// The value of a preference, without quotes. Of several the first counts (RFC 7240 2).
 fn preference<'r>(request: &'r Request, wanted: &str) -> Option<&'r str> {
-    let headers = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("prefer"));
-    let values = headers.filter_map(|(_, value)| std::str::from_utf8(value).ok());
+    let values = request.values("prefer").filter_map(|value| std::str::from_utf8(value).ok());
     let mut preferences = values.flat_map(|value| split(value, ',')).filter_map(|one| split(one, ';').next());
     preferences.find_map(|preference| {
         let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
@@ -106,6 +112,8 @@ mod tests {
             (&[("Prefer", "a; return=minimal")], Body::Whole),
             (&[("Prefer", "return")], Body::Whole),
             (&[("Ce-Specversion", "1.0")], Body::NoneForEvent),
+            (&[("Content-Type", "Application/CloudEvents+json ; charset=utf-8")], Body::NoneForEvent),
+            (&[("Content-Type", "application/json")], Body::Whole),
             (&[], Body::Whole),
         ] {
             assert_eq!(body(&Request::of(headers)), want, "{headers:?}");

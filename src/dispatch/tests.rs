@@ -140,7 +140,7 @@ fn fingerprints_tell_requests_apart() {
         ("/job", "a{", "}"),
     ];
     let mut seen: Vec<_> = all.iter().map(|(path, query, body)| fingerprint(path, query, body.as_bytes())).collect();
-    assert!(seen.iter().all(|hex| hex.len() == 64));
+    assert!(seen.iter().all(|mark| mark.len() == 67 && mark.starts_with("v2:")));
     seen.sort();
     seen.dedup();
     assert_eq!(seen.len(), all.len());

@@ -242,7 +242,8 @@ async function follow(me, isDeleted = false) {
 }
 
 function render(job) {
-  say("job", `${job.id}: ${job.state}${job.reason ? ` (${job.reason})` : ""}`);
+  const age = job.stateAge ? `, as it was ${job.stateAge} s ago` : "";
+  say("job", `${job.id}: ${job.state}${job.reason ? ` (${job.reason})` : ""}${age}`);
   element("view").hidden = false;
   element("delete").hidden = !enabled.includes("delete");
   const facts = [["Message", job.message], ["Created", time(job.created)], ["Started", time(job.started)], ["Finished", time(job.finished)]];
@@ -252,7 +253,8 @@ function render(job) {
   element("show-log").hidden = !enabled.includes("logs") || Boolean(job.pods?.length);
   const log = before === element("show-log") ? "" : before.closest("#pods button")?.dataset.log;
   element("pods").replaceChildren(...(job.pods ?? []).flatMap(podView));
-  if (job.podsTruncated) element("pods").append(make("p", "There are more pods than are told."));
+  if (job.podsTruncated) element("pods").append(make("p", "There are more pods than are shown."));
+  if (job.podsUnavailable) element("pods").append(make("p", "The pods cannot be read at the moment."));
   const buttons = [...element("pods").querySelectorAll("button")];
   if (log !== undefined && !before.checkVisibility()) {
     (buttons.find((one) => one.dataset.log === log) ?? buttons[0] ?? element("close")).focus({ preventScroll: true });
@@ -262,7 +264,8 @@ function render(job) {
 function podView(pod) {
   const title = `${pod.name}: ${pod.phase}${pod.reason ? ` (${pod.reason})` : ""}`;
   const lines = pod.containers.map((container) => {
-    const name = container.init ? `${container.name} (init)` : container.name;
+    const kind = container.sidecar ? "sidecar" : container.init ? "init" : "";
+    const name = kind ? `${container.name} (${kind})` : container.name;
     const parts = [container.state, ["exit code", container.exitCode], ["signal", container.signal], ["restarts", container.restarts]];
     const state = parts.map((part) => [part].flat()).filter((part) => part.at(-1) !== undefined).map((part) => part.join(" ")).join(", ");
     const why = [container.reason, container.message].filter(Boolean).join(": ");

@@ -7,6 +7,7 @@ use super::limits::Tokens;
 use super::meter::Data;
 use super::natives::{self, INSTEAD_OF_DEFINITIONS};
 use super::rewrite::{Names, collect_names, each_block, rewrite};
+use super::unstable::unstable_name;
 use super::value::Value;
 use jaq_core::Compiler;
 use jaq_core::load::lex::{Lexer, Token};
@@ -49,6 +50,8 @@ pub(super) struct Compiled {
     pub(super) constants: Vec<Value>,
     /// After partial evaluation: each output is `[LAYOUT, VALUE, ...]`, or `[OUTPUT]`.
     pub(super) layouts: Option<Vec<Layout>>,
+    /// Why `metadata.name` is not the same each time.
+    pub(super) unstable_name: Option<&'static str>,
 }
 
 /// `members`: of outputs, whose places are wanted; None forbids partial evaluation.
@@ -82,6 +85,7 @@ fn compile_here(source: Source<'_>, members: Option<&[&[&str]]>) -> Result<Compi
     let prelude = prelude();
     let plain = load_and_compile(source, source.code, prelude.clone(), &VARIABLES, &mut inspect)?;
     check_constants(&sources)?;
+    let unstable_name = unstable_name(sources.iter().map(|(_, code)| &code[..]));
     let rewritten = |code: &str| rewrite(code, &names).map(Cow::into_owned);
     let main = rewritten(source.code).map_err(|error| format!("{}: {error}\n", source.name))?;
 
@@ -91,7 +95,7 @@ fn compile_here(source: Source<'_>, members: Option<&[&[&str]]>) -> Result<Compi
         if let Some(folded) = fold(source.code, &prelude, members, &arena) {
             plain = None; // both together would take twice the memory
             if let Ok(compiled) = compile_folded(folded, prelude.clone()) {
-                return Ok(compiled);
+                return Ok(Compiled { unstable_name, ..compiled });
             }
         }
     }
@@ -110,7 +114,7 @@ fn compile_here(source: Source<'_>, members: Option<&[&[&str]]>) -> Result<Compi
             load_and_compile(source, &main, prelude, &VARIABLES, &mut |code, _| rewritten(&code))?
         }
     };
-    Ok(Compiled { filter, wants_request, constants: Vec::new(), layouts: None })
+    Ok(Compiled { filter, wants_request, constants: Vec::new(), layouts: None, unstable_name })
 }
 
 /// Compiles a program after partial evaluation, as a definition behind those of jaq.
@@ -125,7 +129,8 @@ fn compile_folded(folded: Folded<'_>, prelude: Vec<Def<&'static str>>) -> Result
     let variables = [&VARIABLES[..], &names].concat();
     let filter =
         load_and_compile(source, MAIN, definitions, &variables, &mut |_, _| Err("there are no modules".into()))?;
-    Ok(Compiled { filter, wants_request: folded.wants_request, constants, layouts: Some(folded.layouts) })
+    let (wants_request, layouts) = (folded.wants_request, Some(folded.layouts));
+    Ok(Compiled { filter, wants_request, constants, layouts, unstable_name: None })
 }
 
 /// Whether a source mentions `$REQUEST` outside of comments and strings.

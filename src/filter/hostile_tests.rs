@@ -343,6 +343,7 @@ fn measured(code: &str, body: &[u8], memory: usize, time: Duration, wall: Durati
     let large_run = || {
         let (cpu, begin) = (ThreadTime::now(), Instant::now());
         let input = Input {
+            seed: None,
             body,
             path: "/job/x",
             request: &|| json!({"method": "POST"}),

@@ -87,6 +87,9 @@ struct Meter {
     /// Lines that the run has logged, and lines that an earlier attempt has logged already.
     log_lines: Cell<u32>,
     skipped_log_lines: Cell<u32>,
+    /// What `cuid2` is derived from, and how many the run has had.
+    seed: Cell<Option<[u8; 32]>>,
+    cuids: Cell<u64>,
 }
 
 thread_local! {
@@ -104,6 +107,8 @@ thread_local! {
             wall_end: Cell::new(None),
             log_lines: Cell::new(0),
             skipped_log_lines: Cell::new(0),
+            seed: Cell::new(None),
+            cuids: Cell::new(0),
         }
     };
 }
@@ -114,7 +119,8 @@ pub(super) struct Metered(());
 
 impl Metered {
     /// `wall_end`: when the run ends even if it has used less CPU time than it may. `log_lines`: logged by an earlier attempt of the run.
-    pub(super) fn start(limits: &Limits, wall_end: Instant, log_lines: u32) -> Self {
+    /// `seed`: what `cuid2` is derived from.
+    pub(super) fn start(limits: &Limits, wall_end: Instant, log_lines: u32, seed: Option<[u8; 32]>) -> Self {
         let here = 0u8;
         alloc::start_counting();
         METER.with(|meter| {
@@ -129,6 +135,8 @@ impl Metered {
             meter.wall_end.set(Some(wall_end));
             meter.log_lines.set(log_lines);
             meter.skipped_log_lines.set(log_lines);
+            meter.seed.set(seed);
+            meter.cuids.set(0);
         });
         Metered(())
     }
@@ -154,6 +162,15 @@ pub(super) fn steps_taken() -> u64 {
 /// Lines that the last run of this thread has logged, with those of an earlier attempt.
 pub(super) fn log_lines() -> u32 {
     METER.with(|meter| meter.log_lines.get())
+}
+
+/// What the next `cuid2` of this run is derived from, and its number; None: it is random.
+pub(super) fn next_cuid() -> Option<([u8; 32], u64)> {
+    METER.with(|meter| {
+        let number = meter.cuids.get();
+        meter.cuids.set(number + 1);
+        meter.seed.get().map(|seed| (seed, number))
+    })
 }
 
 /// Counts a line for the log. Returns false if an earlier attempt of the run has logged it.

@@ -1,7 +1,7 @@
 //! Natives that precede jaq's: for our value type, bounded versions of jaq's, and additions to jq (`cuid2`, `@sha1`, ...).
 
 use super::json;
-use super::meter::{Data, count_log_line, step};
+use super::meter::{Data, count_log_line, next_cuid, step};
 use super::number::{self, float};
 use super::regex;
 use super::value::{Error, List, Map, Text, Value, chars};
@@ -96,7 +96,10 @@ fn ours() -> [Native<RunPtr<Data>>; 36] {
         ("stderr_empty", v(0), |cv| logged(log::Level::Error, &cv.1)),
         ("cuid2", v(0), |_| {
             step(CUID2_STEPS);
-            bome(Ok(Value::string(cuid2::create_id())))
+            bome(Ok(match next_cuid() {
+                Some((seed, number)) => Value::string(derived_cuid(&seed, number)),
+                None => Value::string(cuid2::create_id()),
+            }))
         }),
         ("@md5", v(0), |cv| bome(digest::<md5::Md5>(cv.1))),
         ("@sha1", v(0), |cv| bome(digest::<sha1::Sha1>(cv.1))),
@@ -187,6 +190,20 @@ fn logged<'a>(level: log::Level, value: &Value) -> ValXs<'a, Value> {
     Box::new(std::iter::empty())
 }
 
+/// In the form of a cuid2: 24 characters, the first of which is a letter. The other 23 have 118 of the digest's bits.
+fn derived_cuid(seed: &[u8; 32], number: u64) -> String {
+    const DIGITS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let digest: [u8; 32] = sha2::Sha256::new().chain_update(seed).chain_update(number.to_be_bytes()).finalize().into();
+    let (high, low) = digest.split_first_chunk::<16>().expect("a digest has 32 bytes");
+    let mut number = u128::from_be_bytes(*high);
+    let mut id = String::from(char::from(DIGITS[usize::from(low[0]) % 26]));
+    for _ in 1..24 {
+        id.push(char::from(DIGITS[(number % 36) as usize]));
+        number /= 36
+    }
+    id
+}
+
 /// Hexadecimal digest of the input as text.
 fn digest<H: Digest>(value: Value) -> ValR<Value> {
     let Value::String(text) = value.into_string() else { return Ok(Value::default()) };
@@ -204,6 +221,19 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_derived_cuid_has_the_form_of_a_random_one() {
+        let ids: Vec<_> = (0..1000).map(|number| derived_cuid(&[7; 32], number)).collect();
+        for id in &ids {
+            let is_digit = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+            assert!(id.len() == 24 && id.bytes().all(is_digit) && id.as_bytes()[0].is_ascii_lowercase(), "{id}");
+        }
+        assert_eq!(ids[3], derived_cuid(&[7; 32], 3));
+        assert_ne!(ids[3], derived_cuid(&[8; 32], 3));
+        assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), 1000);
+        assert_eq!(cuid2::create_id().len(), 24);
+    }
 
     #[test]
     fn all_natives_are_judged() {

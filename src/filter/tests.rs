@@ -23,6 +23,7 @@ fn run_until(filter: &Filter, body: &[u8], wall_end: Instant) -> (Outcome, bool)
     let on_thread = |stack, run: &(dyn Fn(&Input<'_>) -> SmallRun + Sync)| {
         let on_it = || {
             run(&Input {
+                seed: None,
                 body,
                 path: "/job/x",
                 request: &|| json!({"method": "POST"}),

@@ -34,7 +34,7 @@ pub(super) fn value_of<'a>(mut term: Term<'a>, variables: &HashMap<&'a str, Valu
     let Ok(filter) = load_and_compile(source, PROGRAM, vec![program], &names, &mut |_, _| Err(String::new())) else {
         return (None, 0);
     };
-    let metered = Metered::start(&LIMITS, Instant::now() + LIMITS.time, 0);
+    let metered = Metered::start(&LIMITS, Instant::now() + LIMITS.time, 0, None);
     let run = || {
         let context = Ctx::<Data>::new(Run(&filter.lut), Vars::new(values));
         let mut outputs = filter.id.run((context, Value::default()));

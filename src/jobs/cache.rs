@@ -1,219 +1,290 @@
-//! What is known of our Jobs: by the watch, and by the answers to our own calls. Pure.
+//! The Jobs that are known: by the watch, and by the answers to our own calls. Pure.
 //!
-//! Versions decide what is newer, so that nobody sees a Job's state go back in time, in whatever order the news come.
+//! All of it belongs to one history of the API server: where that is in doubt, all is [forgotten](Cache::forget). Within it, versions decide what
+//! is newer, so that nobody sees a Job's state go back in time, in whatever order the news come.
 
 use crate::kube::{Job, State};
-use std::collections::{HashMap, VecDeque};
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// Bytes of an entry beside its strings, as the allocator rounds them up: `tests/measure` compares the sum with the process.
-const ENTRY: usize = 370;
+const ENTRY: usize = 400;
 /// When the cache is full, so much of it is kept: so that it is not cleared for each new Job.
 const KEPT: usize = 7;
 const OF: usize = 8;
-/// How many of the last that ended or went are kept, and bytes of each: half a megabyte at most.
-const MAX_LAST: usize = 64;
-const MAX_LAST_SIZE: usize = 8 << 10;
+/// When Jobs are missing, all are listed again once no more than this is held.
+const ROOM: usize = 6;
+/// How many of the last that ended are kept, and bytes of each: half a megabyte at most.
+const MAX_ENDED: usize = 64;
+const MAX_ENDED_SIZE: usize = 8 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Cache {
-    jobs: HashMap<Box<str>, Entry>,
+    by_name: HashSet<Entry>,
+    by_age: BTreeSet<Aged>,
     bytes: usize,
     max_bytes: usize,
-    /// All changes up to this version are known.
-    version: u64,
-    /// Grows with each beginning of the watch.
-    generation: u32,
-    /// The watch has told of all Jobs since it last began.
+    /// All changes up to this version are known; 0 until all Jobs were listed.
+    passed: u64,
+    /// All Jobs were listed.
     is_whole: bool,
-    /// Some were forgotten because there were too many.
+    /// Some were evicted because there were too many.
     is_truncated: bool,
-    /// The last that ended or went, the newest at the end: one of them may have left the cache before somebody who has just asked for it
-    /// waits.
-    last: VecDeque<(Box<str>, Arc<Job>)>,
+    /// Grows whenever all is forgotten.
+    forgotten: u32,
+    /// The last that ended, the newest at the end: one of them may be gone before somebody who has just asked for it waits.
+    ended: VecDeque<Arc<Job>>,
 }
 
+/// A Job by its name.
 #[derive(Debug)]
 struct Entry {
     job: Arc<Job>,
-    /// When the watch has last told of it.
-    generation: u32,
+    /// By a list or the watch, and not only by the answer to a call of ours.
+    is_told: bool,
+    /// We have deleted it, and the watch has not told of that: it may be gone. It is not listed.
+    is_deleted: bool,
 }
 
-fn size(name: &str, job: &Job) -> usize {
-    ENTRY + name.len() + job.text_bytes()
+impl Borrow<str> for Entry {
+    fn borrow(&self) -> &str {
+        &self.job.name
+    }
+}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.job.name.hash(state)
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.job.name == other.job.name
+    }
+}
+
+impl Eq for Entry {}
+
+/// A Job by its age, the newest first, then by its name.
+#[derive(Debug)]
+struct Aged(Arc<Job>);
+
+impl Ord for Aged {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.0.created.cmp(&self.0.created).then_with(|| self.0.name.cmp(&other.0.name))
+    }
+}
+
+impl PartialOrd for Aged {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Aged {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Aged {}
+
+fn size(job: &Job) -> usize {
+    ENTRY + job.text_bytes()
 }
 
 impl Cache {
-    pub(crate) fn new(max_bytes: usize) -> Self {
+    pub(super) fn new(max_bytes: usize) -> Self {
         Cache {
-            jobs: HashMap::new(),
+            by_name: HashSet::new(),
+            by_age: BTreeSet::new(),
             bytes: 0,
             max_bytes,
-            version: 0,
-            generation: 0,
+            passed: 0,
             is_whole: false,
             is_truncated: false,
-            last: VecDeque::new(),
+            forgotten: 0,
+            ended: VecDeque::new(),
         }
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&Arc<Job>> {
-        self.jobs.get(name).map(|entry| &entry.job)
+    /// The Job of this name. None also for one that we have deleted, and for one that only a call of ours has told of, if the watch should have
+    /// told of it since.
+    pub(super) fn get(&self, name: &str) -> Option<&Arc<Job>> {
+        let entry = self.by_name.get(name)?;
+        let is_known = !entry.is_deleted && (entry.is_told || entry.job.version > self.passed);
+        is_known.then_some(&entry.job)
     }
 
     /// All changes up to this version are known.
-    pub(crate) fn version(&self) -> u64 {
-        self.version
+    pub(super) fn passed(&self) -> u64 {
+        self.passed
     }
 
-    /// Whether a Job of this version, of which nothing is known, is gone.
-    pub(crate) fn has_passed(&self, version: u64) -> bool {
-        self.is_whole && !self.is_truncated && self.version >= version
+    /// Whether a Job of this version that is not known is gone.
+    pub(super) fn has_passed(&self, version: u64) -> bool {
+        self.is_whole && !self.is_truncated && self.passed >= version
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Arc<Job>)> {
-        self.jobs.iter().map(|(name, entry)| (&**name, &entry.job))
+    /// Those behind this creation time and name, the newest first.
+    pub(super) fn after(&self, position: Option<(&str, &str)>) -> impl Iterator<Item = &Arc<Job>> {
+        let first = position.map(|(created, name)| {
+            let created = Some(created.to_owned()).filter(|created| !created.is_empty());
+            Aged(Arc::new(Job { name: name.to_owned(), created, ..Job::default() }))
+        });
+        let from = first.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_age.range((from, Bound::Unbounded)).map(|aged| &aged.0)
     }
 
-    /// Whether some were forgotten because there were too many.
-    pub(crate) fn is_truncated(&self) -> bool {
+    /// Whether some were evicted because there were too many.
+    pub(super) fn is_truncated(&self) -> bool {
         self.is_truncated
     }
 
-    pub(crate) fn bytes(&self) -> usize {
+    /// Whether Jobs are missing for which there is room now.
+    pub(super) fn has_room_again(&self) -> bool {
+        self.is_truncated && self.bytes <= self.max_bytes / OF * ROOM
+    }
+
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// How many Jobs are in each state.
-    pub(crate) fn count(&self) -> [(State, usize); State::ALL.len()] {
+    pub(super) fn count(&self) -> [(State, usize); State::ALL.len()] {
         let mut counts = State::ALL.map(|state| (state, 0));
-        for entry in self.jobs.values() {
-            counts[entry.job.situation.state as usize].1 += 1
+        for Entry { job, .. } in self.by_name.iter().filter(|entry| !entry.is_deleted) {
+            counts[job.situation.state as usize].1 += 1
         }
         counts
     }
 
-    /// The watch begins anew, with all Jobs that there are.
-    pub(crate) fn begin(&mut self) {
-        self.generation += 1;
-        (self.is_whole, self.is_truncated) = (false, false)
-    }
-
-    /// Whether all is known up to [its version](Cache::version).
-    pub(crate) fn is_whole(&self) -> bool {
+    /// All Jobs were listed.
+    pub(super) fn is_whole(&self) -> bool {
         self.is_whole
     }
 
-    /// The watch has told of all Jobs that there were at this version. Those that it has not told of are gone, but for newer ones: returns
-    /// them, with their last state.
-    pub(crate) fn finish(&mut self, version: u64) -> Vec<(Box<str>, Arc<Job>)> {
-        let generation = self.generation;
-        let is_gone = |entry: &Entry| entry.generation != generation && entry.job.version <= version;
-        let gone: Vec<_> = self.jobs.extract_if(|_, entry| is_gone(entry)).collect();
-        self.bytes -= gone.iter().map(|(name, entry)| size(name, &entry.job)).sum::<usize>();
-        self.is_whole = true;
-        self.advance(version);
-        gone.into_iter().map(|(name, entry)| (name, Arc::new((*entry.job).clone().being_deleted()))).collect()
+    /// How often all was forgotten.
+    pub(super) fn forgotten(&self) -> u32 {
+        self.forgotten
     }
 
-    /// Forgets all, because nothing tells of changes any more.
-    pub(crate) fn clear(&mut self) {
-        self.jobs.clear();
-        self.last.clear();
-        (self.bytes, self.is_whole) = (0, false)
+    /// Forgets all: it may be of another history, or nothing tells of changes any more.
+    pub(super) fn forget(&mut self) {
+        let (max_bytes, forgotten) = (self.max_bytes, self.forgotten.wrapping_add(1));
+        *self = Cache { forgotten, ..Cache::new(max_bytes) }
+    }
+
+    /// All Jobs of this version were listed.
+    pub(super) fn finish(&mut self, version: u64) {
+        self.is_whole = true;
+        self.advance(version)
     }
 
     /// The watch has told of all changes up to this version.
-    pub(crate) fn advance(&mut self, version: u64) {
-        self.version = self.version.max(version)
+    pub(super) fn advance(&mut self, version: u64) {
+        self.passed = self.passed.max(version)
     }
 
-    /// By the watch. Returns what is known now.
-    pub(crate) fn change(&mut self, name: &str, job: Job) -> Arc<Job> {
+    /// By a list or the watch. Returns what is known now.
+    pub(super) fn change(&mut self, job: Job) -> Arc<Job> {
         if self.is_whole {
-            self.advance(job.version) // at the beginning they come in any order
+            self.advance(job.version) // in a list they come in any order
         }
-        if let Some(entry) = self.jobs.get_mut(name)
-            && entry.job.version >= job.version
-        {
-            entry.generation = self.generation;
-            return entry.job.clone();
-        }
-        // a deletion is never undone, though the watch may tell of a change before it
-        let is_deleted = |known: &Arc<Job>| known.uid == job.uid && known.is_being_deleted && !job.is_being_deleted;
-        let job = if self.get(name).is_some_and(is_deleted) { job.being_deleted() } else { job };
-        let job = self.put(name, Arc::new(job), self.generation);
+        let job = match self.by_name.get(&*job.name) {
+            // a deletion is never undone, though the watch may tell of a change before it
+            Some(known) if known.is_deleted && known.job.uid == job.uid && !job.is_being_deleted => Arc::new(job),
+            Some(known) if known.job.version >= job.version => {
+                let known = known.job.clone();
+                self.put(known.clone(), true);
+                known
+            }
+            _ => {
+                let job = Arc::new(job);
+                self.put(job.clone(), true);
+                job
+            }
+        };
         if job.situation.state.is_final() {
-            self.remember(name, job.clone())
+            self.remember(job.clone())
         }
         job
     }
 
-    /// By the watch: the Job is gone. Returns its last state.
-    pub(crate) fn delete(&mut self, name: &str, job: Job) -> Arc<Job> {
-        if self.is_whole {
-            self.advance(job.version)
+    /// By the watch: the Job is gone, or no longer ours.
+    pub(super) fn delete(&mut self, job: Job) {
+        self.advance(job.version);
+        let is_it = |known: &Entry| known.job.uid == job.uid || known.job.version <= job.version;
+        if self.by_name.get(&*job.name).is_some_and(is_it) {
+            self.remove(&job.name)
         }
-        if self.get(name).is_some_and(|known| known.uid == job.uid || known.version <= job.version) {
-            self.remove(name)
-        }
-        let last = Arc::new(job.being_deleted());
-        self.remember(name, last.clone());
-        last
-    }
-
-    fn remember(&mut self, name: &str, job: Arc<Job>) {
-        if self.last.len() >= MAX_LAST {
-            self.last.pop_front();
-        }
-        if size(name, &job) <= MAX_LAST_SIZE {
-            self.last.push_back((name.into(), job))
+        if job.situation.state.is_final() {
+            self.remember(Arc::new(job))
         }
     }
 
-    /// The last state of a Job that has left the cache lately.
-    pub(crate) fn last(&self, name: &str, uid: &str) -> Option<&Arc<Job>> {
-        self.last.iter().rev().find(|(known, job)| **known == *name && job.uid == uid).map(|(_, job)| job)
+    fn remember(&mut self, job: Arc<Job>) {
+        if self.ended.len() >= MAX_ENDED {
+            self.ended.pop_front();
+        }
+        if size(&job) <= MAX_ENDED_SIZE {
+            self.ended.push_back(job)
+        }
+    }
+
+    /// The last state of a Job that has ended lately.
+    pub(super) fn ended(&self, name: &str, uid: &str) -> Option<&Arc<Job>> {
+        self.ended.iter().rev().find(|job| job.name == *name && job.uid == uid)
     }
 
     /// By the answer to a call of ours. What the watch has already passed is not believed: the Job may be gone since.
-    pub(crate) fn learn(&mut self, name: &str, job: &Job) {
-        if job.is_being_deleted
-            && let Some(entry) = self.jobs.get(name).filter(|entry| entry.job.uid == job.uid)
-        {
-            let (known, generation) = ((*entry.job).clone().being_deleted(), entry.generation);
-            self.put(name, Arc::new(known), generation);
-        }
-        if job.version > self.version.max(self.get(name).map_or(0, |known| known.version)) {
-            self.put(name, Arc::new(job.clone()), self.generation.wrapping_sub(1));
+    pub(super) fn learn(&mut self, job: &Job) {
+        let version = self.by_name.get(&*job.name).map_or(0, |known| known.job.version);
+        if job.version > self.passed.max(version) {
+            self.put(Arc::new(job.clone()), false)
         }
     }
 
-    pub(crate) fn remove(&mut self, name: &str) {
-        if let Some(entry) = self.jobs.remove(name) {
-            self.bytes -= size(name, &entry.job)
+    /// We have deleted this Job.
+    pub(super) fn learn_deletion(&mut self, job: &Job) {
+        if let Some(entry) = self.by_name.take(&*job.name) {
+            let is_deleted = entry.is_deleted || entry.job.uid == job.uid;
+            if is_deleted {
+                self.by_age.remove(&Aged(entry.job.clone()));
+            }
+            self.by_name.insert(Entry { is_deleted, ..entry });
         }
     }
 
-    fn put(&mut self, name: &str, job: Arc<Job>, generation: u32) -> Arc<Job> {
-        self.remove(name);
-        self.bytes += size(name, &job);
-        self.jobs.insert(name.into(), Entry { job: job.clone(), generation });
+    pub(super) fn remove(&mut self, name: &str) {
+        if let Some(Entry { job, .. }) = self.by_name.take(name) {
+            self.bytes -= size(&job);
+            self.by_age.remove(&Aged(job));
+        }
+    }
+
+    fn put(&mut self, job: Arc<Job>, is_told: bool) {
+        self.remove(&job.name);
+        self.bytes += size(&job);
+        self.by_age.insert(Aged(job.clone()));
+        self.by_name.insert(Entry { job, is_told, is_deleted: false });
         if self.bytes > self.max_bytes {
             self.shrink()
         }
-        job
     }
 
-    /// Forgets those first that ended first, then the oldest.
+    /// Evicts those first that ended first, then the oldest.
     fn shrink(&mut self) {
-        let key = |entry: &Entry| {
-            let Job { situation, created, .. } = &*entry.job;
+        let key = |Job { situation, created, .. }: &Job| {
             let ended = situation.finished.clone().filter(|_| situation.state.is_final());
             (!situation.state.is_final(), ended.or_else(|| created.clone()))
         };
-        let mut all: Vec<_> = self.jobs.iter().map(|(name, entry)| (key(entry), name.clone())).collect();
+        let mut all: Vec<_> = self.by_name.iter().map(|Entry { job, .. }| (key(job), job.name.clone())).collect();
         all.sort_unstable();
         for (_, name) in all {
             if self.bytes <= self.max_bytes / OF * KEPT {
@@ -230,9 +301,10 @@ mod tests {
     use super::*;
     use crate::kube::Situation;
 
-    fn job(version: u64, state: State) -> Job {
+    fn job(name: &str, version: u64, state: State) -> Job {
         let situation = Situation { state, finished: Some(format!("{version:03}")), ..Situation::default() };
-        Job { uid: "u".into(), version, situation, created: Some(format!("{version:03}")), ..Job::default() }
+        let created = Some(format!("{version:03}"));
+        Job { name: name.into(), uid: "u".into(), version, situation, created, ..Job::default() }
     }
 
     fn state(cache: &Cache, name: &str) -> Option<State> {
@@ -242,78 +314,99 @@ mod tests {
     #[test]
     fn the_newest_version_counts_whoever_tells_it() {
         let mut cache = Cache::new(1 << 20);
-        cache.finish(0);
-        cache.learn("a", &job(5, State::Waiting));
+        cache.finish(1);
+        cache.learn(&job("a", 5, State::Waiting));
         assert_eq!(state(&cache, "a"), Some(State::Waiting), "before the watch tells of it");
-        assert_eq!(cache.change("a", job(4, State::Starting)).situation.state, State::Waiting);
-        cache.change("a", job(6, State::Running));
-        cache.learn("a", &job(5, State::Waiting));
+        assert_eq!(cache.change(job("a", 4, State::Starting)).situation.state, State::Waiting);
+        cache.change(job("a", 6, State::Running));
+        cache.learn(&job("a", 5, State::Waiting));
         assert_eq!(state(&cache, "a"), Some(State::Running));
-        cache.learn("a", &job(5, State::Waiting).being_deleted());
-        assert_eq!(state(&cache, "a"), Some(State::Deleting), "we have just deleted it");
-        assert_eq!(cache.delete("a", job(7, State::Running)).situation.state, State::Deleting);
-        assert_eq!(cache.last("a", "u").map(|job| job.version), Some(7));
-        assert!(cache.last("a", "v").is_none() && cache.last("b", "u").is_none());
-        cache.learn("a", &job(6, State::Running));
+        cache.learn_deletion(&job("a", 5, State::Waiting));
+        assert_eq!((state(&cache, "a"), cache.after(None).count()), (None, 0), "we have just deleted it");
+        cache.delete(job("a", 7, State::Running));
+        assert!(cache.ended("a", "u").is_none() && state(&cache, "a").is_none());
+        cache.learn(&job("a", 6, State::Running));
         assert_eq!(state(&cache, "a"), None, "the answer to a call that was made before it was deleted");
-        cache.learn("a", &job(8, State::Waiting));
+        cache.learn(&job("a", 8, State::Waiting));
         assert_eq!(state(&cache, "a"), Some(State::Waiting), "a new one");
+        cache.advance(9);
+        assert_eq!(state(&cache, "a"), None, "the watch has passed it without a word");
         assert!(cache.bytes() > ENTRY);
         cache.remove("a");
-        assert_eq!(cache.bytes(), 0);
+        assert_eq!((cache.bytes(), cache.by_age.len()), (0, 0));
     }
 
     #[test]
     fn a_deletion_is_not_undone_by_a_change_before_it() {
         let mut cache = Cache::new(1 << 20);
-        cache.change("a", job(1, State::Running));
-        cache.learn("a", &Job::clone(&job(1, State::Running)).being_deleted());
-        let state = |cache: &Cache| cache.get("a").unwrap().situation.state;
-        assert_eq!(state(&cache), State::Deleting);
-        cache.change("a", job(2, State::Running));
-        assert_eq!(state(&cache), State::Deleting);
-        cache.change("a", Job { uid: "another".into(), ..job(3, State::Running) });
-        assert_eq!(state(&cache), State::Running, "a new one of the same name");
+        cache.change(job("a", 1, State::Running));
+        cache.learn_deletion(&job("a", 1, State::Running));
+        let known = |cache: &Cache| (state(cache, "a"), cache.after(None).count());
+        assert_eq!(known(&cache), (None, 0), "it may be gone");
+        assert_eq!(cache.change(job("a", 2, State::Succeeded)).situation.state, State::Succeeded, "who waits is told");
+        assert_eq!(known(&cache), (None, 0));
+        cache.change(job("a", 3, State::Deleting).being_deleted());
+        assert_eq!(
+            known(&cache),
+            (Some(State::Deleting), 1),
+            "the watch tells that it is there, with a deletionTimestamp"
+        );
+        cache.learn_deletion(&job("a", 1, State::Running));
+        cache.learn_deletion(&Job { uid: "another".into(), ..job("a", 1, State::Running) });
+        cache.change(Job { uid: "another".into(), ..job("a", 4, State::Running) });
+        assert_eq!(known(&cache), (Some(State::Running), 1), "a new one of the same name");
+        cache.remove("a");
+        assert_eq!((cache.bytes(), cache.by_age.len()), (0, 0));
     }
 
     #[test]
-    fn a_new_beginning_forgets_what_is_gone_when_it_is_whole() {
+    fn a_list_is_whole_when_it_is_finished() {
         let mut cache = Cache::new(1 << 20);
-        cache.change("gone", job(1, State::Running));
-        cache.change("stays", job(2, State::Running));
-        cache.begin();
-        cache.change("stays", job(2, State::Running));
-        cache.learn("ours", &job(9, State::Waiting));
-        cache.learn("gone-since", &job(7, State::Waiting));
-        assert!(cache.get("gone").is_some(), "it is not whole yet");
-        let gone: Vec<_> = cache.finish(8).into_iter().map(|(name, job)| (name, job.situation.state)).collect();
-        assert!(gone.len() == 2 && gone.contains(&("gone".into(), State::Deleting)), "{gone:?}");
-        let known = ["gone", "gone-since", "stays", "ours"].map(|name| cache.get(name).is_some());
-        assert_eq!(known, [false, false, true, true]);
-        assert_eq!((cache.version(), cache.has_passed(8), cache.has_passed(9)), (8, true, false));
-        cache.begin();
-        cache.change("stays", job(9, State::Running));
-        assert_eq!((cache.version(), cache.is_whole()), (8, false), "others may have changed before");
-        cache.begin();
-        cache.finish(10);
-        assert_eq!((cache.bytes(), cache.is_whole()), (0, true));
+        cache.change(job("stays", 2, State::Running));
+        assert_eq!((cache.passed(), cache.is_whole()), (0, false));
+        cache.finish(8);
+        assert!(cache.get("stays").is_some());
+        assert_eq!((cache.passed(), cache.has_passed(8), cache.has_passed(9)), (8, true, false));
+        cache.change(job("ends", 12, State::Succeeded));
+        assert!(cache.ended("ends", "u").is_some() && cache.ended("ends", "v").is_none());
+        cache.forget();
+        assert_eq!((cache.bytes(), cache.passed(), cache.is_whole(), cache.forgotten()), (0, 0, false, 1));
+        assert!(cache.ended("ends", "u").is_none() && !cache.has_passed(0), "of a history that may be another");
     }
 
     #[test]
-    fn ended_jobs_are_forgotten_first() {
-        let mut cache = Cache::new(20 * (ENTRY + 20));
+    fn ended_jobs_are_evicted_first_and_listed_again_when_there_is_room() {
+        let mut cache = Cache::new(20 * (ENTRY + 30));
         for number in 1..=10 {
-            cache.change(&format!("running-{number}"), job(number, State::Running));
-            cache.change(&format!("ended-{number}"), job(100 + number, State::Succeeded));
+            cache.change(job(&format!("running-{number}"), number, State::Running));
+            cache.change(job(&format!("ended-{number}"), 100 + number, State::Succeeded));
         }
         for number in 1..=5 {
-            cache.change(&format!("new-{number}"), job(200 + number, State::Waiting));
+            cache.change(job(&format!("new-{number}"), 200 + number, State::Waiting));
         }
-        assert!(cache.bytes() <= 20 * (ENTRY + 20) && !cache.has_passed(1));
-        let known = |prefix: &str, to: u64| (1..=to).filter(|n| cache.get(&format!("{prefix}-{n}")).is_some()).count();
-        assert_eq!((known("running", 10), known("new", 5)), (10, 5));
+        assert!(cache.bytes() <= 20 * (ENTRY + 30) && !cache.has_passed(1));
+        let known = |cache: &Cache, prefix: &str, to: u64| {
+            (1..=to).filter(|n| cache.get(&format!("{prefix}-{n}")).is_some()).count()
+        };
+        assert_eq!((known(&cache, "running", 10), known(&cache, "new", 5)), (10, 5));
         assert!(cache.get("ended-1").is_none() && cache.get("ended-10").is_some());
         let counted = cache.count().iter().map(|(_, number)| number).sum::<usize>();
-        assert_eq!(counted, 15 + known("ended", 10));
+        assert_eq!(counted, 15 + known(&cache, "ended", 10));
+        assert!(cache.is_truncated() && !cache.has_room_again());
+        (1..=10).for_each(|number| cache.remove(&format!("running-{number}")));
+        assert!(cache.has_room_again());
+    }
+
+    #[test]
+    fn pages_begin_anywhere_and_have_the_newest_first() {
+        let mut cache = Cache::new(1 << 20);
+        for (name, version) in [("b", 1), ("a", 1), ("c", 3), ("d", 2)] {
+            cache.change(job(name, version, State::Running));
+        }
+        cache.change(Job { version: 4, ..job("d", 2, State::Failed) });
+        let after = |position| cache.after(position).map(|job| &job.name[..]).collect::<Vec<_>>().join("");
+        assert_eq!(after(None), "cdab");
+        assert_eq!((after(Some(("002", "d"))), after(Some(("002", "x")))), ("ab".into(), "ab".into()));
+        assert_eq!((after(Some(("001", "b"))), after(Some(("", "")))), (String::new(), String::new()));
     }
 }

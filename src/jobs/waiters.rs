@@ -1,40 +1,51 @@
-//! Who waits for the end of which Job.
+//! Callers that wait for the end of a Job, and what they are told.
 
+use super::evidence::Evidence;
 use crate::kube::Job;
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// Those who wait, by the name of the Job. `W`: what it takes to wake one.
 #[derive(Debug)]
-pub(super) struct Waiters<W>(Mutex<HashMap<Box<str>, Vec<Waiter<W>>>>);
+pub(super) struct Waiters<W> {
+    all: Mutex<HashMap<Box<str>, Vec<Waiter<W>>>>,
+    /// Has their number.
+    evidence: Arc<Evidence>,
+}
 
 #[derive(Debug)]
-struct Waiter<W> {
-    /// Of the Job when it began to wait: another one of the same name may come.
-    uid: String,
-    /// Of the Job when it began to wait: what is older is no news.
-    version: u64,
+pub(super) struct Waiter<W> {
+    /// Of the Job when the wait began: another one of the same name may come.
+    pub(super) uid: String,
+    /// Of the Job when the wait began: what is older is no news.
+    pub(super) version: u64,
+    /// When the wait began: the answer to a call that was sent before is no news.
+    pub(super) since: Instant,
+    /// It wants to be told of the Job as a call finds it, whatever that is.
+    pub(super) asks: bool,
     wakes: W,
 }
 
-impl<W> Default for Waiters<W> {
-    fn default() -> Self {
-        Waiters(Mutex::default())
-    }
-}
-
 impl<W: PartialEq> Waiters<W> {
+    pub(super) fn new(evidence: Arc<Evidence>) -> Self {
+        Waiters { all: Mutex::default(), evidence }
+    }
+
     fn all(&self) -> MutexGuard<'_, HashMap<Box<str>, Vec<Waiter<W>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn register(&self, name: &str, seen: &Job, wakes: W) {
-        let waiter = Waiter { uid: seen.uid.clone(), version: seen.version, wakes };
+        let since = Instant::now();
+        let waiter = Waiter { uid: seen.uid.clone(), version: seen.version, since, asks: false, wakes };
         let mut all = self.all();
         match all.get_mut(name) {
             Some(waiters) => waiters.push(waiter),
             None => _ = all.insert(name.into(), vec![waiter]),
         }
+        self.evidence.waiters.fetch_add(1, SeqCst);
     }
 
     pub(super) fn is_waiting(&self, name: &str, wakes: &W) -> bool {
@@ -43,23 +54,36 @@ impl<W: PartialEq> Waiters<W> {
 
     /// One waits no longer.
     pub(super) fn leave(&self, name: &str, wakes: &W) {
-        let mut all = self.all();
-        let Some(waiters) = all.get_mut(name) else { return };
-        waiters.retain(|one| one.wakes != *wakes);
-        if waiters.is_empty() {
-            all.remove(name);
-        }
+        self.take_those(name, |one| one.wakes == *wakes);
     }
 
-    /// All who wait for a Job of this name that `is_meant`, by its uid and version, and wait no longer.
-    pub(super) fn take(&self, name: &str, is_meant: impl Fn(&str, u64) -> bool) -> Vec<W> {
+    /// Marks those that `is_meant`: they want to be told of the Job as a call finds it. Returns whether there are any.
+    pub(super) fn ask(&self, name: &str, is_meant: impl Fn(&Waiter<W>) -> bool) -> bool {
+        let mut all = self.all();
+        let meant = all.get_mut(name).into_iter().flatten().filter(|one| is_meant(one));
+        meant.map(|one| one.asks = true).count() > 0
+    }
+
+    /// Marks this one.
+    pub(super) fn ask_for(&self, name: &str, wakes: &W) {
+        self.ask(name, |one| one.wakes == *wakes);
+    }
+
+    /// All who wait for a Job of this name and are meant. They wait no longer.
+    pub(super) fn take_those(&self, name: &str, is_meant: impl Fn(&Waiter<W>) -> bool) -> Vec<W> {
         let mut all = self.all();
         let Some(waiters) = all.get_mut(name) else { return Vec::new() };
-        let taken = waiters.extract_if(.., |one| is_meant(&one.uid, one.version)).map(|one| one.wakes).collect();
+        let taken: Vec<W> = waiters.extract_if(.., |one| is_meant(one)).map(|one| one.wakes).collect();
         if waiters.is_empty() {
             all.remove(name);
         }
+        self.evidence.waiters.fetch_sub(taken.len(), SeqCst);
         taken
+    }
+
+    /// All versions may be of another history from now on: whatever comes is news.
+    pub(super) fn forget_versions(&self) {
+        self.all().values_mut().flatten().for_each(|one| one.version = 0)
     }
 
     /// The Jobs that are waited for: name, uid, and the newest version that somebody has seen.
@@ -78,7 +102,7 @@ impl<W: PartialEq> Waiters<W> {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.all().values().map(Vec::len).sum()
+        self.evidence.waiters.load(SeqCst)
     }
 }
 
@@ -92,22 +116,24 @@ mod tests {
 
     #[test]
     fn each_is_taken_once() {
-        let waiters = Waiters::default();
+        let waiters = Waiters::new(Arc::new(Evidence::new()));
         for (name, waiter) in [("a", 1), ("a", 2), ("b", 3), ("b", 4)] {
             waiters.register(name, &job("u", 7), waiter)
         }
         waiters.leave("b", &3);
         waiters.leave("c", &3);
         assert!(waiters.is_waiting("b", &4) && !waiters.is_waiting("b", &3));
-        let take = |name, to: u64| waiters.take(name, |uid, version| uid == "u" && version <= to);
+        let take = |name, to: u64| waiters.take_those(name, |one| one.uid == "u" && one.version <= to);
         assert_eq!((take("a", 6), waiters.len()), (vec![], 3), "what is older is no news");
         assert_eq!((take("a", 7), take("a", 7), take("b", 8)), (vec![1, 2], vec![], vec![4]));
         for (uid, version, waiter) in [("u", 1, 5), ("u", 2, 6), ("v", 3, 7)] {
             waiters.register("a", &job(uid, version), waiter)
         }
         assert_eq!(waiters.jobs(), [("a".into(), "u".to_owned(), 2), ("a".into(), "v".to_owned(), 3)]);
-        assert_eq!(take("a", 9), [5, 6]);
-        waiters.leave("a", &7);
-        assert!(waiters.jobs().is_empty());
+        waiters.ask_for("a", &6);
+        assert!(waiters.ask("a", |one| one.uid == "v") && !waiters.ask("b", |_| true));
+        assert_eq!(waiters.take_those("a", |one| one.asks), [6, 7]);
+        waiters.leave("a", &5);
+        assert!(waiters.jobs().is_empty() && waiters.len() == 0);
     }
 }

@@ -57,6 +57,8 @@ pub(crate) enum RefusalKind {
     NameTaken,
     /// A write conflict, as with a quota that is being updated; not "exists" (kubernetes/kubernetes#67761).
     Conflict,
+    /// The Job to be deleted has another UID than the one that was meant.
+    AnotherUid,
     NoSuchJob,
     NoSuchNamespace,
     Invalid,
@@ -123,7 +125,12 @@ impl<R: Read> Answer<R> {
         if matches!(self.code, 200 | 202) {
             return Outcome::Deleted;
         }
-        refusal(name, self.code, self.retry_after, &self.body)
+        match refusal(name, self.code, self.retry_after, &self.body) {
+            Outcome::Refused(refusal) if self.code == 409 && is_about_uid(&refusal.said) => {
+                Outcome::Refused(Refusal { kind: RefusalKind::AnotherUid, ..refusal })
+            }
+            outcome => outcome,
+        }
     }
 
     /// The outcome of a list of pods, those of the Job of this uid, with those `before` them.
@@ -178,11 +185,17 @@ impl<R: Read> Answer<R> {
             }
         };
         match object {
-            Ok(object) if object.kind == "Job" && object.metadata.name == name => match object.job() {
-                Ok(job) => told(Box::new(job)),
-                Err(error) => Outcome::InvalidResponse(format!("{success} with an odd status: {error}")),
-            },
-            Ok(other) => Outcome::InvalidResponse(format!("{success} with {:?} {:?}", other.kind, other.metadata.name)),
+            Ok(object) if object.kind.text() == Some("Job") && object.metadata.name.text() == Some(name) => {
+                match object.job() {
+                    Ok(job) => told(Box::new(job)),
+                    Err(error) => Outcome::InvalidResponse(format!("{success} with an odd status: {error}")),
+                }
+            }
+            Ok(other) => Outcome::InvalidResponse(format!(
+                "{success} with {:?} {:?}",
+                other.kind.text().unwrap_or_default(),
+                other.metadata.name.text().unwrap_or_default()
+            )),
             Err(error) => self.broken(error, "a Job"),
         }
     }
@@ -339,6 +352,11 @@ fn denial(name: &str, code: u16, message: &str) -> Option<RefusalKind> {
             || forbidden(name, message).is_some_and(|said| said.starts_with("ValidatingAdmissionPolicy '"));
         (is_mutating || is_validating()).then_some(RefusalKind::Policy)
     }
+}
+
+/// Whether the precondition of a deletion was not met (apiserver/pkg/storage and registry/generic of Kubernetes 1.20 to 1.37).
+fn is_about_uid(message: &str) -> bool {
+    message.contains("the UID in the precondition") || message.contains("Precondition failed: UID in precondition")
 }
 
 /// The words of the quota's admission plugin, of Kubernetes 1.20 to 1.37 (plugin/pkg/admission/resourcequota).

@@ -4,10 +4,11 @@ use super::answer::{self, Answer as AnyAnswer, Outcome};
 use super::credentials::Current;
 use super::errors::outcome_of;
 use super::resolver::Numeric;
-use super::socket::Sockets;
+use super::socket::{Patience, Sockets};
 use super::{ApiServer, CONNECT, Create, circuit};
 use crate::metrics::METRICS;
 use log::{debug, warn};
+use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -80,7 +81,6 @@ impl Verb {
 }
 
 /// One thread's connection to the API server: a pool of one, so that no lock is contended.
-#[derive(Debug)]
 pub(crate) struct Client {
     server: Arc<ApiServer>,
     agent: Agent,
@@ -90,21 +90,27 @@ pub(crate) struct Client {
     failed: Arc<AtomicBool>,
     /// Warnings of the API server.
     warnings: u32,
-    /// How long the API server may say nothing within an answer.
-    silence: Duration,
+    /// For a watch.
+    patience: Option<Patience>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("server", &self.server.base).finish_non_exhaustive()
+    }
 }
 
 impl Client {
     pub(crate) fn new(server: Arc<ApiServer>) -> Self {
-        Client::with_silence(server, Duration::MAX)
+        Client::with_patience(server, None)
     }
 
-    /// For a watch. `silence`: how long the API server may say nothing.
-    pub(crate) fn with_silence(server: Arc<ApiServer>, silence: Duration) -> Self {
+    /// For a watch. `patience`: asked while the API server says nothing.
+    pub(crate) fn with_patience(server: Arc<ApiServer>, patience: Option<Patience>) -> Self {
         let current = server.credentials.current();
         let failed = Arc::default();
-        let agent = agent(&server, &current, &failed, silence);
-        Client { agent, generation: current.generation, waited: Duration::ZERO, failed, warnings: 0, silence, server }
+        let agent = agent(&server, &current, &failed, &patience);
+        Client { agent, generation: current.generation, waited: Duration::ZERO, failed, warnings: 0, patience, server }
     }
 
     /// How long calls have taken since the last call of this method.
@@ -282,6 +288,9 @@ impl Client {
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        if matches!(call.verb, Verb::Log) {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")); // others compress what is text
+        }
         if let Some(token) = &current.token {
             headers.insert(header::AUTHORIZATION, token.0.clone());
         }
@@ -298,7 +307,7 @@ impl Client {
 
     fn use_credentials(&mut self, current: &Current) {
         if current.generation != self.generation {
-            self.agent = agent(&self.server, current, &self.failed, self.silence);
+            self.agent = agent(&self.server, current, &self.failed, &self.patience);
             self.generation = current.generation;
         }
     }
@@ -322,7 +331,7 @@ fn their_timeout(ours: Duration) -> Duration {
     (ours - (ours / 10).min(MAX_MARGIN)).max(MIN_TIMEOUT)
 }
 
-fn agent(server: &ApiServer, current: &Current, failed: &Arc<AtomicBool>, silence: Duration) -> Agent {
+fn agent(server: &ApiServer, current: &Current, failed: &Arc<AtomicBool>, patience: &Option<Patience>) -> Agent {
     let config = Agent::config_builder()
         .proxy(None)
         .https_only(server.is_https)
@@ -339,7 +348,7 @@ fn agent(server: &ApiServer, current: &Current, failed: &Arc<AtomicBool>, silenc
         .accept_encoding(AutoHeaderValue::None)
         .user_agent(USER_AGENT)
         .build();
-    let connector = Sockets { tls: current.tls.clone(), failed: failed.clone(), silence };
+    let connector = Sockets { tls: current.tls.clone(), failed: failed.clone(), patience: patience.clone() };
     let resolver = Numeric::new(failed.clone());
     Agent::with_parts(config, connector, resolver)
 }
@@ -359,6 +368,9 @@ fn log_warnings(headers: &HeaderMap) -> u32 {
 fn read(response: Response<Body>, verb: Verb, server: &Arc<ApiServer>) -> Result<Answer, Outcome> {
     let (head, body) = response.into_parts();
     let retry_after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    if let Some(coding) = head.headers.get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
+        return Err(Outcome::InvalidResponse(format!("the response has the Content-Encoding {coding:?}")));
+    }
     let server = server.clone();
     let mut answer = Answer {
         code: head.status.as_u16(),

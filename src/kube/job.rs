@@ -1,6 +1,7 @@
 //! A Job as the API server gives it: the parts that we need, and what they say of its state. Pure.
 
-use crate::manifest::{FINGERPRINT, MANAGED_BY, MANAGER, NONCE};
+use super::scalar::Scalar;
+use crate::manifest::{DELIVERY, FINGERPRINT, MANAGED_BY, MANAGER, NONCE};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -70,6 +71,7 @@ pub(crate) struct Situation {
 /// The parts of a Job that we need.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
+    pub(crate) name: String,
     pub(crate) uid: String,
     pub(crate) labels: Vec<(String, String)>,
     /// `metadata.resourceVersion`: a later one is larger (KEP-5504).
@@ -77,6 +79,8 @@ pub(crate) struct Job {
     pub(crate) is_ours: bool,
     pub(crate) fingerprint: Option<String>,
     pub(crate) nonce: Option<String>,
+    /// Of the delivery that it was created for, if it has an id.
+    pub(crate) delivery: Option<String>,
     pub(crate) is_being_deleted: bool,
     pub(crate) situation: Situation,
     /// Times as RFC 3339.
@@ -89,12 +93,14 @@ pub(crate) struct Job {
 impl Default for Job {
     fn default() -> Self {
         Job {
+            name: String::new(),
             uid: String::new(),
             labels: Vec::new(),
             version: 0,
             is_ours: false,
             fingerprint: None,
             nonce: None,
+            delivery: None,
             is_being_deleted: false,
             situation: Situation::default(),
             created: None,
@@ -108,12 +114,14 @@ impl PartialEq for Job {
     fn eq(&self, other: &Self) -> bool {
         let marks = |job: &Job| {
             (
+                job.name.clone(),
                 job.version,
                 job.uid.clone(),
                 job.is_ours,
                 job.is_being_deleted,
                 job.fingerprint.clone(),
                 job.nonce.clone(),
+                job.delivery.clone(),
             )
         };
         let seen = |job: &Job| (job.situation.clone(), job.created.clone(), job.started.clone());
@@ -132,11 +140,11 @@ impl Job {
     /// Bytes that it holds beside itself.
     pub(crate) fn text_bytes(&self) -> usize {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        let texts = [&self.fingerprint, &self.nonce, &self.created, &self.started];
+        let texts = [&self.fingerprint, &self.nonce, &self.delivery, &self.created, &self.started];
         let situation = [&self.situation.reason, &self.situation.message, &self.situation.finished];
         let strings: usize = texts.into_iter().chain(situation).map(text).sum();
         let labels: usize = self.labels.iter().map(|(key, value)| LABEL + key.len() + value.len()).sum();
-        labels + self.uid.len() + self.status.get().len() + strings
+        labels + self.name.len() + self.uid.len() + self.status.get().len() + strings
     }
 
     /// As it is from its deletion on, unless it had ended before.
@@ -160,12 +168,12 @@ fn no_status() -> Box<RawValue> {
 pub(super) struct JobObject {
     /// Items of a list have none.
     #[serde(default)]
-    pub(super) kind: String,
+    pub(super) kind: Scalar,
     #[serde(default)]
     pub(super) metadata: Metadata,
     /// Of a Status.
     #[serde(default)]
-    pub(super) code: u16,
+    pub(super) code: Scalar,
     #[serde(default)]
     spec: Option<Spec>,
     #[serde(default)]
@@ -175,18 +183,19 @@ pub(super) struct JobObject {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Metadata {
-    pub(super) name: String,
-    uid: Option<String>,
-    resource_version: Option<String>,
+    pub(super) name: Scalar,
+    uid: Scalar,
+    resource_version: Scalar,
     labels: Labels,
     annotations: Annotations,
-    creation_timestamp: Option<String>,
-    deletion_timestamp: Option<String>,
+    creation_timestamp: Scalar,
+    deletion_timestamp: Scalar,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Spec {
-    suspend: Option<bool>,
+    suspend: Scalar,
 }
 
 /// Kubernetes' JobStatus, as far as it decides the state (kubernetes/api/batch/v1/types.go).
@@ -226,7 +235,7 @@ struct Condition {
 impl Metadata {
     /// 0 if it is absent or no number, which no API server gives (KEP-5504).
     pub(super) fn version(&self) -> u64 {
-        self.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+        self.resource_version.text().and_then(|version| version.parse().ok()).unwrap_or(0)
     }
 
     /// Whether this bookmark ends the beginning of a watch.
@@ -245,18 +254,20 @@ impl JobObject {
             text => serde_json::from_str(text)?,
         };
         let started = parsed.start_time.clone();
-        let is_being_deleted = metadata.deletion_timestamp.is_some();
-        let is_suspended = spec.is_some_and(|spec| spec.suspend == Some(true));
+        let is_being_deleted = metadata.deletion_timestamp.text().is_some();
+        let is_suspended = spec.is_some_and(|spec| spec.suspend == Scalar::Boolean(true));
         Ok(Job {
             version: metadata.version(),
-            uid: metadata.uid.unwrap_or_default(),
+            name: metadata.name.into_text().unwrap_or_default(),
+            uid: metadata.uid.into_text().unwrap_or_default(),
             is_ours: metadata.labels.0.iter().any(|(key, value)| key == MANAGED_BY && value == MANAGER),
             labels: metadata.labels.0,
             fingerprint: metadata.annotations.fingerprint,
             nonce: metadata.annotations.nonce,
+            delivery: metadata.annotations.delivery,
             is_being_deleted,
             situation: situation(parsed, is_suspended, is_being_deleted),
-            created: metadata.creation_timestamp,
+            created: metadata.creation_timestamp.into_text(),
             started,
             status,
         })
@@ -309,20 +320,22 @@ struct Labels(Vec<(String, String)>);
 struct Annotations {
     fingerprint: Option<String>,
     nonce: Option<String>,
+    delivery: Option<String>,
     is_initial_end: bool,
 }
 
 impl<'de> Deserialize<'de> for Labels {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        let labels = Option::<BTreeMap<String, String>>::deserialize(json)?;
-        Ok(Labels(labels.unwrap_or_default().into_iter().collect()))
+        let labels = Option::<BTreeMap<String, Scalar>>::deserialize(json)?.unwrap_or_default();
+        Ok(Labels(labels.into_iter().filter_map(|(key, value)| Some((key, value.into_text()?))).collect()))
     }
 }
 
 impl<'de> Deserialize<'de> for Annotations {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        let [fingerprint, nonce, end] = json.deserialize_option(Members([FINGERPRINT, NONCE, INITIAL_END]))?;
-        Ok(Annotations { fingerprint, nonce, is_initial_end: end.as_deref() == Some("true") })
+        let [fingerprint, nonce, delivery, end] =
+            json.deserialize_option(Members([FINGERPRINT, NONCE, DELIVERY, INITIAL_END]))?;
+        Ok(Annotations { fingerprint, nonce, delivery, is_initial_end: end.as_deref() == Some("true") })
     }
 }
 
@@ -348,7 +361,7 @@ impl<'de, const N: usize> Visitor<'de> for Members<N> {
         let mut values = [const { None }; N];
         while let Some(place) = pairs.next_key_seed(Place(&self.0))? {
             match place {
-                Some(place) => values[place] = Some(pairs.next_value()?),
+                Some(place) => values[place] = pairs.next_value::<Scalar>()?.into_text(),
                 None => _ = pairs.next_value::<IgnoredAny>()?,
             }
         }

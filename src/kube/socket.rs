@@ -5,7 +5,7 @@
 
 use super::tls::Session;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{RecvFlags, recv, sockopt};
 use rustls::ClientConfig;
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
@@ -23,14 +23,29 @@ const FLUSH: usize = 12 << 10;
 /// How much later than asked for a time-out may come: this, or a sixteenth of it.
 const TOLERANCE: Duration = Duration::from_millis(10);
 
+/// How often a [`Patience`] is asked.
+const TICK: Duration = Duration::from_millis(250);
+/// Of a connection with a [`Patience`]: how long it may be idle before the kernel asks whether the peer is there, between two such questions, and
+/// how long what was sent may be unacknowledged.
+#[cfg(target_os = "linux")]
+const KEEP_ALIVE: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(5), Duration::from_secs(20)];
+
+/// Decides whether to wait on for a server that has said nothing for this long.
+pub(crate) type Patience = Arc<dyn Fn(Duration) -> bool + Send + Sync>;
+
 /// Makes connections. `tls`: for HTTPS.
-#[derive(Debug)]
 pub(super) struct Sockets {
     pub(super) tls: Arc<ClientConfig>,
     /// Set when a connection could not be made; shared with the resolver.
     pub(super) failed: Arc<AtomicBool>,
-    /// How long the server may say nothing.
-    pub(super) silence: Duration,
+    /// For a watch.
+    pub(super) patience: Option<Patience>,
+}
+
+impl fmt::Debug for Sockets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sockets")
+    }
 }
 
 impl<In: Transport> Connector<In> for Sockets {
@@ -49,7 +64,10 @@ impl Sockets {
         let stream = connect_tcp(details, end)?;
         stream.set_nodelay(true)?;
         let mut socket = Socket::new(stream, details.config.input_buffer_size(), details.config.output_buffer_size());
-        socket.silence = self.silence;
+        if let Some(patience) = &self.patience {
+            keep_alive(&socket.stream).map_err(std::io::Error::from)?;
+            socket.patience = Some(patience.clone())
+        }
         if details.needs_tls() {
             let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']);
             socket.start_tls(Session::new(self.tls.clone(), host)?, end, details.timeout)?;
@@ -73,6 +91,19 @@ fn connect_tcp(details: &ConnectionDetails<'_>, end: Instant) -> Result<TcpStrea
     Err(last)
 }
 
+/// So that a peer that has gone without a word is noticed while nothing is sent.
+fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    #[cfg(target_os = "linux")]
+    {
+        let [idle, interval, unacknowledged] = KEEP_ALIVE;
+        sockopt::set_tcp_keepidle(stream, idle)?;
+        sockopt::set_tcp_keepintvl(stream, interval)?;
+        sockopt::set_tcp_user_timeout(stream, unacknowledged.as_millis() as u32)?;
+    }
+    Ok(())
+}
+
 pub(super) struct Socket {
     stream: TcpStream,
     tls: Option<Box<Session>>,
@@ -89,7 +120,7 @@ pub(super) struct Socket {
     filled: usize,
     /// Of reading and writing, as they are set.
     timeouts: [Option<Duration>; 2],
-    silence: Duration,
+    patience: Option<Patience>,
     /// An answer has arrived since [`Transport::is_open`] was asked.
     was_used: bool,
 }
@@ -118,7 +149,7 @@ impl Socket {
             output_step,
             filled: 0,
             timeouts: [None, None],
-            silence: Duration::MAX,
+            patience: None,
             was_used: true,
         }
     }
@@ -164,6 +195,26 @@ impl Socket {
             None => self.stream.write_all(output),
         };
         sent.map_err(|error| failed(error, timeout))
+    }
+
+    /// Receives something, at the end of the connection nothing, within the time and as long as there is patience.
+    fn receive_within(&mut self, timeout: NextTimeout) -> Result<usize, Error> {
+        let Some(patience) = self.patience.clone() else {
+            self.set_timeout(READING, timeout)?;
+            return self.receive().map_err(|error| failed(error, timeout));
+        };
+        let begin = Instant::now();
+        loop {
+            let left = timeout.after.saturating_sub(begin.elapsed());
+            self.set_timeout(READING, NextTimeout { after: left.min(TICK).into(), ..timeout })?;
+            match self.receive() {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+                        && left > TICK
+                        && patience(begin.elapsed()) => {}
+                received => return received.map_err(|error| failed(error, timeout)),
+            }
+        }
     }
 
     fn receive(&mut self) -> std::io::Result<usize> {
@@ -241,13 +292,11 @@ impl Transport for Socket {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         self.flush(timeout)?;
-        let wait = timeout.after.min(self.silence.into());
-        self.set_timeout(READING, NextTimeout { after: wait, ..timeout })?;
         self.make_room();
         if self.end == self.max_input {
             return Err(Error::LargeResponseHeader(self.end, self.max_input));
         }
-        let amount = self.receive().map_err(|error| failed(error, timeout))?;
+        let amount = self.receive_within(timeout)?;
         self.end += amount;
         self.was_used = true;
         Ok(amount > 0)
@@ -321,6 +370,22 @@ mod tests {
         let (mut socket, _server) = pair();
         assert!(matches!(socket.await_input(within(20)), Err(Error::Timeout(_))));
         assert!(matches!(socket.await_input(within(0)), Err(Error::Timeout(_))));
+    }
+
+    #[test]
+    fn a_watch_waits_as_long_as_its_patience_lasts() {
+        let (mut socket, mut server) = pair();
+        let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counter = asked.clone();
+        socket.patience = Some(Arc::new(move |silent| {
+            counter.fetch_add(1, Relaxed);
+            silent < 3 * TICK
+        }));
+        let begin = Instant::now();
+        assert!(matches!(socket.await_input(within(20_000)), Err(Error::Timeout(_))));
+        assert!(begin.elapsed() >= 3 * TICK && asked.load(Relaxed) >= 3, "{:?}", begin.elapsed());
+        server.write_all(b"x").unwrap();
+        assert!(socket.await_input(within(20_000)).unwrap(), "the connection can still be read");
     }
 
     #[test]

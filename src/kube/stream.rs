@@ -1,9 +1,11 @@
 //! Lists and watches our Jobs as a stream: neither a page nor an event is held whole (Kubernetes API Concepts, "Efficient detection of
 //! changes").
 
-use super::answer::{Outcome, RefusalKind, deserializer};
+use super::answer::{Outcome, Refusal, RefusalKind, deserializer};
 use super::client::{Call, Client, Verb};
 use super::job::{Job, JobObject};
+use super::scalar::Scalar;
+use log::{debug, warn};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::cell::Cell;
@@ -17,21 +19,27 @@ const MAX_OBJECT: usize = 10 << 20;
 const BUFFER: usize = 8 << 10;
 /// Jobs of a page: the API server holds it whole.
 const PAGE: usize = 200;
+/// Bytes of a token for the next page, which goes into a URL; the API server's have some hundred.
+const MAX_TOKEN: usize = 4 << 10;
+/// Bytes of a Job's name.
+const MAX_NAME: usize = 253;
 /// How long a page may take.
 const PAGE_TIME: Duration = Duration::from_secs(30);
 /// How much longer than it was asked for a watch may last.
 const MARGIN: Duration = Duration::from_secs(30);
 const LABEL: &str = "labelSelector=app.kubernetes.io%2Fmanaged-by%3Dk8s-job-dispatcher";
 
-/// What a watch says.
+/// What a list or a watch says.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// The API server has accepted the watch.
+    /// The API server has accepted it.
     Begun,
-    /// A Job is new or has changed.
-    Changed(String, Box<Job>),
-    /// A Job is gone; this was its last state.
-    Deleted(String, Box<Job>),
+    /// A Job exists, is new or has changed.
+    Changed(Box<Job>),
+    /// A Job is gone, or has lost our label; this was its last state.
+    Deleted(Box<Job>),
+    /// The Job of this name is new or has changed, and cannot be read.
+    Unreadable(String),
     /// All changes up to this version have been sent.
     Bookmark {
         version: u64,
@@ -52,16 +60,20 @@ pub(crate) enum From {
 /// Why a list or a watch ended.
 #[derive(Debug, PartialEq)]
 pub(crate) enum End {
-    /// The API server has ended it, which is ordinary.
+    /// The API server has ended it in order.
     Closed,
     /// The version is too old.
     Expired,
     /// Kubernetes denies the right to do it.
     Forbidden(String),
     /// The API server cannot begin a watch with all Jobs.
-    Unsupported,
-    /// The connection broke, said nothing for too long, or could not be made; or the API server is in trouble.
-    Failed(String),
+    Unsupported(String),
+    /// The connection broke, was silent for too long, or could not be made; or the API server is in trouble.
+    Failed {
+        why: String,
+        /// Seconds that the API server asks to wait.
+        retry_after: Option<u32>,
+    },
 }
 
 /// What follows a page.
@@ -70,6 +82,7 @@ pub(crate) struct Page {
     pub(crate) version: u64,
     /// The token for the next page; None for the last.
     pub(crate) next: Option<String>,
+    is_list: bool,
 }
 
 #[derive(Deserialize)]
@@ -88,15 +101,25 @@ impl End {
             End::Closed => "closed",
             End::Expired => "expired",
             End::Forbidden(_) => "forbidden",
-            End::Unsupported => "unsupported",
-            End::Failed(_) => "failed",
+            End::Unsupported(_) => "unsupported",
+            End::Failed { .. } => "failed",
         }
+    }
+
+    fn failed(why: impl Into<String>) -> Self {
+        End::Failed { why: why.into(), retry_after: None }
     }
 }
 
 impl Client {
-    /// Watches for `time`. `see` is called with each event.
-    pub(crate) fn watch(&mut self, namespace: &str, from: From, time: Duration, see: &mut dyn FnMut(Event)) -> End {
+    /// Watches for `time`. `see` is called with each event, and returns whether to go on.
+    pub(crate) fn watch(
+        &mut self,
+        namespace: &str,
+        from: From,
+        time: Duration,
+        see: &mut dyn FnMut(Event) -> bool,
+    ) -> End {
         let begin = match from {
             From::Beginning => "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=".to_owned(),
             From::Version(version) => format!("resourceVersion={version}"),
@@ -107,33 +130,32 @@ impl Client {
         );
         let reader = match self.open(Verb::Watch, &path, time + MARGIN) {
             Ok(reader) => reader,
-            Err(End::Unsupported) if matches!(from, From::Version(_)) => return End::Failed("400 or 422".into()),
+            Err(End::Unsupported(said)) if matches!(from, From::Version(_)) => return End::failed(said),
             Err(end) => return end,
         };
-        see(Event::Begun);
+        let mut goes_on = see(Event::Begun);
         let left = Cell::new(MAX_OBJECT);
         let mut bounded = BufReader::with_capacity(BUFFER, Bounded { reader, left: &left });
         let mut events = deserializer(&mut bounded).into_iter::<AnyEvent>();
-        loop {
+        while goes_on {
             left.set(MAX_OBJECT);
             let AnyEvent { r#type, object } = match events.next() {
                 None => return End::Closed,
                 Some(Ok(event)) => event,
-                Some(Err(error)) if error.is_eof() => return End::Closed, // cut within an event
-                Some(Err(error)) => return End::Failed(error.to_string()),
+                Some(Err(error)) => return End::failed(error.to_string()),
             };
             if r#type == "ERROR" {
                 return match object.code {
-                    410 => End::Expired,
-                    code => End::Failed(format!("an event of type ERROR with code {code}")),
+                    Scalar::Number(410) => End::Expired,
+                    code => End::failed(format!("an event of type ERROR with code {code:?}")),
                 };
             }
-            let event = match event(&r#type, object) {
-                Ok(event) => event,
-                Err(error) => return End::Failed(error),
-            };
-            see(event)
+            match event(&r#type, object) {
+                Ok(event) => goes_on = event.is_none_or(&mut *see),
+                Err(error) => return End::failed(error),
+            }
         }
+        End::failed("what it tells is of another history")
     }
 
     /// Lists a page of Jobs. `token`: of the page before.
@@ -141,11 +163,27 @@ impl Client {
         &mut self,
         namespace: &str,
         token: Option<&str>,
-        see: &mut dyn FnMut(String, Box<Job>),
+        see: &mut dyn FnMut(Event),
     ) -> Result<Page, End> {
         let next = token.map(|token| format!("&continue={}", escaped(token))).unwrap_or_default();
-        let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs?{LABEL}&limit={PAGE}{next}");
-        let reader = self.open(Verb::List, &path, PAGE_TIME)?;
+        self.list_of(namespace, &format!("limit={PAGE}{next}"), PAGE_TIME, see)
+    }
+
+    /// The version that the API server's present history has reached: of a list of at most one Job. `time`: how long it may take.
+    pub(crate) fn version(&mut self, namespace: &str, time: Duration) -> Result<u64, End> {
+        self.list_of(namespace, "limit=1", time, &mut |_| ()).map(|page| page.version)
+    }
+
+    fn list_of(
+        &mut self,
+        namespace: &str,
+        what: &str,
+        time: Duration,
+        see: &mut dyn FnMut(Event),
+    ) -> Result<Page, End> {
+        let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs?{LABEL}&{what}");
+        let reader = self.open(Verb::List, &path, time)?;
+        see(Event::Begun);
         let left = Cell::new(MAX_OBJECT);
         let mut bounded = BufReader::with_capacity(BUFFER, Bounded { reader, left: &left });
         let mut page = Page::default();
@@ -153,8 +191,11 @@ impl Client {
         let mut json = deserializer(&mut bounded);
         // to the end of the answer, so that its connection is used again
         let read = list.deserialize(&mut json).and_then(|()| json.end());
-        read.map_err(|error| End::Failed(error.to_string()))?;
-        Ok(page)
+        read.map_err(|error| End::failed(error.to_string()))?;
+        match page.is_list {
+            true => Ok(page),
+            false => Err(End::failed("the response is not a JobList with a version")),
+        }
     }
 
     /// The body of a successful answer.
@@ -162,28 +203,55 @@ impl Client {
         let call = Call { verb, path, body: None, until: Instant::now() + time };
         match self.stream(call) {
             Ok(reader) => Ok(reader),
-            Err(Outcome::Refused(refusal)) => Err(match refusal.kind {
-                RefusalKind::NotAllowed => End::Forbidden(refusal.said),
-                RefusalKind::Invalid => End::Unsupported,
+            Err(Outcome::Refused(Refusal { kind, retry_after, said, .. })) => Err(match kind {
+                RefusalKind::NotAllowed => End::Forbidden(said),
+                RefusalKind::Invalid => End::Unsupported(said),
                 RefusalKind::Gone => End::Expired,
-                _ => End::Failed(refusal.said),
+                _ => End::Failed { why: said, retry_after },
             }),
-            Err(outcome) => Err(End::Failed(outcome.to_string())),
+            Err(outcome) => Err(End::failed(outcome.to_string())),
         }
     }
 }
 
-fn event(kind: &str, object: JobObject) -> Result<Event, String> {
-    let name = object.metadata.name.clone();
-    let version = object.metadata.version();
-    if kind == "BOOKMARK" {
-        return Ok(Event::Bookmark { version, is_whole: object.metadata.is_initial_end() });
+/// None for what is not one of our Jobs.
+///
+/// Errors: the object is not a Job, or the type is unknown.
+fn event(kind: &str, object: JobObject) -> Result<Option<Event>, String> {
+    if object.kind.text() != Some("Job") {
+        return Err(format!(
+            "an event of type {kind:?} with {:?} instead of a Job",
+            object.kind.text().unwrap_or_default()
+        ));
     }
-    let job = object.job().map_err(|error| format!("a Job with an odd status: {error}"))?;
+    if kind == "BOOKMARK" {
+        let (version, is_whole) = (object.metadata.version(), object.metadata.is_initial_end());
+        return Ok(Some(Event::Bookmark { version, is_whole }));
+    }
+    let unreadable = |name: String| (!name.is_empty()).then_some(Event::Unreadable(name));
     match kind {
-        "ADDED" | "MODIFIED" => Ok(Event::Changed(name, job.into())),
-        "DELETED" => Ok(Event::Deleted(name, job.into())),
+        "ADDED" | "MODIFIED" => Ok(readable(object).map_or_else(unreadable, |job| Some(Event::Changed(job.into())))),
+        "DELETED" => Ok(readable(object).map_or_else(unreadable, |job| Some(Event::Deleted(job.into())))),
         _ => Err(format!("an event of the unknown type {kind:?}")),
+    }
+}
+
+/// The Job, if it has our label and all that is needed to tell it from others. One that has not hides no other.
+///
+/// Errors: its name.
+fn readable(object: JobObject) -> Result<Job, String> {
+    let mut name = object.metadata.name.text().unwrap_or_default().to_owned();
+    name.truncate(name.floor_char_boundary(MAX_NAME));
+    match object.job() {
+        Ok(job) if job.is_ours && !job.name.is_empty() && !job.uid.is_empty() && job.version > 0 => Ok(job),
+        Ok(_) => {
+            debug!("a list or watch of our Jobs has {name:?}, which lacks our label, its name, uid or version");
+            Err(name)
+        }
+        Err(error) => {
+            warn!("the Job {name:?} is skipped, because its status cannot be read: {error}");
+            Err(name)
+        }
     }
 }
 
@@ -221,13 +289,14 @@ impl<R: Read> Read for Bounded<'_, R> {
 /// A page in JSON: hands over each Job as it comes.
 struct List<'l> {
     page: &'l mut Page,
-    see: &'l mut dyn FnMut(String, Box<Job>),
+    see: &'l mut dyn FnMut(Event),
     left: &'l Cell<usize>,
 }
 
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "lowercase")]
 enum Field {
+    Kind,
     Metadata,
     Items,
     #[serde(other)]
@@ -257,30 +326,36 @@ impl<'de> Visitor<'de> for List<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         let List { page, see, left } = self;
+        let mut is_list = false;
         while let Some(field) = members.next_key()? {
             match field {
+                Field::Kind => is_list = members.next_value::<Scalar>()?.text() == Some("JobList"),
                 Field::Metadata => {
                     let ListMetadata { resource_version, r#continue } = members.next_value()?;
                     page.version = resource_version.parse().map_err(serde::de::Error::custom)?;
-                    page.next = r#continue.filter(|token| !token.is_empty())
+                    page.next = r#continue.filter(|token| !token.is_empty());
+                    if page.next.as_ref().is_some_and(|token| token.len() > MAX_TOKEN) {
+                        return Err(serde::de::Error::custom(format!("continue has more than {MAX_TOKEN} bytes")));
+                    }
                 }
                 Field::Items => members.next_value_seed(Items { see: &mut *see, left })?,
                 Field::Other => _ = members.next_value::<IgnoredAny>()?,
             }
         }
+        page.is_list = is_list && page.version > 0;
         Ok(())
     }
 }
 
 struct Items<'l> {
-    see: &'l mut dyn FnMut(String, Box<Job>),
+    see: &'l mut dyn FnMut(Event),
     left: &'l Cell<usize>,
 }
 
 impl<'de> DeserializeSeed<'de> for Items<'_> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_seq(self)
+        json.deserialize_any(self)
     }
 }
 
@@ -294,8 +369,12 @@ impl<'de> Visitor<'de> for Items<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         self.left.set(MAX_OBJECT);
         while let Some(object) = items.next_element::<JobObject>()? {
-            let name = object.metadata.name.clone();
-            (self.see)(name, object.job().map_err(serde::de::Error::custom)?.into());
+            // items may omit their kind
+            if matches!(object.kind.text(), None | Some("Job"))
+                && let Ok(job) = readable(object)
+            {
+                (self.see)(Event::Changed(job.into()))
+            }
             self.left.set(MAX_OBJECT)
         }
         Ok(())
@@ -313,7 +392,10 @@ mod tests {
 
     fn listed(json: &str) -> Result<(Page, Vec<String>), String> {
         let (mut page, mut names, left) = (Page::default(), Vec::new(), Cell::new(MAX_OBJECT));
-        let mut see = |name: String, _: Box<Job>| names.push(name);
+        let mut see = |event: Event| match event {
+            Event::Changed(job) => names.push(job.name),
+            other => panic!("{other:?}"),
+        };
         let list = List { page: &mut page, see: &mut see, left: &left };
         let mut bounded = Bounded { reader: json.as_bytes(), left: &left };
         let done = list.deserialize(&mut deserializer(&mut bounded));
@@ -321,23 +403,55 @@ mod tests {
         Ok((page, names))
     }
 
+    /// A Job as an item of a list. `more`: further members of it, each with its comma before it.
+    fn item(name: &str, more: &str) -> String {
+        let labels = r#""app.kubernetes.io/managed-by":"k8s-job-dispatcher""#;
+        format!(r#"{{"metadata":{{"name":"{name}","uid":"u","resourceVersion":"3","labels":{{{labels}}}}}{more}}}"#)
+    }
+
+    fn list(metadata: &str, items: &[String]) -> String {
+        format!(r#"{{"kind":"JobList","metadata":{{{metadata}}},"items":[{}]}}"#, items.join(","))
+    }
+
     #[test]
     fn a_page_has_jobs_a_version_and_perhaps_a_successor() {
-        let text = r#"{"kind":"JobList","metadata":{"resourceVersion":"17","continue":"t"},
-            "items":[{"metadata":{"name":"a"}},{"metadata":{"name":"b"},"status":{"active":1}}]}"#;
-        let (page, names) = listed(text).unwrap();
+        let items = [item("a", ""), item("b", r#","kind":"Job","status":{"active":1}"#)];
+        let (page, names) = listed(&list(r#""resourceVersion":"17","continue":"t""#, &items)).unwrap();
         assert_eq!((page.version, page.next.as_deref(), names), (17, Some("t"), vec!["a".to_owned(), "b".to_owned()]));
-        let (page, names) = listed(r#"{"metadata":{"resourceVersion":"18","continue":""},"items":[]}"#).unwrap();
-        assert_eq!((page.version, page.next, names.len()), (18, None, 0));
-        assert!(listed(r#"{"metadata":{"resourceVersion":"x"}}"#).is_err());
+        let (page, names) = listed(&list(r#""resourceVersion":"18","continue":"""#, &[])).unwrap();
+        assert_eq!((page.version, page.next, names.len(), page.is_list), (18, None, 0, true));
+        assert!(listed(&list(r#""resourceVersion":"x""#, &[])).is_err());
         assert!(listed(r#"{"metadata":{"resourceVersion":"1"},"items":[{"#).is_err());
+        for other in [r#"{"metadata":{"resourceVersion":"18"}}"#, r#"{"kind":"JobList"}"#, r#"{"kind":"Status"}"#] {
+            assert!(!listed(other).unwrap().0.is_list, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_readable_job_of_ours_hides_no_other() {
+        let odd = [
+            item("a", r#","status":{"active":"1"}"#),
+            item("a", r#","kind":"Pod""#),
+            item("", ""),
+            item("a", "").replace("k8s-job-dispatcher", "other"),
+            item("a", "").replace(r#""uid":"u""#, r#""uid":7"#),
+            item("a", "").replace(r#""resourceVersion":"3""#, r#""resourceVersion":{"x":[1]}"#),
+            item("good", r#","spec":{"suspend":"yes"}"#),
+        ];
+        let (_, names) = listed(&list(r#""resourceVersion":"17""#, &odd)).unwrap();
+        assert_eq!(names, ["good"]);
+        let object = |json: &str| serde_json::from_str::<JobObject>(json).unwrap();
+        assert!(event("ADDED", object(r#"{"kind":"Pod","metadata":{"name":"a"}}"#)).unwrap_err().contains("\"Pod\""));
+        assert!(event("LOST", object(r#"{"kind":"Job","metadata":{"name":"a"}}"#)).is_err());
+        let lost = event("DELETED", object(r#"{"kind":"Job","metadata":{"name":"a"}}"#)).unwrap();
+        assert!(matches!(lost, Some(Event::Unreadable(name)) if name == "a"));
+        assert!(event("DELETED", object(r#"{"kind":"Job","metadata":{}}"#)).unwrap().is_none());
     }
 
     #[test]
     fn objects_have_a_bound_and_lists_have_none() {
-        let job = |size: usize| format!(r#"{{"metadata":{{"name":"a","x":"{}"}}}}"#, "x".repeat(size));
-        let list =
-            |jobs: &[String]| format!(r#"{{"metadata":{{"resourceVersion":"1"}},"items":[{}]}}"#, jobs.join(","));
+        let job = |size: usize| item("a", &format!(r#","x":"{}""#, "x".repeat(size)));
+        let list = |jobs: &[String]| list(r#""resourceVersion":"1""#, jobs);
         let large = job(MAX_OBJECT / 2);
         assert_eq!(listed(&list(&[large.clone(), large.clone(), large])).unwrap().1.len(), 3);
         assert!(listed(&list(&[job(MAX_OBJECT)])).unwrap_err().contains("more than"));

@@ -2,10 +2,11 @@
 
 use super::connection::Connection;
 use super::connections::Slot;
+use super::serve::route_on;
 use crate::config::Enabled;
 use crate::dispatch::Work;
 use crate::http::Request;
-use crate::route::{Route, route};
+use crate::route::Route;
 use crate::status::Status;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -29,11 +30,21 @@ pub(super) struct Task {
     pub(super) arrived: Instant,
     /// What the filter has decided, if that was before this task got its permit.
     pub(super) planned: Option<Box<Work>>,
+    /// Of requests for a page of Jobs it is the next.
+    pub(super) has_turn: bool,
 }
 
 impl Task {
     pub(super) fn new(slot: Slot, connection: Box<Connection>, request: Request, enabled: Enabled) -> Self {
-        Task { slot, connection, route: route(&request, enabled), request, arrived: Instant::now(), planned: None }
+        Task {
+            slot,
+            route: route_on(&request, enabled, connection.is_reserved()),
+            connection,
+            request,
+            arrived: Instant::now(),
+            planned: None,
+            has_turn: false,
+        }
     }
     /// Whether the API server was called for it.
     pub(super) fn has_begun(&self) -> bool {

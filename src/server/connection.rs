@@ -1,7 +1,7 @@
 //! The state machine of one connection; never blocks on its client: bytes in, requests out; replies in, bytes out.
 
 use super::chunked::Chunks;
-use super::memory::{RequestMemory, SMALL, Ticket};
+use super::memory::{RequestMemory, Ticket};
 use super::output::Output;
 use super::parse::{self, MAX_HEAD, Scan};
 use super::reply::Frame;
@@ -30,8 +30,6 @@ const MAX_IN_A_ROW: u32 = 32;
 const FIRST_READ: usize = 4 << 10;
 /// Bytes of a body that count as progress of its client.
 const PROGRESS: usize = 1 << 10;
-/// While others wait for memory, a large body has to arrive evenly over its time, after this time.
-const HEAD_START: Duration = Duration::from_secs(2);
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What a connection may use.
@@ -111,6 +109,8 @@ pub(super) struct Connection {
     /// It waits for memory, until that is granted.
     waiting: Option<Ticket>,
     granted: Option<Reservation>,
+    /// It has a place that is for probes.
+    is_reserved: bool,
     /// Its answer waits for the end of a Job.
     parked: Option<Box<Parked>>,
     /// Since when it waits for its client, or for memory.
@@ -132,12 +132,21 @@ impl Connection {
             has_skipped_line: false,
             waiting: None,
             granted: None,
+            is_reserved: false,
             parked: None,
             waits_since: now,
             deadline: now + idle,
         }
     }
 
+    /// For probes alone: all other places are taken.
+    pub(super) fn reserved(stream: TcpStream, now: Instant, idle: Duration) -> Self {
+        Connection { is_reserved: true, ..Connection::new(stream, now, idle) }
+    }
+
+    pub(super) fn is_reserved(&self) -> bool {
+        self.is_reserved
+    }
     pub(super) fn stream(&self) -> &TcpStream {
         &self.stream
     }
@@ -177,23 +186,6 @@ impl Connection {
     pub(super) fn is_reset(&self) -> bool {
         let peeked = recv(&self.stream, &mut [0; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK);
         peeked.is_err_and(|error| !matches!(error, Errno::AGAIN | Errno::INTR))
-    }
-
-    /// Its place among those that wait for memory, if it waits.
-    pub(super) fn ticket(&self) -> Option<Ticket> {
-        self.waiting
-    }
-    pub(super) fn wait_with(&mut self, ticket: Ticket) {
-        self.waiting = Some(ticket)
-    }
-    /// Ends the wait for memory. Returns its place, if it waited.
-    pub(super) fn stop_waiting(&mut self) -> Option<Ticket> {
-        self.waiting.take()
-    }
-    pub(super) fn grant(&mut self, memory: Reservation) {
-        self.waiting = None;
-        self.granted = Some(memory);
-        self.deadline = Instant::now() + BODY
     }
 
     /// Makes progress until the client has to act, memory is missing, or a whole request was received. `readable`: there may be input.
@@ -326,15 +318,6 @@ impl Connection {
         self.deadline = self.waits_since + ANSWER;
     }
 
-    /// Whether a large body arrives too slowly to let others wait for its memory.
-    pub(super) fn is_slow(&self, now: Instant) -> bool {
-        let Phase::Body(request, _) = &self.phase else { return false };
-        let reserved = request.reservation.as_ref().map_or(0, |memory| memory.bytes());
-        let left = self.deadline.saturating_duration_since(now).as_secs_f32();
-        let due = 1.0 - left / (BODY - HEAD_START).as_secs_f32();
-        self.waiting.is_none() && reserved > SMALL && (request.bytes.len() as f32) < due * reserved as f32
-    }
-
     /// The deadline has passed, or the body [is too slow](Connection::is_slow). Returns false if no reply can be sent.
     pub(super) fn expire(&mut self) -> bool {
         let status = match &self.phase {
@@ -391,6 +374,7 @@ impl Connection {
     }
 }
 
+mod memory;
 mod parked;
 mod request;
 

@@ -5,10 +5,13 @@ use super::memory::Ticket;
 use super::poller::{Event, Poller};
 use crate::budget::Reservation;
 use crate::metrics::METRICS;
+use std::collections::VecDeque;
 use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Connections above the limit, for probes and metrics alone: a kubelet must not end the pod because others hold all places.
+pub(super) const RESERVED: usize = 16;
 /// Slots sampled to find a connection to evict (as Redis evicts keys: no index, no lock over all).
 const SAMPLE: usize = 16;
 
@@ -30,8 +33,16 @@ pub(super) struct Connections {
     poller: Poller,
     slots: Vec<Mutex<Option<Box<Connection>>>>,
     free: Mutex<Vec<Slot>>,
+    /// The last slots, which are for probes: which are free, and which are used, the oldest first.
+    reserved: Mutex<Reserved>,
     /// How long an idle connection is kept.
     idle: Duration,
+}
+
+#[derive(Debug)]
+struct Reserved {
+    free: Vec<Slot>,
+    used: VecDeque<Slot>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -42,20 +53,24 @@ impl Connections {
     pub(super) fn new(connections: usize, idle: Duration) -> std::io::Result<Self> {
         Ok(Connections {
             poller: Poller::new()?,
-            slots: (0..connections).map(|_| Mutex::new(None)).collect(),
+            slots: (0..connections + RESERVED).map(|_| Mutex::new(None)).collect(),
             free: Mutex::new((0..connections).rev().map(Slot).collect()),
+            reserved: Mutex::new(Reserved {
+                free: (connections..connections + RESERVED).map(Slot).collect(),
+                used: VecDeque::new(),
+            }),
             idle,
         })
     }
 
-    /// The maximum number of connections.
+    /// The maximum number of connections, without those for probes.
     pub(super) fn capacity(&self) -> usize {
-        self.slots.len()
+        self.slots.len() - RESERVED
     }
 
     /// Open connections: waiting for their client or being served.
     pub(super) fn len(&self) -> usize {
-        self.slots.len() - lock(&self.free).len()
+        self.slots.len() - lock(&self.free).len() - lock(&self.reserved).free.len()
     }
 
     /// Connections that wait for their client. Visits every slot.
@@ -69,7 +84,38 @@ impl Connections {
     pub(super) fn insert(&self, stream: TcpStream, random: u64) -> Result<(), TcpStream> {
         let free = lock(&self.free).pop();
         let Some(slot) = free.or_else(|| self.evict_one(random)) else { return Err(stream) };
-        let connection = Box::new(Connection::new(stream, Instant::now(), self.idle));
+        self.place(slot, Connection::new(stream, Instant::now(), self.idle));
+        Ok(())
+    }
+
+    /// Inserts a new connection in a place for probes; where all are taken, the oldest is taken out, and returned.
+    ///
+    /// Errors: the connection, if all of them are being served.
+    pub(super) fn insert_reserved(&self, stream: TcpStream) -> Result<Option<Box<Connection>>, TcpStream> {
+        let mut oldest = None;
+        let slot = {
+            let mut reserved = lock(&self.reserved);
+            let slot = match reserved.free.pop() {
+                Some(slot) => slot,
+                None => {
+                    let place = reserved.used.iter().position(|slot| {
+                        oldest = lock(&self.slots[slot.0]).take();
+                        oldest.is_some()
+                    });
+                    let Some(slot) = place.and_then(|place| reserved.used.remove(place)) else { return Err(stream) };
+                    self.poller.remove(slot.0);
+                    slot
+                }
+            };
+            reserved.used.push_back(slot);
+            slot
+        };
+        self.place(slot, Connection::reserved(stream, Instant::now(), self.idle));
+        Ok(oldest)
+    }
+
+    fn place(&self, slot: Slot, connection: Connection) {
+        let connection = Box::new(connection);
         let mut place = lock(&self.slots[slot.0]);
         match self.poller.add(connection.stream(), slot.0, Interest::Readable) {
             Ok(()) => *place = Some(connection),
@@ -78,17 +124,23 @@ impl Connections {
                 self.free(slot)
             }
         }
-        Ok(())
     }
 
-    /// Closes the longest-waiting evictable connection of a random sample. Returns its slot, or None if there is none.
+    /// Closes the longest-waiting evictable connection of a random sample, or of all where the sample has none. Returns its slot, or None if
+    /// there is none.
     pub(super) fn evict_one(&self, random: u64) -> Option<Slot> {
-        let mut waiting = Vec::with_capacity(SAMPLE);
         let mut state = random;
-        for _ in 0..SAMPLE {
+        let sample = std::iter::repeat_with(|| {
             // Knuth's linear congruential generator; its upper half is random enough to pick a slot
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let slot = (state >> 33) as usize % self.slots.len();
+            (state >> 33) as usize % self.capacity()
+        });
+        self.evict_of(sample.take(SAMPLE)).or_else(|| self.evict_of(0..self.capacity()))
+    }
+
+    fn evict_of(&self, slots: impl Iterator<Item = usize>) -> Option<Slot> {
+        let mut waiting = Vec::new();
+        for slot in slots {
             if let Some(connection) = lock(&self.slots[slot]).as_deref() {
                 waiting.push((connection.waits_since(), slot))
             }
@@ -105,9 +157,22 @@ impl Connections {
         evicted.map(|(_, slot)| Slot(slot))
     }
 
-    /// Frees the slot of an evicted connection.
+    /// Takes the connection that has waited longest for the end of a Job.
+    pub(super) fn take_oldest_waiter(&self) -> Option<(Slot, Box<Connection>)> {
+        let since = |slot: usize| Some((lock(&self.slots[slot]).as_deref()?.parked()?.since, slot));
+        let (_, slot) = (0..self.capacity()).filter_map(since).min()?;
+        let connection = self.take_if(Slot(slot), |connection| connection.parked().is_some())?;
+        Some((Slot(slot), connection))
+    }
+
+    /// Frees the slot of a closed connection.
     pub(super) fn free(&self, slot: Slot) {
-        lock(&self.free).push(slot)
+        if slot.0 < self.capacity() {
+            return lock(&self.free).push(slot);
+        }
+        let mut reserved = lock(&self.reserved);
+        reserved.used.retain(|used| *used != slot);
+        reserved.free.push(slot)
     }
 
     /// Waits for a connection to become ready. Returns None when `timeout` is over, or a signal came.

@@ -10,8 +10,8 @@ use crate::dispatch::{
 };
 use crate::docs::{self, Docs};
 use crate::http::{Reply, Request};
-use crate::jobs::Jobs;
-use crate::kube::{Client, Job};
+use crate::jobs::{Jobs, NoPage};
+use crate::kube::Client;
 use crate::metrics::{Gauges, METRICS};
 use crate::route::{Route, check_headers, no_such_path, route};
 use crate::status::{Reason, Status};
@@ -79,24 +79,29 @@ impl Server {
                 let (media_type, text) = METRICS.print(gauges(), request.header("accept").unwrap_or_default());
                 Reply::text(media_type, text.into_bytes())
             }
-            Ok(Route::List) => self.list(request),
             Ok(Route::OpenApi) => docs::contract(),
             Ok(Route::Page(page)) => self.docs.reply(*page).unwrap_or_else(|| no_such_path().into()),
-            Ok(Route::Dispatch(_) | Route::Job(_) | Route::Log(_) | Route::Delete(_)) => internal_error().into(), // see `plan` and `perform`
+            // see `plan`, `perform` and `list`
+            Ok(Route::Dispatch(_) | Route::Job(_) | Route::Log(_) | Route::Delete(_) | Route::List) => {
+                internal_error().into()
+            }
         })
     }
 
-    fn list(&self, request: &Request) -> Reply {
-        match Query::of(request).map(|query| self.jobs.page(&query)) {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(_)) if self.config.api_server.is_none() => Reply::json(200, &b"{\"items\":[]}"[..]),
-            Ok(Err(true)) => Status::new(Reason::BadGateway, "the dispatcher lacks permission for this").into(),
-            Ok(Err(false)) => {
-                let status = Status::new(Reason::ServiceUnavailable, "the Jobs are not known at the moment");
-                status.with_retry_after(1).into()
-            }
-            Err(status) => status.into(),
-        }
+    /// A page of Jobs; None if they are not known at the moment.
+    pub(super) fn list(&self, request: &Request) -> Option<Reply> {
+        let listed = catch_unwind(AssertUnwindSafe(|| match Query::of(request) {
+            Err(status) => Some(status.into()),
+            Ok(_) if self.config.api_server.is_none() => Some(Reply::json(200, &b"{\"items\":[]}"[..])),
+            Ok(query) => match query.page(&self.jobs.known) {
+                Ok(reply) => Some(reply),
+                Err(NoPage::Forbidden) => {
+                    Some(Status::new(Reason::BadGateway, "the dispatcher lacks permission for this").into())
+                }
+                Err(NoPage::NotNow) => None,
+            },
+        }));
+        listed.unwrap_or_else(|_panic| Some(internal_error().into()))
     }
 
     /// Decides what a dispatch does, unless its filter needs a large run.
@@ -127,11 +132,7 @@ impl Server {
     /// Calls the API server until a dispatch is done, or has to pause.
     pub(super) fn perform(&self, work: Box<Work>, client: &mut Option<Client>, until: Instant) -> Progress {
         self.guarded(client, |client| {
-            let see = |name: &str, job: Option<&Job>| match job {
-                Some(job) => self.jobs.learn(name, job),
-                None => self.jobs.not_found(name),
-            };
-            perform(&self.config, &self.retries, &self.memory, client, &see, work, until)
+            perform(&self.config, &self.retries, &self.memory, client, &self.jobs.known, work, until)
         })
     }
 
@@ -190,9 +191,19 @@ fn ok() -> Reply {
     Reply::text("text/plain; charset=utf-8", &b"ok"[..])
 }
 
-/// Checks that need only the head of a request.
-pub(super) fn admit(request: &Request, enabled: Enabled) -> Result<(), Status> {
-    check_headers(&route(request, enabled)?, request)
+/// Checks that need only the head of a request. `is_reserved`: its connection is for probes alone.
+pub(super) fn admit(request: &Request, enabled: Enabled, is_reserved: bool) -> Result<(), Status> {
+    check_headers(&route_on(request, enabled, is_reserved)?, request)
+}
+
+/// The route of a request. `is_reserved`: its connection is for probes alone.
+pub(super) fn route_on(request: &Request, enabled: Enabled, is_reserved: bool) -> Result<Route, Status> {
+    let route = route(request, enabled);
+    if is_reserved && !route.as_ref().is_ok_and(Route::is_probe) {
+        METRICS.connection_rejected();
+        return Err(Status::new(Reason::Overloaded, "too many connections"));
+    }
+    route
 }
 
 /// The caller's request id if it is valid, else a new one.

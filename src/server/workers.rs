@@ -9,11 +9,12 @@
 
 mod drive;
 mod expiry;
+mod list;
 mod resting;
 mod waiting;
 
 use super::admission::{Admission, MAX_IN_FLIGHT, Task};
-use super::connection::Bounds;
+use super::connection::{Bounds, Connection};
 use super::connections::{Connections, Next};
 use super::large_runs::LargeRuns;
 use super::later::Later;
@@ -21,12 +22,15 @@ use super::memory::RequestMemory;
 use super::parse::MAX_HEAD;
 use super::serve::Server;
 use crate::budget::Budget;
+use crate::dispatch::random;
 use crate::filter::SMALL_RUN_STACK;
 use crate::kube::Client;
 use crate::metrics::Gauges;
+use list::Lists;
 use log::warn;
 use resting::Resting;
 use std::collections::VecDeque;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread::{self, Thread};
@@ -62,8 +66,7 @@ pub(super) struct Workers {
     waiting_memory: Arc<Budget>,
     /// Tasks for the next worker that is woken.
     handed_over: Mutex<VecDeque<Task>>,
-    /// Held while a page of Jobs is made.
-    one_page: Mutex<()>,
+    lists: Lists,
     /// For pages of Jobs, until they are sent.
     pages: Arc<Budget>,
     core_threads: usize,
@@ -115,7 +118,7 @@ impl Workers {
             later: Later::default(),
             waiting_memory: Budget::new(WAITING_BYTES * waiters),
             handed_over: Mutex::default(),
-            one_page: Mutex::default(),
+            lists: Lists::default(),
             pages: Budget::new(PAGE_BUDGET),
             core_threads: (4 * super::cores()).min(MAX_IN_FLIGHT),
             threads: AtomicUsize::new(0),
@@ -180,6 +183,24 @@ impl Workers {
             }
         }
         self.threads.fetch_sub(1, Relaxed);
+    }
+
+    /// Finds a place for a new connection.
+    /// Returns one that had to make way and has had no answer yet.
+    ///
+    /// Errors: the connection, if there is no place.
+    pub(super) fn insert(&self, stream: TcpStream) -> Result<Option<Box<Connection>>, TcpStream> {
+        let inserted = self.connections.insert(stream, random()).or_else(|stream| match self.evict_waiter() {
+            true => self.connections.insert(stream, random()),
+            false => Err(stream),
+        });
+        match inserted {
+            Ok(()) => Ok(None),
+            Err(stream) => {
+                let replaced = self.connections.insert_reserved(stream)?;
+                Ok(replaced.filter(|connection| connection.is_idle()))
+            }
+        }
     }
 
     /// Hands over the tasks whose next call waits, each at its time.
@@ -263,12 +284,12 @@ impl Workers {
             connections_waiting: waiting,
             connections_working: all.saturating_sub(waiting),
             dispatches_in_flight,
-            dispatches_queued: dispatches_queued + self.large_runs.len() + self.later.len(),
+            dispatches_queued: dispatches_queued + self.large_runs.len() + self.later.len() + self.lists.len(),
             unfinished_bytes: self.memory.reserved_bytes(),
-            jobs: self.server.jobs.count(),
-            cached_bytes: self.server.jobs.cached_bytes(),
+            jobs: self.server.jobs.known.count(),
+            cached_bytes: self.server.jobs.known.cached_bytes(),
             waiters: self.server.jobs.waiters(),
-            watch_silence: self.server.jobs.silence(),
+            watch_silence: self.server.jobs.known.silence(),
         }
     }
 }

@@ -228,3 +228,45 @@ fn readiness_follows_the_api_server() {
     assert_eq!(dispatcher.get("/health/ready").body, b"ok");
     assert_eq!(dispatcher.send(request("POST", "/health/ready", JSON, "1")).header("Allow"), Some("GET, HEAD"));
 }
+
+#[test]
+fn a_post_without_a_body_runs_the_filter_on_null() {
+    let namespace = Namespace::new();
+    let filter =
+        format!("if . == null then {} else error(\"not null\") end", manifest(json!({"name": "ping"}), json!({})));
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[&filter]);
+    for (text, code) in [
+        ("POST /job HTTP/1.1\r\nHost: h\r\n\r\n", 201),
+        ("POST /job HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", 200),
+        ("POST /job HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n", 400),
+        ("POST /job HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nnull", 415),
+    ] {
+        assert_eq!(dispatcher.send(text).code, code, "{text:?}");
+    }
+}
+
+#[test]
+fn pages_of_other_origins_can_neither_create_nor_delete() {
+    let namespace = Namespace::with(json!({}), &["create", "get", "list", "watch", "delete"]);
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--enable=delete"]);
+    let body = manifest(json!({"name": "a"}), json!({}));
+    assert_eq!(dispatcher.post("/job", &body).code, 201);
+    for headers in [
+        "Sec-Fetch-Site: cross-site\r\n",
+        "Sec-Fetch-Site: same-site\r\n",
+        "Origin: http://other\r\n",
+        "Origin: null\r\n",
+    ] {
+        let post = dispatcher.send(request("POST", "/job", &format!("{JSON}{headers}"), &body));
+        assert_eq!(post.error(), (403, "CrossOrigin".into()), "{headers}");
+        assert_eq!(
+            dispatcher.send(request("POST", "/job", headers, "")).error().0,
+            403,
+            "{headers} without a preflight"
+        );
+        assert_eq!(dispatcher.send(request("DELETE", "/job/a", headers, "")).error().0, 403, "{headers}");
+        assert_eq!(dispatcher.send(request("GET", "/job/a", headers, "")).code, 200, "{headers}");
+    }
+    let ours = "Sec-Fetch-Site: same-origin\r\nOrigin: http://test\r\n";
+    assert_eq!(dispatcher.send(request("DELETE", "/job/a", ours, "")).code, 202);
+}

@@ -338,7 +338,7 @@ fn errors_in_the_filters_output_are_reported() {
     let deep = format!("{}{}", "[".repeat(129), "]".repeat(129));
     assert_eq!(dispatcher.post("/job", &deep).error(), error(400, "BadRequest"));
     let large = format!(r#"{{"spec":{{"x":"{}"}}}}"#, "x".repeat(1 << 20));
-    assert_eq!(dispatcher.post("/job", &large).error(), error(500, "FilterOutput"));
+    assert_eq!(dispatcher.post("/job", &large).error(), error(422, "FilterLimit"));
     assert_eq!(dispatcher.send(request("POST", "/job", "", "{}")).error(), error(415, "UnsupportedMediaType"));
     let encoded = format!("{JSON}Content-Encoding: gzip\r\n");
     assert_eq!(dispatcher.send(request("POST", "/job", &encoded, "{}")).error(), error(415, "UnsupportedMediaType"));

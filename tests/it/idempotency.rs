@@ -105,3 +105,110 @@ fn ids_of_deliveries_serve_as_keys_where_the_operator_says_so() {
     let (_, dispatcher) = shown(&["--idempotency-headers=ce-id"], "ce-id: 1\r\n");
     dispatcher.logged("ce-id is no idempotency key: it comes without ce-source");
 }
+
+#[test]
+fn one_delivery_makes_a_job_for_each_path_and_its_retry_finds_it_whatever_the_body() {
+    let namespace = Namespace::new();
+    let args = [AS_IS, "--idempotency-headers=X-GitHub-Delivery,ce-id"];
+    let replicas = [0, 1].map(|_| Dispatcher::for_namespace(&namespace, &args));
+    let delivery = format!("{JSON}X-GitHub-Delivery: 72d3162e-cc78-11e3-81ab-4c9367dc0958\r\n");
+    let post = |replica: usize, target: &str, headers: &str, body: &str| {
+        replicas[replica].send(request("POST", target, headers, body))
+    };
+    let build = post(0, "/job/build", &delivery, &unnamed("attempt 1"));
+    let scan = post(1, "/job/scan", &delivery, &unnamed("attempt 1"));
+    assert_eq!((build.code, scan.code), (201, 201), "two hooks of one repository");
+    assert_ne!(id(&build), id(&scan));
+    let again = post(1, "/job/build", &delivery, &unnamed("attempt 2"));
+    assert_eq!((again.code, id(&again)), (200, id(&build)), "a sender that counts its attempts in the body");
+    assert_eq!(post(0, "/job/build?x=1", &delivery, &unnamed("attempt 1")).code, 201, "another query");
+
+    // the key of a caller belongs to path and query too, and to one body
+    let key = format!("{JSON}Idempotency-Key: k\r\n");
+    assert_eq!(post(0, "/job/build", &key, &unnamed("a")).code, 201);
+    assert_eq!(post(1, "/job/scan", &key, &unnamed("a")).code, 201);
+    assert_eq!(post(1, "/job/build", &key, &unnamed("b")).error(), (422, "IdempotencyKeyReused".into()));
+
+    // a name of the filter decides, and a retry of its delivery is the same request
+    let named = |text: &str| manifest(json!({"name": "named"}), json!({ "text": text }));
+    assert_eq!(post(0, "/job/x", &delivery, &named("attempt 1")).code, 201);
+    assert_eq!(post(1, "/job/x", &delivery, &named("attempt 2")).code, 200);
+    assert_eq!(post(1, "/job/x", JSON, &named("attempt 3")).error(), (409, "AlreadyExists".into()));
+}
+
+#[test]
+fn a_structured_event_is_treated_like_a_binary_one() {
+    let namespace = Namespace::new();
+    let filter = r#"(.data // .) | .metadata.generateName = "e-""#;
+    let args = [filter, "--idempotency-headers=ce-id"];
+    let dispatcher = Dispatcher::for_namespace(&namespace, &args);
+    let data: Value = serde_json::from_str(&unnamed("a")).unwrap();
+    let event =
+        |id: &str| json!({"specversion": "1.0", "id": id, "source": "/s", "type": "t", "data": data}).to_string();
+    let structured = "Content-Type: application/cloudevents+json\r\n";
+    let first = dispatcher.send(request("POST", "/job", structured, &event("1")));
+    assert_eq!((first.code, first.body.len()), (201, 0), "Knative treats a body that is not an event as a failure");
+    assert_eq!(dispatcher.send(request("POST", "/job", structured, &event("1"))).code, 200);
+    assert_eq!(dispatcher.send(request("POST", "/job", structured, &event("2"))).code, 201);
+    let binary = format!("{JSON}ce-specversion: 1.0\r\nce-id: 1\r\nce-source: /s\r\n");
+    let same = dispatcher.send(request("POST", "/job", &binary, &data.to_string()));
+    assert_eq!((same.code, same.header("Location")), (200, first.header("Location")));
+}
+
+#[test]
+fn with_a_key_a_random_part_of_the_name_is_the_same_again() {
+    let filter = r#".metadata.name = "job-\(cuid2)-\(cuid2)""#;
+    let dispatcher = Dispatcher::start(&["--dry-run=client", filter]);
+    dispatcher.logged("metadata.name depends on randomness (cuid2)");
+    let name = |headers: &str| {
+        let reply = post(&dispatcher, headers, r#"{"spec": {}}"#).json();
+        reply["metadata"]["name"].as_str().unwrap_or_else(|| panic!("{reply}")).to_owned()
+    };
+    let (first, second) = (name("Idempotency-Key: k\r\n"), name("Idempotency-Key: k\r\n"));
+    assert_eq!(first, second);
+    let parts: Vec<&str> = first.split('-').collect();
+    assert!(parts.len() == 3 && parts[1] != parts[2] && parts[1].len() == 24, "{first}");
+    assert_ne!(name("Idempotency-Key: l\r\n"), first);
+    assert_ne!(name(""), name(""));
+    let checked = crate::support::dispatcher::run(&["--dry-run=client", "--check", filter], &[]);
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(checked.status.success() && said.contains("randomness"), "{said}");
+}
+
+#[test]
+fn a_name_that_the_request_lacks_is_not_replaced_by_a_random_one() {
+    let namespace = Namespace::new();
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[r#".metadata.name = .order.id"#]);
+    for order in [json!({}), json!({"id": null}), json!({"id": ""})] {
+        let mut body: Value = serde_json::from_str(&unnamed("a")).unwrap();
+        body["order"] = order;
+        let reply = post(&dispatcher, "", &body.to_string());
+        assert_eq!(reply.error(), (422, "Invalid".into()));
+        assert_eq!(reply.json()["error"]["causes"][0]["field"], "metadata.name");
+    }
+    assert!(namespace.job_names().is_empty());
+}
+
+#[test]
+fn what_the_api_server_refuses_each_time_is_refused_at_once_and_what_it_clears_is_accepted() {
+    let namespace = Namespace::new();
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    let with = |member: &str, value: Value| {
+        let mut body: Value = serde_json::from_str(&manifest(json!({"generateName": "x-"}), json!({}))).unwrap();
+        body["metadata"][member] = value;
+        body["status"] = json!({});
+        post(&dispatcher, "", &body.to_string())
+    };
+    assert_eq!(with("resourceVersion", json!("7")).error(), (500, "FilterOutput".into()));
+    for (member, value) in [
+        ("resourceVersion", json!("0")),
+        ("resourceVersion", json!("")),
+        ("creationTimestamp", Value::Null),
+        ("uid", json!("u")),
+        ("generation", json!(3)),
+        ("selfLink", json!("/x")),
+    ] {
+        let reply = with(member, value.clone());
+        assert_eq!(reply.code, 201, "{member}: {value}: {}", reply.json());
+    }
+}

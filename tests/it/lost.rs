@@ -58,7 +58,10 @@ fn a_create_has_field_manager_and_validation() {
         (&sent["apiVersion"], &sent["kind"], &sent["metadata"]["name"]),
         (&json!("batch/v1"), &json!("Job"), &json!("a"))
     );
-    assert_eq!(sent["metadata"]["annotations"]["k8s-job-dispatcher/fingerprint"].as_str().unwrap().len(), 64);
+    assert_eq!(
+        sent["metadata"]["annotations"]["k8s-job-dispatcher/fingerprint"].as_str().unwrap().len(),
+        "v2:".len() + 64
+    );
 
     let server = Scripted::start([created()]);
     assert_eq!(start(&server, &["--dry-run=server"]).post("/job", BODY).code, 200);

@@ -10,6 +10,8 @@ mod chart;
 mod cli;
 /// `GET /openapi.json`, and that it is true.
 mod contract;
+/// What callers hold does not make others wait or fail.
+mod crowd;
 /// Delete Jobs.
 mod delete;
 /// Create Jobs and get their status.
@@ -18,6 +20,8 @@ mod dispatch;
 mod docs;
 /// The HTTP server: parsing, limits, deadlines.
 mod edge;
+/// That what is reported of Jobs is true, whatever the watch does.
+mod evidence;
 /// Every failure, with its code and reason.
 mod failure;
 /// Idempotency keys.

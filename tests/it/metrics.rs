@@ -99,6 +99,7 @@ fn rejected_connections_are_counted() {
     worked_on.send(request("POST", "/job", JSON, &manifest(json!({"name": "a"}), json!({}))));
     eventually("the request to be worked on", || (server.seen().len() == 1).then_some(()));
     let mut refused = dispatcher.line();
+    refused.send(request("POST", "/job", JSON, &manifest(json!({"name": "b"}), json!({}))));
     assert_eq!(refused.receive().unwrap().error(), (503, "Overloaded".into()));
     assert_eq!(worked_on.receive().unwrap().error(), (504, "Timeout".into()));
     worked_on.send(request("GET", "/metrics", "", ""));

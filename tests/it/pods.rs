@@ -101,10 +101,11 @@ fn without_the_rights_it_is_said() {
     let namespace = Namespace::with(json!({}), &VERBS);
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--enable=pods,logs"]);
     assert_eq!(dispatcher.post("/job", &manifest("a", "", json!({}))).code, 201);
-    for target in ["/job/a", "/job/a/log"] {
-        assert_eq!(dispatcher.get(target).error(), (502, "BadGateway".into()), "{target}");
-    }
+    assert_eq!(dispatcher.get("/job/a/log").error(), (502, "BadGateway".into()));
     assert!(dispatcher.logged("502: ").contains("cannot list resource"), "the log names it");
+    let told = dispatcher.get("/job/a").json();
+    assert_eq!((&told["id"], &told["podsUnavailable"], told.get("pods")), (&json!("a"), &json!(true), None));
+    assert!(dispatcher.logged("200: ").contains("cannot list resource"), "the log names it");
 }
 
 #[test]
@@ -120,15 +121,22 @@ fn one_who_has_waited_is_told_of_the_job_if_not_of_its_pods() {
         let metrics = String::from_utf8(dispatcher.get("/metrics").body).unwrap();
         metrics.contains("k8s_job_dispatcher_waiters 1").then_some(())
     });
-    namespace.admin().call("DELETE", &format!("{}/a?propagationPolicy=Background", namespace.jobs()), None);
+    let failed = json!({"status": {"startTime": "2026-01-01T00:00:00Z", "conditions": [
+        {"type": "FailureTarget", "status": "True"}, {"type": "Failed", "status": "True"},
+    ]}});
+    assert_eq!(namespace.admin().patch(&format!("{}/a/status", namespace.jobs()), failed).0, 200);
     let told = line.receive().unwrap();
-    assert_eq!((told.code, &told.json()["state"], told.json().get("pods")), (200, &json!("deleting"), None));
+    assert_eq!(
+        (told.code, &told.json()["state"], &told.json()["podsUnavailable"]),
+        (200, &json!("failed"), &json!(true))
+    );
     // also where a call tells of the Job at the end of the wait, because there is no watch
     let namespace = Namespace::with(json!({}), &["create", "get"]);
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--enable=pods"]);
     assert_eq!(dispatcher.post("/job", &body.to_string()).code, 201);
     let told = dispatcher.get("/job/a?wait=1s");
     assert_eq!((told.code, &told.json()["state"], told.json().get("pods")), (200, &json!("suspended"), None));
+    assert_eq!(told.json()["podsUnavailable"], true);
 }
 
 fn log(dispatcher: &Dispatcher, name: &str, query: &str) -> Reply {

@@ -225,7 +225,7 @@ impl World {
                 outcome => matches!(outcome, Outcome::Created(_) | Outcome::Found(_)),
             };
         let (fingerprint, nonce) = (&*caller.request.to_string(), &*running.nonce.to_string());
-        let intent = Intent::Create { fingerprint, nonce, naming: caller.naming, is_dry_run: false };
+        let intent = Intent::Create { fingerprint, nonce, delivery: None, naming: caller.naming, is_dry_run: false };
         let names = running.attempts.names;
         let step = decide(bug, intent, running.attempts.clone(), Some((running.call, outcome)));
         let mut steps = vec![step];
@@ -264,7 +264,7 @@ impl World {
         let is_ours = |job: &&Stored| job.request == request && job.name == running.name;
         let others = self.jobs.iter().any(|job| job.name == running.name && job.request != request);
         caller.told = Some(match &answer {
-            Ok(Answer::Created(_)) if !self.created.iter().any(|job| job.nonce == running.nonce) => {
+            Ok(Answer::Created(_) | Answer::Gone) if !self.created.iter().any(|job| job.nonce == running.nonce) => {
                 return Err("201 without a Job".into());
             }
             Ok(Answer::Same(_)) if !self.created.iter().any(|job| is_ours(&job)) => {

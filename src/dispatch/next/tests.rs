@@ -1,10 +1,13 @@
 use super::*;
 
-const CREATE: Intent<'_> = Intent::Create { fingerprint: "f", nonce: "n", naming: Naming::Given, is_dry_run: false };
+const CREATE: Intent<'_> =
+    Intent::Create { fingerprint: "f", nonce: "n", delivery: None, naming: Naming::Given, is_dry_run: false };
 const GENERATED: Intent<'_> =
-    Intent::Create { fingerprint: "f", nonce: "n", naming: Naming::Random, is_dry_run: false };
-const KEYED: Intent<'_> = Intent::Create { fingerprint: "f", nonce: "n", naming: Naming::Keyed, is_dry_run: false };
-const DRY_RUN: Intent<'_> = Intent::Create { fingerprint: "f", nonce: "n", naming: Naming::Given, is_dry_run: true };
+    Intent::Create { fingerprint: "f", nonce: "n", delivery: None, naming: Naming::Random, is_dry_run: false };
+const KEYED: Intent<'_> =
+    Intent::Create { fingerprint: "f", nonce: "n", delivery: None, naming: Naming::Keyed, is_dry_run: false };
+const DRY_RUN: Intent<'_> =
+    Intent::Create { fingerprint: "f", nonce: "n", delivery: None, naming: Naming::Given, is_dry_run: true };
 const NONE: Attempts =
     Attempts { retries: 0, names: 0, vanished: 0, may_be_done: false, refusal: None, found: None, which: None };
 
@@ -47,13 +50,26 @@ fn a_taken_name_is_read() {
     assert_eq!(success(found(CREATE, NONE, job(true, "f", "other"))), "same");
     assert_eq!(success(found(DRY_RUN, NONE, job(true, "f", "other"))), "valid");
     assert_eq!(failure(found(CREATE, NONE, job(true, "other", "other"))), (Reason::AlreadyExists, None));
-    assert_eq!(failure(found(CREATE, NONE, job(false, "f", "n"))), (Reason::AlreadyExists, None));
+    assert_eq!(success(found(CREATE, NONE, job(false, "f", "n"))), "created", "a webhook has removed our label");
+    assert_eq!(success(found(CREATE, NONE, job(false, "f", "other"))), "same");
+    let stranger = Job { fingerprint: None, nonce: None, ..job(false, "", "") };
+    assert_eq!(failure(found(CREATE, NONE, stranger.clone())), (Reason::AlreadyExists, None));
     let deleted = Job { is_being_deleted: true, ..job(true, "f", "other") };
     assert_eq!(failure(found(CREATE, NONE, deleted.clone())), (Reason::AlreadyExists, Some(1)));
 
     assert_eq!(success(found(KEYED, NONE, job(true, "f", "other"))), "same");
     assert_eq!(failure(found(KEYED, NONE, job(true, "other", "other"))), (Reason::IdempotencyKeyReused, None));
-    assert_eq!(failure(found(KEYED, NONE, job(false, "other", "other"))), (Reason::AlreadyExists, None));
+    assert_eq!(failure(found(KEYED, NONE, job(false, "other", "other"))), (Reason::IdempotencyKeyReused, None));
+    assert_eq!(failure(found(KEYED, NONE, stranger)), (Reason::AlreadyExists, None));
+    let delivered =
+        Intent::Create { fingerprint: "g", nonce: "n", delivery: Some("d"), naming: Naming::Keyed, is_dry_run: false };
+    let of_delivery = |delivery: &str| Job { delivery: Some(delivery.into()), ..job(true, "f", "other") };
+    assert_eq!(success(found(delivered, NONE, of_delivery("d"))), "same", "the id decides, whatever the body");
+    assert_eq!(failure(found(delivered, NONE, of_delivery("e"))), (Reason::IdempotencyKeyReused, None));
+    assert_eq!(
+        failure(found(KEYED, NONE, Job { fingerprint: Some("g".into()), ..of_delivery("d") })).0,
+        Reason::IdempotencyKeyReused
+    );
     assert_eq!(failure(found(KEYED, NONE, deleted)), (Reason::AlreadyExists, Some(1)));
 }
 
@@ -67,6 +83,24 @@ fn a_taken_random_name_is_replaced_up_to_three_times() {
     assert_eq!(failure(found(Attempts { names: 3, ..NONE })), (Reason::AlreadyExists, None));
     let ours = after(GENERATED, NONE, Call::Get, Outcome::Found(Box::new(job(true, "f", "n"))));
     assert_eq!(success(ours), "created");
+}
+
+#[test]
+fn a_random_name_that_is_taken_after_a_fault_of_our_own_is_ours() {
+    let found = |intent, may_be_done, nonce: Option<&str>| {
+        let job = Job { nonce: nonce.map(str::to_owned), is_ours: false, ..job(false, "f", "") };
+        after(intent, Attempts { may_be_done, ..NONE }, Call::Get, Outcome::Found(Box::new(job)))
+    };
+    assert_eq!(success(found(GENERATED, true, None)), "created", "a webhook has removed the nonce");
+    let another = Step::Call(Call::Create, Attempts { names: 1, ..NONE });
+    assert_eq!(found(GENERATED, false, None), another, "nothing of ours can have created it");
+    assert_eq!(found(GENERATED, true, Some("other")), another, "the new name has had no fault");
+    let gone = |intent, may_be_done| {
+        after(intent, Attempts { may_be_done, ..NONE }, Call::Get, refusal(RefusalKind::NoSuchJob, None))
+    };
+    assert!(matches!(gone(GENERATED, true), Step::Answer(Ok(Answer::Gone))), "it was created, and is gone");
+    assert!(matches!(gone(GENERATED, false), Step::Call(Call::Create, _)));
+    assert!(matches!(gone(KEYED, true), Step::Call(Call::Create, _)), "another request may have held the name");
 }
 
 /// The row of the retry table for each outcome that may differ the next time: what it leads to when there are no more retries, and whether
@@ -268,8 +302,8 @@ fn only_our_jobs_are_deleted_and_only_the_one_that_was_found() {
     let Step::Call(Call::Delete, attempts) = step else { panic!("{step:?}") };
     let deleted = |outcome| after(Intent::Delete, attempts.clone(), Call::Delete, outcome);
     assert_eq!(success(deleted(Outcome::Deleted)), "deleting");
-    // Conflict: another has its name now
-    for gone in [RefusalKind::NoSuchJob, RefusalKind::Conflict] {
+    // AnotherUid: another has its name now
+    for gone in [RefusalKind::NoSuchJob, RefusalKind::AnotherUid] {
         assert_eq!(failure(deleted(refusal(gone, None))).0, Reason::NotFound);
         let Step::Again { attempts, .. } = deleted(Outcome::Disconnected("x".into())) else {
             panic!("it is not retried")
@@ -279,7 +313,12 @@ fn only_our_jobs_are_deleted_and_only_the_one_that_was_found() {
     }
     assert_eq!(failure(deleted(refusal(RefusalKind::Policy, None))).0, Reason::Forbidden);
     assert_eq!(failure(deleted(refusal(RefusalKind::WebhookFault, None))).0, Reason::ServiceUnavailable);
-    assert!(matches!(deleted(refusal(RefusalKind::Busy, None)), Step::Again { call: Call::Delete, .. }));
+    for again in [RefusalKind::Busy, RefusalKind::Conflict, RefusalKind::NameTaken] {
+        let Step::Again { call: Call::Delete, otherwise, .. } = deleted(refusal(again, None)) else {
+            panic!("{again:?}")
+        };
+        assert_eq!(failure(*otherwise), (Reason::ServiceUnavailable, Some(1)), "{again:?}");
+    }
     assert_eq!(failure(deleted(refusal(RefusalKind::NotAllowed, None))).0, Reason::BadGateway);
     let again = Job { is_being_deleted: true, ..job(true, "f", "n") };
     assert_eq!(success(found(again)), "deleting");

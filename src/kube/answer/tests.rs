@@ -42,6 +42,15 @@ fn refusals_are_classified_by_code_reason_and_message() {
         ),
         (409, "conflict".to_owned(), RefusalKind::NameTaken),
         (
+            409,
+            status(
+                "Conflict",
+                "Operation cannot be fulfilled on jobs.batch \"a\": the object has been modified",
+                jobs.clone(),
+            ),
+            RefusalKind::Conflict,
+        ),
+        (
             403,
             status(
                 "Forbidden",
@@ -146,12 +155,34 @@ fn retry_after_comes_from_header_or_details() {
     assert_eq!(refusal.retry_after, Some(3));
 }
 
+fn named() -> Box<Job> {
+    Box::new(Job { name: "a".into(), ..Job::default() })
+}
+
+#[test]
+fn a_deletion_that_meets_another_job_is_told_from_other_conflicts() {
+    let kind = |message: &str| {
+        let body = status("Conflict", message, json!({"name": "a", "group": "batch", "kind": "jobs"}));
+        let Outcome::Refused(refusal) = answer(409, body).outcome_of_delete("a") else { panic!("{message}") };
+        refusal.kind
+    };
+    let cannot = "Operation cannot be fulfilled on jobs.batch \"a\": ";
+    for why in [
+        "Precondition failed: UID in precondition: u, UID in object meta: v",
+        "the UID in the precondition (u) does not match the UID in record (v). The object might have been deleted and then recreated",
+    ] {
+        assert_eq!(kind(&format!("{cannot}{why}")), RefusalKind::AnotherUid);
+    }
+    assert_eq!(kind(&format!("{cannot}the object has been modified")), RefusalKind::Conflict);
+}
+
 #[test]
 fn only_the_requested_job_is_accepted() {
     let job = |kind: &str, name: &str| {
         json!({"kind": kind, "metadata": {"name": name, "labels": {MANAGED_BY: MANAGER}, "annotations": {NONCE: "n", FINGERPRINT: "f"}, "deletionTimestamp": "t"}, "status": {"active": 1}}).to_string()
     };
     let found = Job {
+        name: "a".into(),
         is_ours: true,
         fingerprint: Some("f".into()),
         nonce: Some("n".into()),
@@ -162,8 +193,8 @@ fn only_the_requested_job_is_accepted() {
     };
     assert_eq!(answer(200, job("Job", "a")).outcome_of_get("a"), Outcome::Found(Box::new(found)));
     let bare = br#"{"kind":"Job","metadata":{"name":"a"}}"#;
-    assert_eq!(answer(200, bare).outcome_of_get("a"), Outcome::Found(Box::default()));
-    assert_eq!(answer(201, bare).outcome_of_create("a"), Outcome::Created(Box::default()));
+    assert_eq!(answer(200, bare).outcome_of_get("a"), Outcome::Found(named()));
+    assert_eq!(answer(201, bare).outcome_of_create("a"), Outcome::Created(named()));
     for body in [job("JobList", "a"), job("Job", "b"), "<html>".to_owned(), String::new()] {
         assert!(matches!(answer(200, &*body).outcome_of_get("a"), Outcome::InvalidResponse(_)), "{body}");
         assert!(matches!(answer(201, &*body).outcome_of_create("a"), Outcome::InvalidResponse(_)), "{body}");
@@ -265,7 +296,7 @@ fn retry_after_is_seconds_or_a_date() {
 fn a_body_of_unknown_length_that_ends_early_is_a_broken_connection() {
     let unbounded = |body: &str| Answer { is_unbounded: true, ..answer(201, body) };
     let whole = r#"{"kind":"Job","metadata":{"name":"a"}}"#;
-    assert_eq!(unbounded(whole).outcome_of_create("a"), Outcome::Created(Box::default()));
+    assert_eq!(unbounded(whole).outcome_of_create("a"), Outcome::Created(named()));
     for body in ["", "{", &whole[..20], &whole[..whole.len() - 1]] {
         assert!(matches!(unbounded(body).outcome_of_create("a"), Outcome::Disconnected(_)), "{body}");
         let get = Answer { code: 200, ..unbounded(body) };
@@ -283,7 +314,7 @@ fn a_long_job_is_read_without_being_held() {
     let (start, rest) = large.as_bytes().split_at(60_000);
     let job = Answer { rest: Some(rest), ..answer(200, start) }.outcome_of_get("a");
     let situation = Situation { state: State::Running, ..Situation::default() };
-    let running = Job { situation, status: status_of(r#"{"active":1}"#), ..Job::default() };
+    let running = Job { situation, status: status_of(r#"{"active":1}"#), ..*named() };
     assert_eq!(job, Outcome::Found(Box::new(running)));
     assert!(matches!(Answer { rest: Some(&rest[1..]), ..answer(200, start) }.outcome_of_get("a"), Outcome::Found(_)));
     assert!(matches!(

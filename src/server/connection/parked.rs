@@ -23,9 +23,18 @@ pub(in crate::server) struct Parked {
     /// When the whole request was received.
     pub(in crate::server) arrived: Instant,
     pub(in crate::server) since: Instant,
+    /// Its time is nearly over, and the Job is asked for.
+    pub(in crate::server) asks: bool,
     /// Distinguishes this wait from a later one in the same slot.
     pub(in crate::server) ticket: Ticket,
     pub(in crate::server) _memory: Reservation,
+}
+
+impl Parked {
+    /// When it has waited as long as its caller may.
+    pub(in crate::server) fn end(&self) -> Instant {
+        self.arrived + self.waiting.time()
+    }
 }
 
 impl Connection {

@@ -1,7 +1,7 @@
 //! What a worker does with a ready connection: read, plan, call, reply, and wait for its next event.
 
 use super::{Worker, Workers};
-use crate::dispatch::{Begun, Dispatch, MAX_PAGE, Plan, Progress, Work, internal_error};
+use crate::dispatch::{Begun, Dispatch, Plan, Progress, Work, internal_error};
 use crate::filter::LARGE_RUN_STACK;
 use crate::http::{Reply, Request};
 use crate::route::Route;
@@ -24,8 +24,14 @@ use std::time::Instant;
 
 impl Workers {
     pub(super) fn advance(&self, worker: &mut Worker, connection: &mut Connection, readable: bool) -> Step {
-        let enabled = self.server.config.enabled;
-        connection.advance(&mut worker.scratch, readable, self.bounds(), &|request| admit(request, enabled))
+        let (enabled, is_reserved) = (self.server.config.enabled, connection.is_reserved());
+        let admit = |request: &Request| admit(request, enabled, is_reserved);
+        let step = connection.advance(&mut worker.scratch, readable, self.bounds(), &admit);
+        match step {
+            // its place is for the next probe
+            Step::Serve(request) => Step::Serve(Request { close: request.close || is_reserved, ..request }),
+            step => step,
+        }
     }
 
     /// Handles a connection that became readable or writable.
@@ -144,8 +150,10 @@ impl Workers {
                 let gauges = || self.gauges();
                 let answer =
                     |worker: &mut Worker| self.server.answer(&task.route, &task.request, &mut worker.client, &gauges);
-                let is_page = matches!(task.route, Ok(Route::List));
-                let reply = if is_page { self.page(|| answer(worker)) } else { answer(worker) };
+                let reply = match task.route {
+                    Ok(Route::List) => return self.list(worker, task),
+                    _ => answer(worker),
+                };
                 self.reply(worker, &mut task, reply)
             };
             let Task { slot, connection, request, .. } = task;
@@ -214,6 +222,7 @@ impl Workers {
     /// When the answer to a task has to be there.
     pub(super) fn until(&self, task: &Task) -> Instant {
         let until = task.arrived + self.server.config.request_timeout;
+        let until = task.planned.as_ref().and_then(|work| work.until()).map_or(until, |end| until.min(end));
         self.calls_end.get().map_or(until, |end| until.min(*end))
     }
 
@@ -305,23 +314,6 @@ impl Workers {
         self.advance(worker, &mut task.connection, false)
     }
 
-    /// Makes a page of Jobs, one at a time, so that what is reserved is what is not sent yet.
-    fn page(&self, answer: impl FnOnce() -> Reply) -> Reply {
-        let _one = self.one_page.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(mut memory) = self.pages.try_reserve(MAX_PAGE) else {
-            return Status::new(Reason::Overloaded, "too many lists are being sent").into();
-        };
-        let mut reply = answer();
-        if let Cow::Owned(body) = &mut reply.body {
-            body.shrink_to_fit();
-            if body.capacity() <= MAX_PAGE {
-                memory.shrink(body.capacity());
-                reply.reservation = Some(memory)
-            }
-        }
-        reply
-    }
-
     /// Reserves memory for a large body until its client has read it; without memory, 503 takes the reply's place.
     fn with_memory(&self, mut reply: Reply) -> Reply {
         if let Cow::Owned(body) = &mut reply.body
@@ -343,8 +335,9 @@ impl Workers {
     pub(super) fn reject(&self, worker: &mut Worker, task: &mut Task, reason: Reason, message: &str) -> Step {
         let frame = self.frame(&task.request);
         let status = Status::new(reason, message);
-        if let Some(reply) = task.planned.as_ref().and_then(|work| work.without_pods()) {
-            return self.reply(worker, task, Reply { note: Some(message.to_owned()), ..reply });
+        let known = task.planned.as_ref().map(|work| work.failure(status.clone(), 0));
+        if let Some(reply) = known.filter(|reply| reply.code == 200) {
+            return self.reply(worker, task, reply);
         }
         match task.planned.as_ref().and_then(|work| work.tried()) {
             None => {
@@ -363,6 +356,9 @@ impl Workers {
 
     /// For a thread that serves nothing itself.
     pub(super) fn reject_and_rearm(&self, worker: &mut Worker, mut task: Task, reason: Reason, message: &str) {
+        if task.has_turn {
+            self.give_up_turn()
+        }
         let step = self.reject(worker, &mut task, reason, message);
         let Task { slot, connection, request, .. } = task;
         drop(request);

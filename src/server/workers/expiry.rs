@@ -19,7 +19,7 @@ impl Workers {
         let is_over = |connection: &Connection| is_late(connection) || is_draining && connection.is_idle();
         self.connections.take_each(is_over, |slot, mut connection| {
             if connection.parked().is_some() {
-                self.answer_parked(slot, connection)
+                self.end_wait_of(slot, connection)
             } else if is_late(&connection) {
                 match connection.expire() {
                     true => {
@@ -38,7 +38,8 @@ impl Workers {
         let timeout = self.server.config.request_timeout;
         let message = "was queued for too long";
         let is_late = |task: &Task| task.arrived + timeout < now;
-        while let Some(task) = self.admission.pop_if(is_late).or_else(|| self.pop_handed_over_if(is_late)) {
+        let pop = || self.admission.pop_if(is_late).or_else(|| self.lists.pop_if(is_late));
+        while let Some(task) = pop().or_else(|| self.pop_handed_over_if(is_late)) {
             self.reject_and_rearm(&mut worker, task, Reason::Overloaded, message)
         }
         while let Some(task) = self.large_runs.pop_if(|task| task.arrived + timeout / 2 < now) {
@@ -73,8 +74,13 @@ impl Workers {
     pub(in crate::server) fn reject_queued(&self) {
         let mut worker = Worker::without_client();
         let all = |_: &Task| true;
-        let pop =
-            || self.admission.pop_if(all).or_else(|| self.large_runs.pop_if(all)).or_else(|| self.later.pop_if(all));
+        let pop = || {
+            self.admission
+                .pop_if(all)
+                .or_else(|| self.large_runs.pop_if(all))
+                .or_else(|| self.later.pop_if(all))
+                .or_else(|| self.lists.pop_if(all))
+        };
         while let Some(task) = pop().or_else(|| self.pop_handed_over_if(all)) {
             self.reject_and_rearm(&mut worker, task, Reason::ShuttingDown, "shutting down")
         }

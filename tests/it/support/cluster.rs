@@ -11,6 +11,8 @@ use std::process::Command;
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
+/// How long the first API server goes on after the others, so that those who watch it know what was done through them.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 const ADMIN: &str = "admin-of-the-tests";
 /// Usual start-up time on an idle machine.
 const READY_IN: Duration = Duration::from_secs(10);
@@ -27,7 +29,7 @@ pub(crate) struct Cluster {
     pub(crate) url: String,
     pub(crate) admin: Api,
     has_controllers: bool,
-    /// etcd is the first.
+    /// etcd is the first, its API server the last.
     running: Mutex<Vec<Component>>,
 }
 
@@ -144,6 +146,39 @@ impl Cluster {
         self.running.lock().unwrap()[0].stall(time)
     }
 
+    /// A copy of what etcd has stored, as it is at one moment.
+    pub(crate) fn back_up(&self) -> Folder {
+        let copy = Folder::new();
+        self.running.lock().unwrap()[0]
+            .while_stopped(|| copy_folder(&self.folder.0.join("etcd"), &copy.0.join("etcd")));
+        copy
+    }
+
+    /// Restores etcd from a copy, as Kubernetes prescribes: all API servers are stopped, etcd is restored, then they are started, and the
+    /// controller manager too. `others`: further API servers. `is_back`: called when the first one is ready.
+    pub(crate) fn restore(&self, copy: &Folder, others: &mut [ApiServer], is_back: impl FnOnce()) {
+        let mut running = self.running.lock().unwrap();
+        let [etcd, controllers @ .., server] = &mut running[..] else {
+            panic!("the cluster has etcd and an API server")
+        };
+        controllers.iter_mut().for_each(Component::kill);
+        others.iter_mut().for_each(ApiServer::kill);
+        std::thread::sleep(LAST_WORDS);
+        server.kill();
+        etcd.kill();
+        let data = self.folder.0.join("etcd");
+        std::fs::remove_dir_all(&data).unwrap();
+        copy_folder(&copy.0.join("etcd"), &data);
+        etcd.start_again();
+        etcd.wait("etcd", || TcpStream::connect(self.etcd_url.trim_start_matches("http://")).ok());
+        server.start_again();
+        server.wait("/readyz", || self.admin.try_call("GET", "/readyz", None).filter(|(code, _)| *code == 200));
+        is_back();
+        others.iter_mut().for_each(ApiServer::launch_again);
+        controllers.iter_mut().for_each(Component::start_again);
+        others.iter().for_each(ApiServer::wait)
+    }
+
     pub(crate) fn needs_controller_manager(&self) {
         assert!(self.has_controllers, "this test needs kube-controller-manager in KUBEBUILDER_ASSETS");
     }
@@ -166,6 +201,10 @@ impl Cluster {
             args.iter().map(|arg| arg.to_string()).chain([format!("--kubeconfig={}", self.kubeconfig.display())]);
         Component::start(folder, "kubectl", &self.kubectl_program(), &args.collect::<Vec<_>>())
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    super::said(Command::new("cp").args(["-a", "--sparse=always"]).args([from, to]));
 }
 
 impl ApiServer {
@@ -213,6 +252,11 @@ impl ApiServer {
 
     pub(crate) fn stop(&mut self) {
         self.component.stop();
+    }
+
+    /// Stops it for this time (SIGSTOP): its connections stay open, and say nothing.
+    pub(crate) fn silence(&mut self, time: Duration) {
+        self.component.stall(time)
     }
 
     /// As admin. `ca_pem`: who has signed its certificate now.

@@ -28,6 +28,9 @@ pub(crate) struct Component {
     shell: Child,
     name: String,
     log: PathBuf,
+    folder: PathBuf,
+    program: PathBuf,
+    args: Vec<String>,
 }
 
 impl Component {
@@ -45,7 +48,14 @@ impl Component {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Component { shell, name: name.to_owned(), log }
+        let (folder, program) = (folder.to_owned(), program.to_owned());
+        Component { shell, name: name.to_owned(), log, folder, program, args: args.to_vec() }
+    }
+
+    /// The same again.
+    pub(crate) fn start_again(&mut self) {
+        self.kill();
+        *self = Self::start(&self.folder, &self.name, &self.program, &self.args)
     }
 
     /// Ends the program as a power cut would.
@@ -67,6 +77,22 @@ impl Component {
         let stdin = self.shell.stdin.as_mut().unwrap();
         stdin.write_all(b"STOP\n").unwrap();
         std::thread::sleep(time);
+        stdin.write_all(b"CONT\n").unwrap()
+    }
+
+    /// Does this while the program is stopped.
+    pub(crate) fn while_stopped(&mut self, act: impl FnOnce()) {
+        let shell = self.shell.id();
+        let stdin = self.shell.stdin.as_mut().unwrap();
+        stdin.write_all(b"STOP\n").unwrap();
+        // the shell's only child is the program; its state follows its name, which is in parentheses
+        let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
+        super::eventually("the program to stop", || {
+            let child = read(format!("/proc/{shell}/task/{shell}/children"));
+            let stat = read(format!("/proc/{}/stat", child.trim()));
+            stat.rsplit(')').next().filter(|rest| rest.trim_start().starts_with('T')).map(|_| ())
+        });
+        act();
         stdin.write_all(b"CONT\n").unwrap()
     }
 

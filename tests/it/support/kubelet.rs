@@ -7,8 +7,9 @@ use super::api::Api;
 use super::namespace::Namespace;
 use super::path;
 use serde_json::{Value, json};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -31,19 +32,26 @@ pub(crate) fn ending(namespace: &Namespace, filter: &str, after: Duration) -> Pa
 
 pub(crate) fn start(admin: Api) {
     let watch = move || {
-        let mut seen = HashSet::new();
+        // those that run; and those that have ended since the watch began, which may be told as running for a moment
+        let seen: Arc<Mutex<HashMap<String, bool>>> = Arc::default();
         loop {
+            // when etcd was restored from a backup, pods that had ended run again
+            seen.lock().unwrap().retain(|_, is_running| *is_running);
             // without a resourceVersion a watch begins with what is there; it ends every few minutes, or with its API server
             admin.watch("/api/v1/pods?watch=1&timeoutSeconds=300", |event| {
                 let pod = &event["object"];
                 let annotations = &pod["metadata"]["annotations"];
                 let Some(after) = annotations[AFTER].as_str().and_then(|text| text.parse().ok()) else { return };
-                if seen.insert(pod["metadata"]["uid"].to_string()) {
-                    let (admin, pod) = (admin.clone(), pod.clone());
+                let has_ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+                let uid = pod["metadata"]["uid"].to_string();
+                if !has_ended && !seen.lock().unwrap().contains_key(&uid) {
+                    seen.lock().unwrap().insert(uid.clone(), true);
+                    let (admin, pod, seen) = (admin.clone(), pod.clone(), seen.clone());
                     thread::spawn(move || {
                         run(&admin, &pod);
                         thread::sleep(Duration::from_millis(after));
-                        end(&admin, &pod)
+                        end(&admin, &pod);
+                        seen.lock().unwrap().insert(uid, false)
                     });
                 }
             });

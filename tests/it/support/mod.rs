@@ -10,6 +10,7 @@ pub(crate) mod component;
 pub(crate) mod container;
 pub(crate) mod contract;
 pub(crate) mod dispatcher;
+pub(crate) mod follow;
 pub(crate) mod go;
 pub(crate) mod helm;
 pub(crate) mod http;

@@ -23,6 +23,8 @@ pub(crate) enum Act {
     Unbounded(String),
     /// 200 with this; the connection stays open, as that of a watch does.
     Stays(String),
+    /// 200 with this as a chunk, after which the connection breaks.
+    Cut(String),
     /// Closes the connection when the request has been read.
     HangUp,
     /// Sends part of a response, then closes the connection.
@@ -38,6 +40,7 @@ pub(crate) struct Seen {
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) authorization: Option<String>,
+    pub(crate) accept_encoding: Option<String>,
     pub(crate) body: String,
 }
 
@@ -92,6 +95,12 @@ impl Scripted {
         self.state.lock().unwrap().seen.clone()
     }
 
+    /// Forgets what was to be done, and what was asked for, except lists and watches.
+    pub(crate) fn forget(&self) {
+        let mut state = self.state.lock().unwrap();
+        (state.acts, state.seen) = Default::default()
+    }
+
     /// What was not asked for.
     pub(crate) fn left(&self) -> usize {
         self.state.lock().unwrap().acts.len()
@@ -138,6 +147,11 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
                 let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}").as_bytes());
                 return state.lock().unwrap().silent.push(stream.try_clone().unwrap());
             }
+            Act::Cut(body) => {
+                let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+                let _ = stream.write_all(format!("{head}{:x}\r\n{body}\r\n", body.len()).as_bytes());
+                return;
+            }
             Act::HangUp => return,
             Act::HalfAnswer => {
                 let _ = stream.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 1000\r\n\r\n{\"kind\":");
@@ -165,7 +179,7 @@ pub(super) fn read(reader: &mut BufReader<impl Read>) -> Option<Seen> {
     reader.read_line(&mut first).ok().filter(|read| *read > 0)?;
     let mut words = first.split_whitespace();
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let (mut length, mut authorization) = (0, None);
+    let (mut length, mut authorization, mut accept_encoding) = (0, None, None);
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
@@ -173,12 +187,13 @@ pub(super) fn read(reader: &mut BufReader<impl Read>) -> Option<Seen> {
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.parse().ok()?,
             "authorization" => authorization = Some(value.to_owned()),
+            "accept-encoding" => accept_encoding = Some(value.to_owned()),
             _ => (),
         }
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Seen { method, target, authorization, body: String::from_utf8_lossy(&body).into_owned() })
+    Some(Seen { method, target, authorization, accept_encoding, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
 /// A Job as the API server gives it, with our label and these annotations.

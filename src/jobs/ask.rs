@@ -1,0 +1,132 @@
+//! Asks for Jobs that somebody waits for, where the watch cannot tell: one call for each Job, for all who wait for it.
+
+use super::{Host, Jobs, News};
+use crate::kube::{ApiServer, Client, Job, Outcome, RefusalKind};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long to ask for a Job that may be gone.
+const TIME: Duration = Duration::from_secs(5);
+
+/// The Jobs to ask for, each once.
+#[derive(Debug, Default)]
+pub(super) struct Questions(Mutex<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Names, and until when to ask. There are no more than callers that wait.
+    names: VecDeque<(Box<str>, Instant)>,
+    has_thread: bool,
+}
+
+impl Questions {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether the caller has to start the thread that [answers](Jobs::answer).
+    fn push(&self, name: &str, until: Instant) -> bool {
+        let mut queue = self.queue();
+        if !queue.names.iter().any(|(queued, _)| **queued == *name) {
+            queue.names.push_back((name.into(), until))
+        }
+        !std::mem::replace(&mut queue.has_thread, true)
+    }
+
+    /// The next; None ends the thread.
+    fn next(&self) -> Option<(Box<str>, Instant)> {
+        let mut queue = self.queue();
+        let next = queue.names.pop_front();
+        queue.has_thread = next.is_some();
+        next
+    }
+}
+
+impl<W: Copy + PartialEq> Jobs<W> {
+    /// The wait of this caller is nearly over, and the Job may not be as the cache has it: it is woken with the answer to a call.
+    pub(crate) fn ask_for(&self, name: &str, waiter: &W, until: Instant, host: &dyn Host<W>) {
+        self.waiters.ask_for(name, waiter);
+        self.ask(name, until, host)
+    }
+
+    /// Who waits for this Job since this version or an older one may wait in vain: it is gone, or not ours.
+    pub(super) fn doubt_waiters(&self, name: &str, uid: &str, version: u64, host: &dyn Host<W>) {
+        if self.waiters.ask(name, |one| one.uid == uid && one.version <= version) {
+            self.ask_soon(name, host)
+        }
+    }
+
+    pub(super) fn ask_soon(&self, name: &str, host: &dyn Host<W>) {
+        self.ask(name, Instant::now() + TIME, host)
+    }
+
+    fn ask(&self, name: &str, until: Instant, host: &dyn Host<W>) {
+        if self.questions.push(name, until) {
+            host.start_asking()
+        }
+    }
+
+    /// There is no thread for it: nobody is answered by a call.
+    pub(crate) fn ask_nothing(&self, host: &dyn Host<W>) {
+        while let Some((name, _)) = self.questions.next() {
+            self.settle(&name, Instant::now(), &Answer::Unknown, host)
+        }
+    }
+
+    /// Asks for one Job after the other, until there is none left.
+    pub(crate) fn answer(&self, server: &Arc<ApiServer>, namespace: &str, host: &dyn Host<W>) {
+        let mut client = Client::new(server.clone());
+        while let Some((name, until)) = self.questions.next() {
+            self.ask_now(&mut client, namespace, &name, until, host)
+        }
+    }
+
+    /// Asks for one Job, and tells those whom the answer concerns.
+    pub(super) fn ask_now(&self, client: &mut Client, namespace: &str, name: &str, until: Instant, host: &dyn Host<W>) {
+        let (sent, before) = (Instant::now(), self.known.before(name));
+        let answer = match client.get(namespace, name, until) {
+            Outcome::Found(job) => {
+                self.known.found(&before, &job);
+                if job.is_ours { Answer::Found(Arc::new(*job)) } else { Answer::Gone }
+            }
+            Outcome::Refused(refusal) if refusal.kind == RefusalKind::NoSuchJob => {
+                self.known.not_found(&before, name);
+                Answer::Gone
+            }
+            _ => Answer::Unknown,
+        };
+        self.settle(name, sent, &answer, host)
+    }
+
+    /// Tells those who waited already when the call was sent.
+    fn settle(&self, name: &str, sent: Instant, answer: &Answer, host: &dyn Host<W>) {
+        let woken = self.waiters.take_those(name, |one| {
+            one.since <= sent
+                && match answer {
+                    Answer::Found(job) => one.asks || one.uid != job.uid || job.situation.state.is_final(),
+                    Answer::Gone => true,
+                    Answer::Unknown => one.asks,
+                }
+        });
+        for waiter in woken {
+            host.wake(
+                waiter,
+                match answer {
+                    Answer::Found(job) => News::Is(job.clone()),
+                    Answer::Gone => News::Gone,
+                    Answer::Unknown => News::Unknown,
+                },
+            )
+        }
+    }
+}
+
+/// What a call has told of a Job.
+enum Answer {
+    /// As it is.
+    Found(Arc<Job>),
+    /// There is none of ours.
+    Gone,
+    Unknown,
+}
