@@ -9,6 +9,11 @@
 def setting($name; $default): $ENV[$name] | if . == null or . == "" then $default else . end;
 def number($name; $default): setting($name; $default) | try (tonumber | floor) catch $default;
 
+# Images like busybox run as root unless the pod says otherwise. OpenShift chooses the user itself: JOB_RUN_AS_USER="" leaves it out.
+def user:
+  ($ENV.JOB_RUN_AS_USER // "65532") as $user
+  | if $user == "" then {} else ($user | tonumber | {runAsUser: ., runAsGroup: .}) end;
+
 # A field of the body; null where there is none, or the body is no object.
 def field($name): if isobject then .[$name] else null end;
 
@@ -49,12 +54,11 @@ def name($prefix; $id):
           restartPolicy: "Never",
           automountServiceAccountToken: false,
           # with the container's own, what pod security "restricted" asks for
-          securityContext: {
-            runAsNonRoot: true,
-            runAsUser: 65532,
-            runAsGroup: 65532,
+          securityContext: ({
+            runAsNonRoot: true
+          } + user + {
             seccompProfile: {type: "RuntimeDefault"}
-          },
+          }),
           containers: [{
             name: "job",
             image: setting("JOB_IMAGE"; "busybox:latest"),

@@ -185,6 +185,7 @@ fn unknown_values_are_rejected() {
         "enable={nope}",
         "options.enable=list",
         "filter.key=a/b",
+        "env[0].name=A,env[0].value=5",
         "podLabels.app\\.kubernetes\\.io/name=x",
     ] {
         let output = helm(&["template", &path("deploy/chart"), "--set", wrong]).output().unwrap();
@@ -213,6 +214,58 @@ fn values_that_exclude_each_other_are_rejected() {
 }
 
 #[test]
+fn values_that_are_missing_count_as_their_defaults() {
+    // what --reuse-values brings from a release of an older chart
+    for missing in ["watch", "metrics", "jobs", "networkPolicy", "test"] {
+        let args = ["template", NAME, &path("deploy/chart")];
+        let with = |more: &[&str]| said(&mut helm(&[&args[..], more].concat()));
+        assert_eq!(with(&["--set", &format!("{missing}=null")]), with(&[]), "{missing}");
+    }
+    let folder = Folder::new();
+    for (some, all) in [
+        ("jobs: {guard: {enabled: true, maxJobs: null, defaultRequest: null}}", "jobs: {guard: {enabled: true}}"),
+        (
+            "networkPolicy: {enabled: true, apiServerPorts: null, apiServerCIDRs: null, from: null}",
+            "networkPolicy: {enabled: true}",
+        ),
+        ("metrics: {annotations: null, serviceMonitor: null}", "{}"),
+    ] {
+        let template = |text: &str| template(&["--values", &values(&folder, text)]);
+        assert_eq!(template(some), template(all), "{some}");
+    }
+}
+
+#[test]
+fn a_dispatcher_that_does_not_watch_has_no_right_to() {
+    let yaml = template(&["--set", "watch=false"]);
+    assert!(yaml.contains("- --watch=false") && yaml.contains("verbs: [create, get]"), "{yaml}");
+    assert!(!template(&[]).contains("--watch"));
+}
+
+#[test]
+fn users_are_left_to_openshift() {
+    let all = |args: &[&str]| said(&mut helm(&[&["template", NAME, &path("deploy/chart")], args].concat()));
+    assert!(!template(&[]).contains("runAsUser"), "the image has a numeric user");
+    assert!(all(&[]).contains("runAsUser: 65532"), "the pod of helm test");
+    assert!(!all(&["--set", "test.runAsUser=null"]).contains("runAsUser"));
+}
+
+#[test]
+fn the_network_policy_admits_all_pods_of_the_namespace_except_those_of_jobs() {
+    let namespace = Namespace::new();
+    let of = |args: &[&str]| {
+        let objects = taken(&namespace, &template(&[&["--set", "networkPolicy.enabled=true"], args].concat()));
+        of_kind(&objects, "NetworkPolicy")["spec"]["ingress"][0]["from"].clone()
+    };
+    let absent = |key: &str| json!({"key": key, "operator": "DoesNotExist"});
+    let all =
+        json!([{"podSelector": {"matchExpressions": [absent("batch.kubernetes.io/job-name"), absent("job-name")]}}]);
+    assert_eq!(of(&[]), all);
+    let with = of(&["--set-json", r#"networkPolicy.from=[{"podSelector":{"matchLabels":{"may-post":"true"}}}]"#]);
+    assert_eq!(with[0]["podSelector"]["matchLabels"], json!({"may-post": "true"}));
+}
+
+#[test]
 fn names_stay_strings_in_yaml() {
     let namespace = Namespace::new();
     let args = ["--set-string", "jobs.namespace=123,nameOverride=1e3,fullnameOverride=456,priorityClassName=null"];
@@ -230,8 +283,8 @@ fn names_stay_strings_in_yaml() {
 #[test]
 fn the_charts_options_are_those_of_the_program() {
     // those that the chart sets itself, or that make no sense in a pod
-    const NOT_THERE: [&str; 8] =
-        ["enable", "from-file", "port", "namespace", "shutdown-delay", "check", "help", "version"];
+    const NOT_THERE: [&str; 9] =
+        ["enable", "from-file", "port", "namespace", "shutdown-delay", "watch", "check", "help", "version"];
     let schema = std::fs::read_to_string(path("deploy/chart/values.schema.json")).unwrap();
     let schema: Value = serde_json::from_str(&schema).unwrap();
     let mut known: Vec<&String> = schema["properties"]["options"]["properties"].as_object().unwrap().keys().collect();

@@ -51,12 +51,24 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if and .Values.filter.modules (not .Values.filter.text) }}
 {{- fail "filter.modules needs filter.text" }}
 {{- end }}
-{{- if and (has "list" .Values.enable) (not .Values.watch) }}
+{{- if and (has "list" .Values.enable) (not (include "dispatcher.watch" .)) }}
 {{- fail "enable: list needs watch: true" }}
 {{- end }}
 {{- if hasKey .Values.filter.modules "filter.jq" }}
 {{- fail "filter.modules must not have filter.jq, which is the name of filter.text" }}
 {{- end }}
+{{- end }}
+
+{{/* A value that is missing or null counts as its default, because `helm upgrade --reuse-values` brings the values of an older chart. */}}
+
+{{/* Empty if the dispatcher does not watch. */}}
+{{- define "dispatcher.watch" -}}
+{{- if ne (toString .Values.watch) "false" }}true{{ end }}
+{{- end }}
+
+{{/* The namespace of the Jobs, if it is another than the release's. */}}
+{{- define "dispatcher.jobsNamespace" -}}
+{{- default "" (.Values.jobs).namespace }}
 {{- end }}
 
 {{/* The name of the filter's ConfigMap; empty if the default filter is used. */}}
@@ -88,8 +100,6 @@ capabilities:
 
 {{- define "dispatcher.podSecurityContext" -}}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
 seccompProfile:
   type: RuntimeDefault
 {{- end }}
