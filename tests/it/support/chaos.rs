@@ -2,6 +2,7 @@
 
 mod ledger;
 mod proxy;
+pub(crate) mod reading;
 
 use super::cluster::ApiServer;
 use super::dispatcher::Dispatcher;

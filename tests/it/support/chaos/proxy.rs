@@ -6,11 +6,15 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// Of this many connections, one is cut within its first bytes.
 const ONE_IN: usize = 4;
 /// Bytes after which a connection is cut at the latest.
 const LATEST: usize = 60_000;
+
+/// How often a frozen connection looks whether it still is.
+const THAW: Duration = Duration::from_millis(20);
 
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
@@ -23,6 +27,8 @@ struct State {
     open: Mutex<Vec<TcpStream>>,
     cuts: AtomicUsize,
     cuts_some: bool,
+    /// Connections that were open at the first moment pass nothing on until the second.
+    frozen: Mutex<Option<(Instant, Instant)>>,
 }
 
 impl Proxy {
@@ -36,6 +42,7 @@ impl Proxy {
             open: Mutex::default(),
             cuts: AtomicUsize::new(0),
             cuts_some,
+            frozen: Mutex::default(),
         });
         let shared = state.clone();
         thread::spawn(move || {
@@ -53,6 +60,12 @@ impl Proxy {
             self.state.cuts.fetch_add(1, Relaxed);
             let _ = stream.shutdown(Shutdown::Both);
         }
+    }
+
+    /// For this time, connections that are open pass nothing on, and are not closed, as when a firewall has forgotten them; new ones do.
+    pub(crate) fn freeze_all(&self, time: Duration) {
+        let now = Instant::now();
+        *self.state.frozen.lock().unwrap() = Some((now, now + time))
     }
 
     /// How many connections were cut so far.
@@ -73,6 +86,7 @@ impl State {
             (target, if rng.below(2) == 0 { [limit, usize::MAX] } else { [usize::MAX, limit] })
         };
         let Ok(server) = TcpStream::connect(target) else { return };
+        let opened = Instant::now();
         let both = [client, server];
         let clones = || Some([both[0].try_clone().ok()?, both[1].try_clone().ok()?]);
         let (Some([a, b]), Some([c, d])) = (clones(), clones()) else { return };
@@ -82,14 +96,17 @@ impl State {
             open.extend(both[0].try_clone());
         }
         thread::scope(|scope| {
-            scope.spawn(|| self.copy(a, b, limits[0]));
-            self.copy(d, c, limits[1])
+            scope.spawn(|| self.copy(a, b, limits[0], opened));
+            self.copy(d, c, limits[1], opened)
         });
     }
 
-    fn copy(&self, mut from: TcpStream, mut to: TcpStream, mut left: usize) {
+    fn copy(&self, mut from: TcpStream, mut to: TcpStream, mut left: usize, opened: Instant) {
         let mut buffer = [0; 8192];
         while let Ok(read @ 1..) = from.read(&mut buffer) {
+            while self.is_frozen(opened) {
+                thread::sleep(THAW)
+            }
             let part = read.min(left);
             if to.write_all(&buffer[..part]).is_err() {
                 break;
@@ -102,5 +119,9 @@ impl State {
         }
         let _ = from.shutdown(Shutdown::Both);
         let _ = to.shutdown(Shutdown::Both);
+    }
+
+    fn is_frozen(&self, opened: Instant) -> bool {
+        self.frozen.lock().unwrap().is_some_and(|(from, until)| opened <= from && Instant::now() < until)
     }
 }
