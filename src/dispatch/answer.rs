@@ -194,24 +194,20 @@ struct Object<'j> {
     finished: Option<&'j str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'j RawValue>,
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     dry_run: bool,
     #[serde(skip_serializing_if = "is_zero")]
     warnings: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pods: Option<&'j [Pod]>,
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pods_truncated: bool,
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pods_unavailable: bool,
 }
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// `job`: None if it is gone.

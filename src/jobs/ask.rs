@@ -1,7 +1,7 @@
 //! Asks for Jobs that somebody waits for, where the watch cannot tell: one call for each Job, for all who wait for it.
 
 use super::{Host, Jobs, News};
-use crate::kube::{ApiServer, Client, Job, Outcome, RefusalKind};
+use crate::kube::{ApiServer, Client, Outcome, RefusalKind};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -70,7 +70,7 @@ impl<W: Copy + PartialEq> Jobs<W> {
     /// There is no thread for it: nobody is answered by a call.
     pub(crate) fn ask_nothing(&self, host: &dyn Host<W>) {
         while let Some((name, _)) = self.questions.next() {
-            self.settle(&name, Instant::now(), &Answer::Unknown, host)
+            self.settle(&name, Instant::now(), News::Unknown, host)
         }
     }
 
@@ -85,48 +85,32 @@ impl<W: Copy + PartialEq> Jobs<W> {
     /// Asks for one Job, and tells those whom the answer concerns.
     pub(super) fn ask_now(&self, client: &mut Client, namespace: &str, name: &str, until: Instant, host: &dyn Host<W>) {
         let (sent, before) = (Instant::now(), self.known.before(name));
-        let answer = match client.get(namespace, name, until) {
+        let news = match client.get(namespace, name, until) {
             Outcome::Found(job) => {
                 self.known.found(&before, &job);
-                if job.is_ours { Answer::Found(Arc::new(*job)) } else { Answer::Gone }
+                if job.is_ours { News::Is(Arc::new(*job)) } else { News::Gone }
             }
             Outcome::Refused(refusal) if refusal.kind == RefusalKind::NoSuchJob => {
                 self.known.not_found(&before, name);
-                Answer::Gone
+                News::Gone
             }
-            _ => Answer::Unknown,
+            _ => News::Unknown,
         };
-        self.settle(name, sent, &answer, host)
+        self.settle(name, sent, news, host)
     }
 
     /// Tells those who waited already when the call was sent.
-    fn settle(&self, name: &str, sent: Instant, answer: &Answer, host: &dyn Host<W>) {
+    fn settle(&self, name: &str, sent: Instant, news: News, host: &dyn Host<W>) {
         let woken = self.waiters.take_those(name, |one| {
             one.since <= sent
-                && match answer {
-                    Answer::Found(job) => one.asks || one.uid != job.uid || job.situation.state.is_final(),
-                    Answer::Gone => true,
-                    Answer::Unknown => one.asks,
+                && match &news {
+                    News::Is(job) => one.asks || one.uid != job.uid || job.situation.state.is_final(),
+                    News::Gone => true,
+                    News::Unknown => one.asks,
                 }
         });
         for waiter in woken {
-            host.wake(
-                waiter,
-                match answer {
-                    Answer::Found(job) => News::Is(job.clone()),
-                    Answer::Gone => News::Gone,
-                    Answer::Unknown => News::Unknown,
-                },
-            )
+            host.wake(waiter, news.clone())
         }
     }
-}
-
-/// What a call has told of a Job.
-enum Answer {
-    /// As it is.
-    Found(Arc<Job>),
-    /// There is none of ours.
-    Gone,
-    Unknown,
 }
