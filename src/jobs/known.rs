@@ -91,6 +91,11 @@ impl Known {
         self.evidence.is_current().then_some(job)
     }
 
+    /// Whether the watch tells of all that changes.
+    pub(crate) fn is_current(&self) -> bool {
+        self.evidence.is_current()
+    }
+
     /// The Job as it was when something was last heard of it, and how long that was ago.
     pub(crate) fn last(&self, name: &str) -> Option<(Arc<Job>, Duration)> {
         let silence = self.evidence.silence()?;

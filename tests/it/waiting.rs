@@ -145,6 +145,40 @@ fn a_job_that_ends_and_vanishes_is_told_by_its_end_and_one_that_is_deleted_is_go
 }
 
 #[test]
+fn what_takes_a_call_at_the_end_of_a_wait_begins_half_a_second_before() {
+    let namespace = Namespace::new();
+    namespace.allow_too(&[("", "pods", "list")]);
+    let mut deleted: Value = serde_json::from_str(&suspended("deleted")).unwrap();
+    deleted["metadata"]["finalizers"] = json!(["tests.example/wait"]);
+    let plain = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    let with_pods = Dispatcher::for_namespace(&namespace, &[AS_IS, "--enable=pods"]);
+    for body in [suspended("a"), deleted.to_string()] {
+        assert_eq!(plain.post("/job", &body).code, 201)
+    }
+    let path = format!("{}/deleted", namespace.jobs());
+    namespace.admin().delete(&path);
+    std::thread::scope(|scope| {
+        for (dispatcher, name, last, has_pods) in [
+            (&plain, "a", "suspended", false),
+            (&plain, "deleted", "deleting", false),
+            (&with_pods, "a", "suspended", true),
+        ] {
+            scope.spawn(move || {
+                dispatcher.get("/job/unknown"); // begins the watch
+                eventually("the watch", || (metric(dispatcher, "watch_silence_seconds") > 0.0).then_some(()));
+                let begin = Instant::now();
+                let reply = wait_for(dispatcher, name, "8s").receive().unwrap();
+                let took = begin.elapsed();
+                assert_eq!(reply.json()["pods"].is_array(), has_pods, "{}", reply.json());
+                assert_eq!(state(reply), is(200, last));
+                assert!(took > 15 * SECOND / 2 && took < 11 * SECOND, "{name}: {took:?}");
+            });
+        }
+    });
+    namespace.admin().patch(&path, json!({"metadata": {"finalizers": null}}));
+}
+
+#[test]
 fn known_jobs_are_told_without_a_call() {
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);

@@ -22,9 +22,10 @@ use std::time::{Duration, Instant};
 
 /// After a panic.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How long before the end of a wait a Job is asked for that the watch does not tell of, so that the answer leaves in time; or a quarter of the wait.
+/// How long before the end of a wait a Job is asked for while no watch tells of it, so that the answer leaves in time; or a quarter of the wait.
 const QUESTION: Duration = Duration::from_secs(2);
-/// How long it is asked for at least: the watch may have ended in the last moment. Also how long before the end pods are asked for.
+/// How long it is asked for at least: the watch may have ended in the last moment. Also how long before the end a call is made while the watch
+/// goes on: for pods, or for a Job that is being deleted.
 const LEAST_QUESTION: Duration = Duration::from_millis(500);
 /// TLS, and Jobs as they are parsed.
 const STACK: usize = 256 << 10;
@@ -186,21 +187,21 @@ impl Workers {
     /// The time of one who waits is over, or nearly so. Answers with the Job as it is; where that is not known, asks for it first.
     pub(super) fn end_wait_of(&self, slot: Slot, mut connection: Box<Connection>) {
         let Some(mut parked) = connection.unpark() else { return self.connections.close(slot, connection) };
-        let (now, end) = (Instant::now(), parked.end());
+        let (now, end, known) = (Instant::now(), parked.end(), &self.server.jobs.known);
         let (name, waiter) = (parked.waiting.name().to_owned(), (slot, parked.ticket));
-        let is_known = self.server.jobs.known.now(&name).is_some_and(|job| parked.waiting.is_about(&job));
-        // pods take a call, and the answer leaves in time
-        let over = match self.asks_for_pods(&parked.waiting) {
-            true => end - (parked.waiting.time() / 4).min(LEAST_QUESTION),
+        let is_known = known.now(&name).is_some_and(|job| parked.waiting.is_about(&job));
+        let call = if known.is_current() { LEAST_QUESTION } else { QUESTION };
+        // what takes a call begins before the end, so that the answer leaves in time
+        let over = match !is_known || self.asks_for_pods(&parked.waiting) {
+            true => end - (parked.waiting.time() / 4).min(call),
             false => end,
         };
         if parked.asks || is_known && now >= over {
             connection.park(parked, now);
             return self.answer_parked(slot, connection);
         }
-        let asks = !is_known;
-        parked.asks = asks;
-        let until = if asks { end.max(now + LEAST_QUESTION) } else { over };
+        parked.asks = now >= over;
+        let (asks, until) = (parked.asks, if parked.asks { end.max(now + LEAST_QUESTION) } else { over });
         self.put_back(slot, connection, *parked, until, false);
         if asks {
             self.server.jobs.ask_for(&name, &waiter, until, self)

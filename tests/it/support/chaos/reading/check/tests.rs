@@ -126,6 +126,13 @@ fn a_wait_is_answered_in_time() {
     wrong(&cut, wait(75_000, 101_000, state("suspended")), "overdue");
     wrong(&[], wait(75_000, 80_000, state("suspended")), "early");
     right(&[], Answer { is_cut_short: true, ..wait(75_000, 80_000, state("suspended")) });
+    right(&[], wait(75_000, 94_500, state("suspended"))); // for its pods
+    history.add("a", 92_000 - SLACK, 92_000, Some(job("ud", "deleting")));
+    let post = |answered: Time| [answer(Ask::Post, Some(4_000), 91_500, answered, state("deleting"))];
+    assert_eq!(check(&history, &[], &post(95_000)), [""; 0], "a Job that is being deleted is asked for");
+    assert!(check(&history, &[], &post(94_800))[0].starts_with("early"));
+    let suspended = [answer(Ask::Post, Some(20_000), 75_000, 94_500, state("suspended"))];
+    assert!(check(&self::history(), &[], &suspended)[0].starts_with("early"), "nothing was asked");
 }
 
 #[test]

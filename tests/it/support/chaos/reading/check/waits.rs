@@ -6,8 +6,8 @@ use super::{Answer, Ask, BACKOFF, BOUND, QUESTION, REQUEST, Run, SILENT_BOUND, S
 const ANY: [Trouble; 3] = [Trouble::Silenced, Trouble::Missing, Trouble::Outage];
 /// An answer this long before the end of its wait is early.
 const EARLY: Time = 100;
-/// Pods are asked for this long before the end of a wait, or a quarter of it.
-const PODS: Time = 500;
+/// Pods, and a Job that is being deleted, are asked for this long before the end of a wait, or a quarter of it.
+const CALL: Time = 500;
 
 impl Run<'_> {
     pub(super) fn waiting(&self, answer: &Answer) -> Option<Why> {
@@ -82,8 +82,8 @@ impl Run<'_> {
         let Says::State(state, _) = &answer.says else { return None };
         let earlier = match answer.ask {
             _ if self.asks(answer) => QUESTION.min(wait / 4),
-            Ask::Post => 0,
-            _ => PODS.min(wait / 4),
+            Ask::Post if state != "deleting" => 0,
+            _ => CALL.min(wait / 4),
         };
         let is_early =
             !is_final(state) && !answer.is_cut_short && answer.answered + EARLY + earlier < answer.sent + wait;
