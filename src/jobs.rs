@@ -103,8 +103,8 @@ impl<W: Copy + PartialEq> Jobs<W> {
     fn change_of(&self, name: &str, uid: &str, version: u64) -> Change {
         let cache = self.known.cache();
         match cache.get(name) {
-            Some(job) if job.uid == uid && job.situation.state.is_final() => Change::Ended(job.clone()),
-            Some(job) if job.uid == uid || job.version < version => Change::None,
+            Some(job) if *job.uid == *uid && job.situation.state.is_final() => Change::Ended(job.clone()),
+            Some(job) if *job.uid == *uid || job.version < version => Change::None,
             // another Job has its name now; or the watch has passed it, and it is not there
             other => match cache.ended(name, uid) {
                 Some(last) => Change::Ended(last.clone()),

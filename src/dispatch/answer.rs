@@ -264,8 +264,8 @@ mod tests {
             }
         };
         let long = "x".repeat(10_000);
-        let labels = vec![(long.clone(), long.clone())];
-        let situation = Situation { message: Some(long), ..Situation::default() };
+        let labels = Box::new([(long.clone().into(), long.clone().into())]);
+        let situation = Situation { message: Some(long.into()), ..Situation::default() };
         assert!(size(Job { labels, situation, ..Job::default() }) > size(Job::default()) + 30_000);
     }
 
@@ -293,7 +293,7 @@ mod tests {
         let old = Told { age: Some(Duration::from_millis(2100)), lacks_pods: true, ..told() };
         let want = r#"{"id":"a","state":"waiting","stateAge":3,"status":{},"podsUnavailable":true}"#;
         assert_eq!(text(&nothing, old), want);
-        let some = |text: &str| Some(text.to_owned());
+        let some = |text: &str| Some(text.into());
         let situation =
             Situation { state: State::Failed, reason: some("R"), message: some("\"m\""), finished: some("F") };
         let status = RawValue::from_string("{\"failed\":1}".into()).unwrap();

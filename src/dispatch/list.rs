@@ -82,7 +82,7 @@ impl Query {
             let wants = self.wants(job);
             has_more = looked_at >= MAX_LOOKED_AT || wants && items >= self.limit;
             if wants && !has_more {
-                let object = object(&Told { name: job.name.clone(), ..Told::default() }, Some(job));
+                let object = object(&Told { name: job.name.to_string(), ..Told::default() }, Some(job));
                 has_more = items > 0 && body.len() + object.len() > MAX_PAGE;
                 if !has_more {
                     if items > 0 {
@@ -154,8 +154,8 @@ mod tests {
 
     fn jobs() -> Known {
         let job = |number: usize| Job {
-            name: format!("job-{number}"),
-            created: Some(format!("2026-11-26T10:{:02}:00Z", number / 2)),
+            name: format!("job-{number}").into(),
+            created: Some(format!("2026-11-26T10:{:02}:00Z", number / 2).into()),
             ..Job::default()
         };
         Known::of((0..5).map(job))
@@ -189,7 +189,7 @@ mod tests {
     fn pages_are_bounded_in_bytes() {
         let long =
             || serde_json::value::RawValue::from_string(format!("{{\"x\":\"{}\"}}", "x".repeat(MAX_PAGE / 3))).unwrap();
-        let job = |number: usize| Job { name: format!("job-{number}"), status: long(), ..Job::default() };
+        let job = |number: usize| Job { name: format!("job-{number}").into(), status: long(), ..Job::default() };
         let (names, next, reply) = page(&Known::of((0..5).map(job)), "");
         assert_eq!((names.len(), next.is_some(), reply.headers.len()), (2, true, 1));
     }
@@ -199,9 +199,9 @@ mod tests {
         let job = |number: usize| {
             let state = if number == 0 { State::Failed } else { State::Running };
             let situation = crate::kube::Situation { state, ..Default::default() };
-            Job { name: "x".into(), created: Some(format!("{number:05}")), situation, ..Job::default() }
+            Job { name: "x".into(), created: Some(format!("{number:05}").into()), situation, ..Job::default() }
         };
-        let jobs = (0..2 * MAX_LOOKED_AT + 1).map(|number| Job { name: format!("job-{number}"), ..job(number) });
+        let jobs = (0..2 * MAX_LOOKED_AT + 1).map(|number| Job { name: format!("job-{number}").into(), ..job(number) });
         let known = Known::of(jobs);
         let (mut found, mut pages, mut text) = (Vec::new(), 0, "state=failed".to_owned());
         loop {

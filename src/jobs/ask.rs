@@ -52,7 +52,7 @@ impl<W: Copy + PartialEq> Jobs<W> {
 
     /// Who waits for this Job since this version or an older one may wait in vain: it is gone, or not ours.
     pub(super) fn doubt_waiters(&self, name: &str, uid: &str, version: u64, host: &dyn Host<W>) {
-        if self.waiters.ask(name, |one| one.uid == uid && one.version <= version) {
+        if self.waiters.ask(name, |one| *one.uid == *uid && one.version <= version) {
             self.ask_soon(name, host)
         }
     }

@@ -294,7 +294,7 @@ mod tests {
             })?;
             Ok(names)
         };
-        assert_eq!(names(&known), Ok(vec!["a".to_owned()]));
+        assert_eq!(names(&known), Ok(vec!["a".into()]));
         known.evidence.end_live();
         assert_eq!(names(&known), Err(NoPage::NotNow));
         known.evidence.list();

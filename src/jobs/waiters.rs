@@ -18,7 +18,7 @@ pub(super) struct Waiters<W> {
 #[derive(Debug)]
 pub(super) struct Waiter<W> {
     /// Of the Job when the wait began: another one of the same name may come.
-    pub(super) uid: String,
+    pub(super) uid: Box<str>,
     /// Of the Job when the wait began: what is older is no news.
     pub(super) version: u64,
     /// When the wait began: the answer to a call that was sent before is no news.
@@ -87,8 +87,8 @@ impl<W: PartialEq> Waiters<W> {
     }
 
     /// The Jobs that are waited for: name, uid, and the newest version that somebody has seen.
-    pub(super) fn jobs(&self) -> Vec<(Box<str>, String, u64)> {
-        let mut jobs: Vec<(Box<str>, String, u64)> = Vec::new();
+    pub(super) fn jobs(&self) -> Vec<(Box<str>, Box<str>, u64)> {
+        let mut jobs: Vec<(Box<str>, Box<str>, u64)> = Vec::new();
         for (name, waiters) in &*self.all() {
             let first = jobs.len();
             for one in waiters {
@@ -123,15 +123,15 @@ mod tests {
         waiters.leave("b", &3);
         waiters.leave("c", &3);
         assert!(waiters.is_waiting("b", &4) && !waiters.is_waiting("b", &3));
-        let take = |name, to: u64| waiters.take_those(name, |one| one.uid == "u" && one.version <= to);
+        let take = |name, to: u64| waiters.take_those(name, |one| *one.uid == *"u" && one.version <= to);
         assert_eq!((take("a", 6), waiters.len()), (vec![], 3), "what is older is no news");
         assert_eq!((take("a", 7), take("a", 7), take("b", 8)), (vec![1, 2], vec![], vec![4]));
         for (uid, version, waiter) in [("u", 1, 5), ("u", 2, 6), ("v", 3, 7)] {
             waiters.register("a", &job(uid, version), waiter)
         }
-        assert_eq!(waiters.jobs(), [("a".into(), "u".to_owned(), 2), ("a".into(), "v".to_owned(), 3)]);
+        assert_eq!(waiters.jobs(), [("a".into(), "u".into(), 2), ("a".into(), "v".into(), 3)]);
         waiters.ask_for("a", &6);
-        assert!(waiters.ask("a", |one| one.uid == "v") && !waiters.ask("b", |_| true));
+        assert!(waiters.ask("a", |one| *one.uid == *"v") && !waiters.ask("b", |_| true));
         assert_eq!(waiters.take_those("a", |one| one.asks), [6, 7]);
         waiters.leave("a", &5);
         assert!(waiters.jobs().is_empty() && waiters.len() == 0);

@@ -62,30 +62,30 @@ impl State {
 pub(crate) struct Situation {
     pub(crate) state: State,
     /// Of the condition that decided.
-    pub(crate) reason: Option<String>,
-    pub(crate) message: Option<String>,
+    pub(crate) reason: Option<Box<str>>,
+    pub(crate) message: Option<Box<str>>,
     /// When it ended, as RFC 3339.
-    pub(crate) finished: Option<String>,
+    pub(crate) finished: Option<Box<str>>,
 }
 
 /// The parts of a Job that we need.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
-    pub(crate) name: String,
-    pub(crate) uid: String,
-    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) name: Box<str>,
+    pub(crate) uid: Box<str>,
+    pub(crate) labels: Box<[(Box<str>, Box<str>)]>,
     /// `metadata.resourceVersion`: a later one is larger (KEP-5504).
     pub(crate) version: u64,
     pub(crate) is_ours: bool,
-    pub(crate) fingerprint: Option<String>,
-    pub(crate) nonce: Option<String>,
+    pub(crate) fingerprint: Option<Box<str>>,
+    pub(crate) nonce: Option<Box<str>>,
     /// Of the delivery that it was created for, if it has an id.
-    pub(crate) delivery: Option<String>,
+    pub(crate) delivery: Option<Box<str>>,
     pub(crate) is_being_deleted: bool,
     pub(crate) situation: Situation,
     /// Times as RFC 3339.
-    pub(crate) created: Option<String>,
-    pub(crate) started: Option<String>,
+    pub(crate) created: Option<Box<str>>,
+    pub(crate) started: Option<Box<str>>,
     /// As the API gives it, as JSON text.
     pub(crate) status: Box<RawValue>,
 }
@@ -93,9 +93,9 @@ pub(crate) struct Job {
 impl Default for Job {
     fn default() -> Self {
         Job {
-            name: String::new(),
-            uid: String::new(),
-            labels: Vec::new(),
+            name: Box::default(),
+            uid: Box::default(),
+            labels: Box::default(),
             version: 0,
             is_ours: false,
             fingerprint: None,
@@ -130,16 +130,16 @@ impl PartialEq for Job {
 }
 
 /// Bytes of a label beside its text.
-const LABEL: usize = 64;
+const LABEL: usize = 48;
 
 impl Job {
     pub(crate) fn label(&self, wanted: &str) -> Option<&str> {
-        self.labels.iter().find(|(key, _)| key == wanted).map(|(_, value)| &value[..])
+        self.labels.iter().find(|(key, _)| **key == *wanted).map(|(_, value)| &value[..])
     }
 
     /// Bytes that it holds beside itself.
     pub(crate) fn text_bytes(&self) -> usize {
-        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
         let texts = [&self.fingerprint, &self.nonce, &self.delivery, &self.created, &self.started];
         let situation = [&self.situation.reason, &self.situation.message, &self.situation.finished];
         let strings: usize = texts.into_iter().chain(situation).map(text).sum();
@@ -203,8 +203,8 @@ struct Spec {
 #[serde(default, rename_all = "camelCase")]
 struct JobStatus {
     conditions: Option<Vec<Condition>>,
-    start_time: Option<String>,
-    completion_time: Option<String>,
+    start_time: Option<Box<str>>,
+    completion_time: Option<Box<str>>,
     active: Option<i64>,
     /// Servers older than 1.24 do not tell it.
     ready: Option<i64>,
@@ -227,9 +227,9 @@ struct Uncounted {
 struct Condition {
     r#type: String,
     status: String,
-    reason: Option<String>,
-    message: Option<String>,
-    last_transition_time: Option<String>,
+    reason: Option<Box<str>>,
+    message: Option<Box<str>>,
+    last_transition_time: Option<Box<str>>,
 }
 
 impl Metadata {
@@ -260,7 +260,7 @@ impl JobObject {
             version: metadata.version(),
             name: metadata.name.into_text().unwrap_or_default(),
             uid: metadata.uid.into_text().unwrap_or_default(),
-            is_ours: metadata.labels.0.iter().any(|(key, value)| key == MANAGED_BY && value == MANAGER),
+            is_ours: metadata.labels.0.iter().any(|(key, value)| **key == *MANAGED_BY && **value == *MANAGER),
             labels: metadata.labels.0,
             fingerprint: metadata.annotations.fingerprint,
             nonce: metadata.annotations.nonce,
@@ -314,19 +314,19 @@ fn situation(status: JobStatus, is_suspended: bool, is_being_deleted: bool) -> S
 }
 
 #[derive(Default)]
-struct Labels(Vec<(String, String)>);
+struct Labels(Box<[(Box<str>, Box<str>)]>);
 
 #[derive(Default)]
 struct Annotations {
-    fingerprint: Option<String>,
-    nonce: Option<String>,
-    delivery: Option<String>,
+    fingerprint: Option<Box<str>>,
+    nonce: Option<Box<str>>,
+    delivery: Option<Box<str>>,
     is_initial_end: bool,
 }
 
 impl<'de> Deserialize<'de> for Labels {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        let labels = Option::<BTreeMap<String, Scalar>>::deserialize(json)?.unwrap_or_default();
+        let labels = Option::<BTreeMap<Box<str>, Scalar>>::deserialize(json)?.unwrap_or_default();
         Ok(Labels(labels.into_iter().filter_map(|(key, value)| Some((key, value.into_text()?))).collect()))
     }
 }
@@ -343,7 +343,7 @@ impl<'de> Deserialize<'de> for Annotations {
 struct Members<const N: usize>([&'static str; N]);
 
 impl<'de, const N: usize> Visitor<'de> for Members<N> {
-    type Value = [Option<String>; N];
+    type Value = [Option<Box<str>>; N];
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object of strings, or null")
@@ -456,7 +456,7 @@ mod tests {
             let Situation { reason, finished, .. } = job(json!({"suspend": suspend}), status, false).situation;
             (reason.unwrap_or_default(), finished.unwrap_or_default())
         };
-        let pair = |reason: &str, finished: &str| (reason.to_owned(), finished.to_owned());
+        let pair = |reason: &str, finished: &str| (reason.into(), finished.into());
         assert_eq!(told(false, json!({"conditions": [condition("Failed", "True")]})), pair("R", "T"));
         let complete = json!({"completionTime": "C", "conditions": [condition("Complete", "True")]});
         assert_eq!(told(false, complete), pair("R", "C"));
@@ -475,7 +475,7 @@ mod tests {
             "creationTimestamp":"C"},"spec":{"template":{"suspend":true}},"status":{"startTime":"S"}}"#;
         let job = serde_json::from_str::<JobObject>(text).unwrap().job().unwrap();
         assert!(job.is_ours && !job.is_being_deleted);
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let text = |text: &Option<Box<str>>| text.clone().unwrap_or_default().into_string();
         assert_eq!([job.fingerprint, job.nonce, job.created, job.started].map(|one| text(&one)), ["f", "n", "C", "S"]);
         assert_eq!((job.situation.state, job.status.get()), (State::Waiting, r#"{"startTime":"S"}"#));
     }

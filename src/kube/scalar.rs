@@ -8,7 +8,7 @@ use std::fmt;
 pub(super) enum Scalar {
     #[default]
     Absent,
-    Text(String),
+    Text(Box<str>),
     Number(u64),
     Boolean(bool),
 }
@@ -21,7 +21,7 @@ impl Scalar {
         }
     }
 
-    pub(super) fn into_text(self) -> Option<String> {
+    pub(super) fn into_text(self) -> Option<Box<str>> {
         match self {
             Scalar::Text(text) => Some(text),
             Scalar::Absent | Scalar::Number(_) | Scalar::Boolean(_) => None,
@@ -59,7 +59,7 @@ impl<'de> Visitor<'de> for Any {
         Ok(Scalar::Number(value))
     }
     fn visit_str<E>(self, value: &str) -> Result<Scalar, E> {
-        Ok(Scalar::Text(value.to_owned()))
+        Ok(Scalar::Text(value.into()))
     }
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Scalar, A::Error> {
         while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}

@@ -393,7 +393,7 @@ mod tests {
     fn listed(json: &str) -> Result<(Page, Vec<String>), String> {
         let (mut page, mut names, left) = (Page::default(), Vec::new(), Cell::new(MAX_OBJECT));
         let mut see = |event: Event| match event {
-            Event::Changed(job) => names.push(job.name),
+            Event::Changed(job) => names.push(job.name.into_string()),
             other => panic!("{other:?}"),
         };
         let list = List { page: &mut page, see: &mut see, left: &left };

@@ -165,8 +165,8 @@ impl World {
                         None => refused(RefusalKind::NoSuchJob),
                         Some(job) => Outcome::Found(Box::new(Job {
                             is_ours: true,
-                            fingerprint: Some(job.request.to_string()),
-                            nonce: Some(job.nonce.to_string()),
+                            fingerprint: Some(job.request.to_string().into()),
+                            nonce: Some(job.nonce.to_string().into()),
                             is_being_deleted: job.is_being_deleted,
                             ..Job::default()
                         })),

@@ -88,7 +88,7 @@ fn a_taken_random_name_is_replaced_up_to_three_times() {
 #[test]
 fn a_random_name_that_is_taken_after_a_fault_of_our_own_is_ours() {
     let found = |intent, may_be_done, nonce: Option<&str>| {
-        let job = Job { nonce: nonce.map(str::to_owned), is_ours: false, ..job(false, "f", "") };
+        let job = Job { nonce: nonce.map(Into::into), is_ours: false, ..job(false, "f", "") };
         after(intent, Attempts { may_be_done, ..NONE }, Call::Get, Outcome::Found(Box::new(job)))
     };
     assert_eq!(success(found(GENERATED, true, None)), "created", "a webhook has removed the nonce");

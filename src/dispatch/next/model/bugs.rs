@@ -30,7 +30,7 @@ pub(super) fn decide(bug: Option<Bug>, intent: Intent<'_>, attempts: Attempts, l
             return Step::Answer(Err(*attempts.refusal.expect("there is one")));
         }
         (Some(Bug::NoNonce), Some((call, Outcome::Found(job)))) => {
-            Some((call, Outcome::Found(Job { nonce: Some(String::new()), ..*job }.into())))
+            Some((call, Outcome::Found(Job { nonce: Some("".into()), ..*job }.into())))
         }
         (_, last) => last,
     };
