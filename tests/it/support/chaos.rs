@@ -1,5 +1,6 @@
 //! Callers that retry, through two replicas of the dispatcher, while everything behind and between them fails.
 
+mod kind;
 mod ledger;
 mod proxy;
 pub(crate) mod reading;
@@ -8,10 +9,11 @@ use super::cluster::ApiServer;
 use super::dispatcher::Dispatcher;
 use super::load::{Client, Rng};
 use super::namespace::Namespace;
+use kind::{DELIVERIES, FILTER, Kind, REQUEST, message};
 use ledger::{Made, Told, compare};
 use proxy::Proxy;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,7 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Bad things that happen.
 const CARDS: usize = 11;
 const REPLICAS: usize = 2;
-const ANNOTATION: &str = "chaos/request";
 
 const CALLS: &str = "k8s_job_dispatcher_api_requests_total{verb=\"";
 /// What a run of this many requests must have met.
@@ -46,25 +47,6 @@ const TROUBLE: [&str; 6] = [
 
 /// What happened, by name.
 type Counts = BTreeMap<String, usize>;
-
-/// Where a request's name comes from, which decides what its caller may do after a failure.
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    Named,
-    Keyed,
-    /// Without a key: its caller does not repeat it.
-    Random,
-}
-
-impl Kind {
-    fn of(request: usize) -> Self {
-        match request % 5 {
-            0 | 1 => Kind::Named,
-            2 | 3 => Kind::Keyed,
-            _ => Kind::Random,
-        }
-    }
-}
 
 struct Chaos {
     seed: u64,
@@ -157,7 +139,7 @@ impl Files {
 
 fn replica(namespace: &Namespace, proxy: &Proxy, files: &Files) -> Dispatcher {
     let url = format!("https://{}", proxy.address);
-    let mut command = Dispatcher::command_for(namespace, &url, &["."]);
+    let mut command = Dispatcher::command_for(namespace, &url, &[FILTER, DELIVERIES]);
     command.arg("--token-file").arg(&files.token).arg("--certificate-authority").arg(&files.ca);
     Dispatcher::start_command(command)
 }
@@ -199,7 +181,7 @@ fn made(namespace: &Namespace) -> Vec<Made> {
     loop {
         let (_, list) = namespace.admin().get(&format!("{}?limit=1000&continue={token}", namespace.jobs()));
         for job in list["items"].as_array().unwrap() {
-            let request = job["metadata"]["annotations"][ANNOTATION].as_str().and_then(|text| text.parse().ok());
+            let request = job["metadata"]["annotations"][REQUEST].as_str().and_then(|text| text.parse().ok());
             made.push(Made { job: job["metadata"]["name"].as_str().unwrap().to_owned(), request })
         }
         match list["metadata"]["continue"].as_str() {
@@ -237,7 +219,7 @@ impl Chaos {
             let turn = self.next.fetch_add(1, Relaxed);
             // those that are sent twice have two turns
             let request = turn - turn.div_ceil(TWICE).min(turn);
-            if turn % TWICE == 1 && Kind::of(request) == Kind::Random {
+            if turn % TWICE == 1 && !Kind::of(request).is_repeatable() {
                 continue; // each time makes a Job
             }
             if request >= self.requests {
@@ -248,27 +230,11 @@ impl Chaos {
     }
 
     fn send(&self, request: usize, rng: &mut Rng) {
-        let kind = Kind::of(request);
-        let metadata = match kind {
-            Kind::Named => json!({"name": format!("named-{request}")}),
-            Kind::Keyed => json!({"generateName": "keyed-"}),
-            Kind::Random => json!({"generateName": "random-"}),
-        };
-        let mut manifest: Value = json!({
-            "metadata": metadata,
-            "spec": {"suspend": true, "template": {"spec": {
-                "restartPolicy": "Never", "containers": [{"name": "job", "image": "busybox"}],
-            }}},
-        });
-        manifest["metadata"]["annotations"] = json!({ ANNOTATION: request.to_string() });
-        let key = if kind == Kind::Keyed { format!("Idempotency-Key: key-{request}\r\n") } else { String::new() };
-        let headers = format!("{}{key}", super::http::JSON);
-        let text = super::http::request("POST", "/job", &headers, &manifest.to_string());
         let begin = Instant::now();
         let mut pause = Duration::from_millis(20);
-        loop {
+        for attempt in 0.. {
             let address = self.addresses.read().unwrap()[rng.below(REPLICAS)];
-            let (what, retry_after) = match Client::new(address).ask(text.as_bytes()) {
+            let (what, retry_after) = match Client::new(address).ask(message(request, attempt).as_bytes()) {
                 Ok(reply) if matches!(reply.code, 200 | 201) => {
                     self.count(reply.code.to_string());
                     let job = reply.json()["id"].as_str().unwrap().to_owned();
@@ -286,7 +252,7 @@ impl Chaos {
                 Err(why) => (why.to_owned(), None),
             };
             self.count(what);
-            if kind == Kind::Random {
+            if !Kind::of(request).is_repeatable() {
                 return self.told.lock().unwrap().push(Told { request, job: None });
             }
             if begin.elapsed() > CHAOS + PATIENCE {
