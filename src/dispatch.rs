@@ -1,7 +1,8 @@
 //! Handles a dispatch: [`plan`] turns a request into an action and [`next`] decides after each response of the API server; both are
-//! pure. [`perform`] is the one loop that makes the calls.
+//! pure. [`perform`] carries it out.
 
 mod answer;
+mod calls;
 mod key;
 mod list;
 mod log;
@@ -12,7 +13,7 @@ mod retry;
 
 pub(crate) use answer::Waiting;
 pub(crate) use list::{MAX_PAGE, Query};
-pub(crate) use perform::{Memory, Progress, Work, perform};
+pub(crate) use perform::{Memory, Progress, Shared, Work, perform};
 pub(crate) use retry::RetryBudget;
 
 use key::Key;
@@ -37,16 +38,7 @@ const HIDDEN_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorizati
 #[derive(Debug)]
 pub(crate) enum Dispatch {
     /// Create this Job and return its name.
-    Create {
-        manifest: Manifest,
-        fingerprint: String,
-        nonce: String,
-        delivery: Option<String>,
-        /// Slashes of the request's path, for the reply's `Location`.
-        depth: usize,
-        body: Body,
-        wait: Option<Wait>,
-    },
+    Create(Creation),
     /// The filter has no output for this request: do nothing.
     Nothing,
     /// Get the Job of this name, which is a DNS-1123 label.
@@ -55,6 +47,19 @@ pub(crate) enum Dispatch {
     Log(String, LogQuery),
     /// Delete the Job of this name, which is a DNS-1123 label.
     Delete(String),
+}
+
+/// A Job to create, and how to answer.
+#[derive(Debug)]
+pub(crate) struct Creation {
+    pub(crate) manifest: Manifest,
+    fingerprint: String,
+    nonce: String,
+    delivery: Option<String>,
+    /// Slashes of the request's path, for the reply's `Location`.
+    depth: usize,
+    body: Body,
+    wait: Option<Wait>,
 }
 
 /// The result of [`plan`].
@@ -145,7 +150,7 @@ fn create(config: &Config, request: &Request, outcome: Run, key: Option<Key>) ->
     let delivery = key.and_then(|key| key.delivery());
     let marks = Marks { fingerprint: &fingerprint, nonce: shown_nonce, delivery: delivery.as_deref() };
     let manifest = manifest::check(&output, &config.namespace, marks, key.map(|key| key.suffix()))?;
-    Ok(Work::boxed(Dispatch::Create {
+    Ok(Work::boxed(Dispatch::Create(Creation {
         manifest,
         fingerprint,
         nonce,
@@ -153,7 +158,7 @@ fn create(config: &Config, request: &Request, outcome: Run, key: Option<Key>) ->
         depth: request.path().matches('/').count(),
         body: prefer::body(request),
         wait: prefer::wait(request, config.max_wait, false)?,
-    }))
+    })))
 }
 
 /// `$REQUEST`.

@@ -117,13 +117,8 @@ pub(super) enum Answer {
     Deleting(Arc<Job>),
 }
 
-/// `last`: the previous call and its outcome; None at first.
-pub(super) fn next(intent: Intent<'_>, attempts: Attempts, last: Option<(Call, Outcome)>) -> Step {
-    let first = match intent {
-        Intent::Create { .. } => Call::Create,
-        Intent::Lookup | Intent::Log(_) | Intent::Delete => Call::Get,
-    };
-    let Some((call, outcome)) = last else { return Step::Call(first, attempts) };
+/// `call`: the previous one, which has come to `outcome`.
+pub(super) fn next(intent: Intent<'_>, attempts: Attempts, call: Call, outcome: Outcome) -> Step {
     let fail = |status| Step::Answer(Err(status));
     match outcome {
         Outcome::Created(job) => Step::Answer(Ok(match intent {

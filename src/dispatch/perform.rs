@@ -1,16 +1,16 @@
-//! The one loop that makes the calls of a dispatch.
+//! Carries out a dispatch: makes its calls, and turns what they come to into an answer. Each thing that a caller may ask for has a function.
 
 use super::answer::{Told, Waiting, gone};
-use super::next::{self, Answer, Attempts, Call, Intent, Naming, Step, next, without_call};
-use super::prefer::Body;
-use super::retry::{RetryBudget, pause};
-use super::{Dispatch, internal_error, random};
+use super::calls::{Begun, Calls, Ended};
+use super::next::{self, Answer, Call, Intent, Naming};
+use super::retry::RetryBudget;
+use super::{Creation, Dispatch, LogQuery, Wait, internal_error, random};
 use crate::budget::{Budget, Reservation};
 use crate::config::{Config, DryRun};
 use crate::http::Reply;
-use crate::jobs::{Before, Known};
-use crate::kube::{Client, Create, Job, Log, Outcome, RefusalKind};
-use crate::manifest::{Manifest, Name};
+use crate::jobs::Known;
+use crate::kube::{Client, Job, Log};
+use crate::manifest::Name;
 use crate::status::{Reason, Status};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,16 +20,20 @@ use std::time::{Duration, Instant};
 const LOG_BUDGET: usize = 6 << 20;
 /// Bytes of answers with pods until they are sent: as many of the longest as are made at once.
 const POD_BUDGET: usize = 56 * (64 << 10);
-/// A call for which less time is left is not worth a retry: the API server has less still, and has just taken all of its time.
-const MIN_CALL: Duration = Duration::from_millis(500);
 
 /// A dispatch, and how far it has come.
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) dispatch: Dispatch,
-    /// The name that the Job has so far, and the next call; None before the first.
-    begun: Option<(String, Call, Attempts)>,
-    /// Of the API server, so far.
+    so_far: SoFar,
+}
+
+/// What is known and was done before.
+#[derive(Debug, Default)]
+struct SoFar {
+    /// The next call, after a pause.
+    begun: Option<Begun>,
+    /// Of the API server.
     warnings: u32,
     /// While it pauses.
     memory: Option<Reservation>,
@@ -45,43 +49,34 @@ pub(crate) struct Work {
 
 impl Work {
     pub(super) fn boxed(dispatch: Dispatch) -> Box<Self> {
-        Box::new(Work {
-            dispatch,
-            begun: None,
-            warnings: 0,
-            memory: None,
-            known: None,
-            ended: None,
-            with_pods: false,
-            until: None,
-        })
+        Box::new(Work { dispatch, so_far: SoFar::default() })
     }
 
     pub(super) fn of_known(dispatch: Dispatch, job: Arc<Job>) -> Box<Self> {
-        Box::new(Work { known: Some(job), ..*Work::boxed(dispatch) })
+        Box::new(Work { dispatch, so_far: SoFar { known: Some(job), ..SoFar::default() } })
     }
 
     /// `last`: the Job as it was when it was last heard of, and how long that is ago. `with_pods`: the answer should have the Job's pods.
     pub(crate) fn or_ended(mut self: Box<Self>, last: Option<(Arc<Job>, Duration)>, with_pods: bool) -> Box<Self> {
-        self.with_pods = with_pods;
-        self.ended = last.filter(|(job, _)| job.situation.state.is_final());
+        self.so_far.with_pods = with_pods;
+        self.so_far.ended = last.filter(|(job, _)| job.situation.state.is_final());
         self
     }
 
     /// Answers by then.
     pub(crate) fn by(mut self: Box<Self>, until: Instant) -> Box<Self> {
-        self.until = Some(until);
+        self.so_far.until = Some(until);
         self
     }
 
     /// When the answer has to leave, if that is before the request's own time is over.
     pub(crate) fn until(&self) -> Option<Instant> {
-        self.until
+        self.so_far.until
     }
 
     /// The Job's name, and how often the API server was tried, if it was.
     pub(crate) fn tried(&self) -> Option<(&str, u32)> {
-        self.begun.as_ref().map(|(name, _, attempts)| (&name[..], attempts.retries.into()))
+        self.so_far.begun.as_ref().map(|begun| (&begun.name[..], begun.attempts.retries.into()))
     }
 
     /// Answers with what is known already; gives back what needs a call. `with_pods`: the answer has the Job's pods.
@@ -102,10 +97,42 @@ impl Work {
         }
     }
 
-    /// The answer when a call has failed, or cannot be made: with what is known of the Job if that is enough.
-    pub(crate) fn failure(&self, status: Status, tries: u32) -> Reply {
-        let Dispatch::Lookup(name, wait) = &self.dispatch else { return Reply { tries, ..status.into() } };
-        let told = || Told { name: name.clone(), code: 200, wait: *wait, ..Told::default() };
+    /// The answer when no call can be made: with what is known of the Job if that is enough.
+    pub(crate) fn failure(&self, status: Status) -> Reply {
+        match &self.dispatch {
+            Dispatch::Lookup(name, wait) => self.so_far.failure(name, *wait, status, 0),
+            _ => status.into(),
+        }
+    }
+}
+
+impl SoFar {
+    /// The next call. Errors: 503 if there was no time for the first one.
+    fn begin(&mut self, calls: &Calls<'_>, first: impl FnOnce() -> Begun) -> Result<Begun, Status> {
+        if let Some(begun) = self.begun.take() {
+            return Ok(begun);
+        }
+        if Instant::now() >= calls.until {
+            return Err(Status::new(Reason::Overloaded, "no time was left to call the API server"));
+        }
+        calls.shared.budget.deposit();
+        Ok(first())
+    }
+
+    fn count_warnings(&mut self, calls: &mut Calls<'_>) -> u32 {
+        self.warnings += calls.client.take_warnings();
+        self.warnings
+    }
+
+    /// To be continued.
+    fn pause(mut self, dispatch: Dispatch, begun: Begun, memory: Reservation, pause: Duration) -> Progress {
+        (self.begun, self.memory) = (Some(begun), Some(memory));
+        Progress::Pause(Box::new(Work { dispatch, so_far: self }), pause)
+    }
+
+    /// The answer to a lookup when a call has failed, or cannot be made: with what is known of the Job if that is enough.
+    fn failure(&self, name: &str, wait: Option<Wait>, status: Status, tries: u32) -> Reply {
+        let told = || Told { name: name.to_owned(), code: 200, wait, ..Told::default() };
         let reply = match (&self.known, &self.ended) {
             (Some(job), _) => Told { lacks_pods: true, ..told() }.reply(Some(job)),
             (None, Some((job, age))) if matches!(status.code(), 502..=504) => {
@@ -131,7 +158,7 @@ pub(crate) enum Progress {
 /// For what is read for callers, until it is sent.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    logs: Arc<Budget>,
+    pub(super) logs: Arc<Budget>,
     pods: Arc<Budget>,
 }
 
@@ -147,194 +174,172 @@ impl From<Status> for Progress {
     }
 }
 
-/// Makes calls until there is an answer, or a pause before the next; the one place that does. Without a client (`--dry-run=client`) it
-/// makes none. `known`: learns what each call has told.
-pub(crate) fn perform(
-    config: &Config,
-    budget: &RetryBudget,
-    memory: &Memory,
-    client: Option<&mut Client>,
-    known: &Known,
-    mut work: Box<Work>,
-    until: Instant,
-) -> Progress {
-    let Some(client) = client else { return Progress::Done(shown(work.dispatch)) };
+/// What all dispatches share.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<'s> {
+    pub(crate) config: &'s Config,
+    pub(crate) budget: &'s RetryBudget,
+    pub(crate) memory: &'s Memory,
+    /// Learns what each call has told.
+    pub(crate) known: &'s Known,
+}
+
+/// Makes calls until there is an answer, or a pause before the next. Without a client (`--dry-run=client`) it makes none.
+pub(crate) fn perform(shared: Shared<'_>, client: Option<&mut Client>, work: Box<Work>, until: Instant) -> Progress {
+    let Work { dispatch, mut so_far } = *work;
+    let Some(client) = client else { return Progress::Done(shown(dispatch)) };
     client.take_warnings(); // of a readiness check, which are not this caller's
-    let is_dry_run = config.dry_run == DryRun::Server;
-    let lookup_name = match &work.dispatch {
-        Dispatch::Lookup(name, _) | Dispatch::Log(name, _) | Dispatch::Delete(name) => name.clone(),
-        Dispatch::Create { .. } | Dispatch::Nothing => String::new(),
+    so_far.memory = None;
+    let mut calls = Calls { shared, client, until };
+    match dispatch {
+        Dispatch::Nothing => Progress::Done(Reply::empty(204)),
+        Dispatch::Create(creation) => create(&mut calls, creation, so_far),
+        Dispatch::Lookup(name, wait) => look_up(&mut calls, name, wait, so_far),
+        Dispatch::Log(name, query) => read_log(&mut calls, name, query, so_far),
+        Dispatch::Delete(name) => delete(&mut calls, name, so_far),
+    }
+}
+
+fn create(calls: &mut Calls<'_>, mut creation: Creation, mut so_far: SoFar) -> Progress {
+    let is_dry_run = calls.shared.config.dry_run == DryRun::Server;
+    let Creation { manifest, fingerprint, nonce, delivery, depth, body, wait } = &mut creation;
+    let naming = match manifest.name {
+        Name::Given(_) => Naming::Given,
+        Name::Keyed(_) => Naming::Keyed,
+        Name::Generated(_) => Naming::Random,
     };
-    let (mut manifest, intent, depth, body, wait) = match &mut work.dispatch {
-        Dispatch::Create { manifest, fingerprint, nonce, delivery, depth, body, wait } => {
-            let naming = match manifest.name {
-                Name::Given(_) => Naming::Given,
-                Name::Keyed(_) => Naming::Keyed,
-                Name::Generated(_) => Naming::Random,
-            };
-            let (fingerprint, nonce, delivery) = (&**fingerprint, &**nonce, delivery.as_deref());
-            let intent = Intent::Create { fingerprint, nonce, delivery, naming, is_dry_run };
-            (Some(manifest), intent, *depth, *body, *wait)
-        }
-        Dispatch::Nothing => return Progress::Done(Reply::empty(204)),
-        Dispatch::Lookup(_, wait) => (None, Intent::Lookup, 0, Body::Whole, *wait),
-        Dispatch::Log(_, query) => (None, Intent::Log(query), 0, Body::Whole, None),
-        Dispatch::Delete(_) => (None, Intent::Delete, 0, Body::Whole, None),
+    let intent = Intent::Create { fingerprint, nonce, delivery: delivery.as_deref(), naming, is_dry_run };
+    let first = || Begun::new(manifest.choose_name(random()), Call::Create);
+    let begun = match so_far.begin(calls, first) {
+        Ok(begun) => begun,
+        Err(status) => return status.into(),
     };
-    let only = if let Intent::Log(query) = intent { query.pod() } else { None };
-    work.memory = None;
-    let (mut name, mut names, mut step) = match work.begun.take() {
-        Some((name, call, attempts)) => (name, attempts.names, Step::Call(call, attempts)),
-        None if Instant::now() >= until => {
-            let status = Status::new(Reason::Overloaded, "no time was left to call the API server");
-            return Progress::Done(work.failure(status, 0));
+    let ended = calls.run(intent, begun, Some(manifest));
+    let warnings = so_far.count_warnings(calls);
+    let (name, tries, answer) = match ended {
+        Ended::Pause { begun, memory, pause } => {
+            return so_far.pause(Dispatch::Create(creation), begun, memory, pause);
         }
-        None => {
-            budget.deposit();
-            let name = match &mut manifest {
-                Some(manifest) => manifest.choose_name(random()),
-                None => lookup_name,
-            };
-            let first = match work.known.clone() {
-                None => next(intent, Attempts::default(), None),
-                found => Step::Call(Call::Pods, Attempts { found, ..Attempts::default() }),
-            };
-            (name, 0, first)
+        Ended::Answer { name, tries, answer } => (name, tries, answer),
+    };
+    let told = |code| {
+        let wait = wait.filter(|_| !is_dry_run);
+        Told {
+            name: name.clone(),
+            code,
+            depth: Some(*depth),
+            body: *body,
+            is_dry_run,
+            warnings,
+            wait,
+            tries,
+            ..Told::default()
         }
     };
-    let how = if is_dry_run { Create::DryRun } else { Create::Store };
-    let mut tries = 1;
+    match answer {
+        Ok(Answer::Created(job)) if job.fingerprint.as_deref() != Some(&**fingerprint) => {
+            told(201).unmarked().or_wait(Arc::new(*job))
+        }
+        Ok(Answer::Created(job)) => told(201).or_wait(Arc::new(*job)),
+        Ok(Answer::Same(job) | Answer::Valid(job)) => told(200).or_wait(Arc::new(*job)),
+        Ok(Answer::Gone) => Progress::Done(gone(Told { wait: None, is_dry_run: false, ..told(201) })),
+        Ok(Answer::Found(_) | Answer::WithPods(..) | Answer::Log(_) | Answer::Deleting(_)) => internal_error().into(),
+        Err(status) => Progress::Done(Reply { job: Some(name), tries, ..status.into() }),
+    }
+}
+
+/// Answers with a Job, and with its pods where they belong to the answer.
+fn look_up(calls: &mut Calls<'_>, name: String, wait: Option<Wait>, mut so_far: SoFar) -> Progress {
+    let known = so_far.known.clone();
+    let mut begun = match so_far.begin(calls, || Begun::of(name.clone(), known)) {
+        Ok(begun) => begun,
+        Err(status) => return Progress::Done(so_far.failure(&name, wait, status, 0)),
+    };
     loop {
-        step = match step {
-            Step::Call(call, attempts) => {
-                if let Some(manifest) = &mut manifest
-                    && attempts.names > names
-                {
-                    name = manifest.choose_name(random());
-                }
-                (names, tries) = (attempts.names, u32::from(attempts.retries) + 1);
-                let json = manifest.as_ref().map_or(&[][..], |manifest| &manifest.json);
-                let uid = attempts.found.as_ref().map_or("", |job| &job.uid);
-                let before = known.before(&name);
-                let outcome = match call {
-                    Call::Create => client.create(&config.namespace, &name, json, how, until),
-                    Call::Get => client.get(&config.namespace, &name, until),
-                    Call::Pods => client.pods(&config.namespace, &name, uid, only, until),
-                    Call::Log => match &attempts.which {
-                        Some(which) => client.log(&config.namespace, which, &memory.logs, until),
-                        None => return internal_error().into(), // it is chosen before
-                    },
-                    Call::Delete => client.delete(&config.namespace, &name, uid, how, until),
-                };
-                if how == Create::Store || call == Call::Get {
-                    learn(known, &before, &name, call, &outcome, attempts.found.as_deref())
-                }
-                next(intent, attempts, Some((call, outcome)))
+        let ended = calls.run(Intent::Lookup, begun, None);
+        let warnings = so_far.count_warnings(calls);
+        let (tries, answer) = match ended {
+            Ended::Pause { begun, memory, pause } => {
+                return so_far.pause(Dispatch::Lookup(name, wait), begun, memory, pause);
             }
-            Step::Again { call, attempts, retry_after, otherwise } => {
-                let pause = pause(attempts.retries, retry_after, random());
-                let is_in_time = Instant::now() + pause + MIN_CALL < until;
-                // a large manifest has its memory already, which others need for their runs
-                let (bytes, has_room) = match &manifest {
-                    None => (attempts.found.as_ref().map_or(0, |job| size_of::<Job>() + job.text_bytes()), true),
-                    Some(Manifest { reservation: None, json, .. }) => (json.capacity(), true),
-                    Some(Manifest { reservation: Some(of_runs), .. }) => {
-                        (0, of_runs.leaves(2 * config.filter.max_output()))
-                    }
-                };
-                if is_in_time
-                    && has_room
-                    && !client.is_cut_off()
-                    && let Some(memory) = budget.withdraw_pause(bytes)
-                {
-                    work.memory = Some(memory);
-                    work.warnings += client.take_warnings();
-                    work.begun = Some((name, call, attempts));
-                    return Progress::Pause(work, pause);
-                }
-                match *otherwise {
-                    step @ Step::Call(..) if !budget.withdraw() => without_call(step),
-                    step => step,
-                }
-            }
-            Step::Answer(Ok(Answer::Found(job)))
-                if config.enabled.pods && !wait.is_some_and(|wait| wait.goes_on(&job)) =>
+            Ended::Answer { tries, answer, .. } => (tries, answer),
+        };
+        let told = || Told { name: name.clone(), code: 200, warnings, wait, tries, ..Told::default() };
+        let failed = |so_far: SoFar, status| {
+            let reply = so_far.failure(&name, wait, status, tries);
+            Progress::Done(Reply { job: Some(name.clone()), ..reply })
+        };
+        return match answer {
+            Ok(Answer::Found(job))
+                if calls.shared.config.enabled.pods && !wait.is_some_and(|wait| wait.goes_on(&job)) =>
             {
-                work.known = Some(Arc::new(*job));
-                Step::Call(Call::Pods, Attempts { found: work.known.clone(), ..Attempts::default() })
+                so_far.known = Some(Arc::new(*job));
+                begun = Begun::of(name.clone(), so_far.known.clone());
+                continue;
             }
-            Step::Answer(answer) => {
-                let warnings = work.warnings + client.take_warnings();
-                let answer = match answer {
-                    Ok(answer) => answer,
-                    Err(status) => return Progress::Done(Reply { job: Some(name), ..work.failure(status, tries) }),
-                };
-                let is_unmarked = match (&answer, intent) {
-                    (Answer::Created(job), Intent::Create { fingerprint, .. }) => {
-                        job.fingerprint.as_deref() != Some(fingerprint)
-                    }
-                    _ => false,
-                };
-                let is_dry_run = is_dry_run && !matches!(answer, Answer::Found(_) | Answer::WithPods(..));
-                let (code, depth, job) = match answer {
-                    Answer::Log(log) => {
-                        let Some(Log { text, memory }) = Arc::into_inner(log) else { return internal_error().into() };
-                        let reply = Reply::text("text/plain; charset=utf-8", text);
-                        return Progress::Done(Reply { job: Some(name), tries, reservation: Some(memory), ..reply });
-                    }
-                    Answer::WithPods(job, pods) => {
-                        let told = Told { name, code: 200, warnings, wait, tries, pods: Some(pods), ..Told::default() };
-                        let mut reply = told.reply(Some(&job));
-                        if let Cow::Owned(body) = &mut reply.body {
-                            body.shrink_to_fit()
-                        }
-                        // none for slow readers beyond this
-                        return Progress::Done(match memory.pods.try_reserve(reply.body.len()) {
-                            memory @ Some(_) => Reply { reservation: memory, ..reply },
-                            None => {
-                                let status = Status::new(Reason::Overloaded, "too many lists of pods are being sent");
-                                Reply { job: reply.job, ..work.failure(status, tries) }
-                            }
-                        });
-                    }
-                    Answer::Gone => {
-                        let told =
-                            Told { name, code: 201, depth: Some(depth), body, warnings, tries, ..Told::default() };
-                        return Progress::Done(gone(told));
-                    }
-                    Answer::Created(job) => (201, Some(depth), job),
-                    Answer::Same(job) | Answer::Valid(job) => (200, Some(depth), job),
-                    Answer::Found(job) => (200, None, job),
-                    Answer::Deleting(job) => (202, None, Box::new(Job::clone(&job).being_deleted())),
-                };
-                let wait = wait.filter(|_| !is_dry_run);
-                let told = Told { name, code, depth, body, is_dry_run, warnings, wait, tries, ..Told::default() };
-                let told = if is_unmarked { told.unmarked() } else { told };
-                return told.or_wait(Arc::new(*job));
+            Ok(Answer::Found(job)) => told().or_wait(Arc::new(*job)),
+            Ok(Answer::WithPods(job, pods)) => {
+                let mut reply = Told { pods: Some(pods), ..told() }.reply(Some(&job));
+                if let Cow::Owned(body) = &mut reply.body {
+                    body.shrink_to_fit()
+                }
+                // none for slow readers beyond this
+                match calls.shared.memory.pods.try_reserve(reply.body.len()) {
+                    memory @ Some(_) => Progress::Done(Reply { reservation: memory, ..reply }),
+                    None => failed(so_far, Status::new(Reason::Overloaded, "too many lists of pods are being sent")),
+                }
             }
+            Ok(_) => internal_error().into(),
+            Err(status) => failed(so_far, status),
+        };
+    }
+}
+
+fn read_log(calls: &mut Calls<'_>, name: String, query: LogQuery, mut so_far: SoFar) -> Progress {
+    let known = so_far.known.clone();
+    let begun = match so_far.begin(calls, || Begun::of(name.clone(), known)) {
+        Ok(begun) => begun,
+        Err(status) => return status.into(),
+    };
+    match calls.run(Intent::Log(&query), begun, None) {
+        Ended::Pause { begun, memory, pause } => so_far.pause(Dispatch::Log(name, query), begun, memory, pause),
+        Ended::Answer { tries, answer: Ok(Answer::Log(log)), .. } => {
+            let Some(Log { text, memory }) = Arc::into_inner(log) else { return internal_error().into() };
+            let reply = Reply::text("text/plain; charset=utf-8", text);
+            Progress::Done(Reply { job: Some(name), tries, reservation: Some(memory), ..reply })
+        }
+        Ended::Answer { answer: Ok(_), .. } => internal_error().into(),
+        Ended::Answer { tries, answer: Err(status), .. } => {
+            Progress::Done(Reply { job: Some(name), tries, ..status.into() })
         }
     }
 }
 
-/// What a call has told of a Job. `found`: the Job that was to be deleted.
-fn learn(known: &Known, before: &Before, name: &str, call: Call, outcome: &Outcome, found: Option<&Job>) {
-    match outcome {
-        Outcome::Created(job) => known.created(before, job),
-        Outcome::Found(job) => known.found(before, job),
-        Outcome::Deleted => found.iter().for_each(|job| known.deleted(job)),
-        Outcome::Refused(refusal)
-            if refusal.kind == RefusalKind::NoSuchJob && matches!(call, Call::Get | Call::Delete) =>
-        {
-            known.not_found(before, name)
+fn delete(calls: &mut Calls<'_>, name: String, mut so_far: SoFar) -> Progress {
+    let begun = match so_far.begin(calls, || Begun::of(name.clone(), None)) {
+        Ok(begun) => begun,
+        Err(status) => return status.into(),
+    };
+    let ended = calls.run(Intent::Delete, begun, None);
+    let warnings = so_far.count_warnings(calls);
+    match ended {
+        Ended::Pause { begun, memory, pause } => so_far.pause(Dispatch::Delete(name), begun, memory, pause),
+        Ended::Answer { tries, answer: Ok(Answer::Deleting(job)), .. } => {
+            let is_dry_run = calls.shared.config.dry_run == DryRun::Server;
+            let told = Told { name, code: 202, is_dry_run, warnings, tries, ..Told::default() };
+            Progress::Done(told.reply(Some(&Job::clone(&job).being_deleted())))
         }
-        _ => (),
+        Ended::Answer { answer: Ok(_), .. } => internal_error().into(),
+        Ended::Answer { tries, answer: Err(status), .. } => {
+            Progress::Done(Reply { job: Some(name), tries, ..status.into() })
+        }
     }
 }
 
 /// With `--dry-run=client`.
 fn shown(dispatch: Dispatch) -> Reply {
     match dispatch {
-        Dispatch::Create { mut manifest, .. } => {
+        Dispatch::Create(Creation { mut manifest, .. }) => {
             let name = manifest.choose_name(random());
             Reply { job: Some(name), reservation: manifest.reservation, ..Reply::json(200, manifest.json) }
         }

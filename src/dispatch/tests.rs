@@ -69,7 +69,7 @@ fn outcome(folder: &Path) -> Result<Value, Value> {
         }
     });
     match planned.map(|work| work.dispatch) {
-        Ok(Dispatch::Create { mut manifest, .. }) => {
+        Ok(Dispatch::Create(Creation { mut manifest, .. })) => {
             manifest.choose_name(0);
             Ok(json(&manifest.json))
         }

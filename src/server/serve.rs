@@ -6,7 +6,7 @@ use super::memory::Ticket;
 use super::reply::Frame;
 use crate::config::{Config, Enabled};
 use crate::dispatch::{
-    Begun, Memory, Plan, Progress, Query, RetryBudget, Work, internal_error, perform, plan, plan_large,
+    Begun, Memory, Plan, Progress, Query, RetryBudget, Shared, Work, internal_error, perform, plan, plan_large,
 };
 use crate::docs::{self, Docs};
 use crate::http::{Reply, Request};
@@ -132,7 +132,8 @@ impl Server {
     /// Calls the API server until a dispatch is done, or has to pause.
     pub(super) fn perform(&self, work: Box<Work>, client: &mut Option<Client>, until: Instant) -> Progress {
         self.guarded(client, |client| {
-            perform(&self.config, &self.retries, &self.memory, client, &self.jobs.known, work, until)
+            let (config, budget, memory, known) = (&self.config, &self.retries, &self.memory, &self.jobs.known);
+            perform(Shared { config, budget, memory, known }, client, work, until)
         })
     }
 

@@ -227,7 +227,7 @@ impl World {
         let (fingerprint, nonce) = (&*caller.request.to_string(), &*running.nonce.to_string());
         let intent = Intent::Create { fingerprint, nonce, delivery: None, naming: caller.naming, is_dry_run: false };
         let names = running.attempts.names;
-        let step = decide(bug, intent, running.attempts.clone(), Some((running.call, outcome)));
+        let step = decide(bug, intent, running.attempts.clone(), running.call, outcome);
         let mut steps = vec![step];
         while let Some(step) = steps.pop() {
             let (call, attempts) = match step {

@@ -1,7 +1,7 @@
 //! What a worker does with a ready connection: read, plan, call, reply, and wait for its next event.
 
 use super::{Worker, Workers};
-use crate::dispatch::{Begun, Dispatch, Plan, Progress, Work, internal_error};
+use crate::dispatch::{Begun, Creation, Dispatch, Plan, Progress, Work, internal_error};
 use crate::filter::LARGE_RUN_STACK;
 use crate::http::{Reply, Request};
 use crate::route::Route;
@@ -289,7 +289,7 @@ impl Workers {
         let mut memory = memory.ok_or_else(late)?;
         let wall_end = until.min(Instant::now() + config.request_timeout / 2);
         let mut work = self.server.plan_large(&task.route, &task.request, begun, wall_end)?;
-        if let Dispatch::Create { manifest, .. } = &mut work.dispatch {
+        if let Dispatch::Create(Creation { manifest, .. }) = &mut work.dispatch {
             memory.shrink(manifest.json.capacity());
             manifest.reservation = Some(memory)
         }
@@ -335,7 +335,7 @@ impl Workers {
     pub(super) fn reject(&self, worker: &mut Worker, task: &mut Task, reason: Reason, message: &str) -> Step {
         let frame = self.frame(&task.request);
         let status = Status::new(reason, message);
-        let known = task.planned.as_ref().map(|work| work.failure(status.clone(), 0));
+        let known = task.planned.as_ref().map(|work| work.failure(status.clone()));
         if let Some(reply) = known.filter(|reply| reply.code == 200) {
             return self.reply(worker, task, reply);
         }

@@ -13,28 +13,21 @@ pub(super) enum Bug {
 }
 
 /// [`next`], with a bug put back.
-pub(super) fn decide(bug: Option<Bug>, intent: Intent<'_>, attempts: Attempts, last: Option<(Call, Outcome)>) -> Step {
-    let last = match (bug, last) {
-        (
-            Some(Bug::TakenIsDone),
-            Some((Call::Create, Outcome::Refused(Refusal { kind: RefusalKind::NameTaken, .. }))),
-        ) => {
+pub(super) fn decide(bug: Option<Bug>, intent: Intent<'_>, attempts: Attempts, call: Call, outcome: Outcome) -> Step {
+    let outcome = match (bug, call, outcome) {
+        (Some(Bug::TakenIsDone), Call::Create, Outcome::Refused(Refusal { kind: RefusalKind::NameTaken, .. })) => {
             return Step::Answer(Ok(Answer::Same(Box::default())));
         }
-        (Some(Bug::QuotaIsBelieved), Some((Call::Create, Outcome::Refused(refusal))))
-            if refusal.kind == RefusalKind::Quota =>
-        {
+        (Some(Bug::QuotaIsBelieved), Call::Create, Outcome::Refused(refusal)) if refusal.kind == RefusalKind::Quota => {
             return Step::Answer(Err(status_of(Call::Create, refusal)));
         }
-        (Some(Bug::RefusalIsBelieved), Some((Call::Get, Outcome::NotCalled))) if attempts.refusal.is_some() => {
+        (Some(Bug::RefusalIsBelieved), Call::Get, Outcome::NotCalled) if attempts.refusal.is_some() => {
             return Step::Answer(Err(*attempts.refusal.expect("there is one")));
         }
-        (Some(Bug::NoNonce), Some((call, Outcome::Found(job)))) => {
-            Some((call, Outcome::Found(Job { nonce: Some("".into()), ..*job }.into())))
-        }
-        (_, last) => last,
+        (Some(Bug::NoNonce), _, Outcome::Found(job)) => Outcome::Found(Job { nonce: Some("".into()), ..*job }.into()),
+        (_, _, outcome) => outcome,
     };
-    match next(intent, attempts, last) {
+    match next(intent, attempts, call, outcome) {
         Step::Again { call: Call::Create, attempts, retry_after, otherwise } if bug == Some(Bug::RandomNameOnRetry) => {
             let attempts = Attempts { names: attempts.names + 1, ..attempts };
             Step::Again { call: Call::Create, attempts, retry_after, otherwise }

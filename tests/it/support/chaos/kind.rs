@@ -72,18 +72,18 @@ pub(super) fn message(request: usize, attempt: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn two_requests_have_the_id_of_one_delivery() {
         let line = |request: usize, begin: &str| {
-            let text = message(request, 0);
+            let text = super::message(request, 0);
             text.lines().find(|line| line.starts_with(begin)).map(str::to_owned)
         };
-        assert!(Kind::of(16) == Kind::Delivered && Kind::of(17) == Kind::Delivered);
+        let is_delivered = |request: usize| super::Kind::of(request) == super::Kind::Delivered;
+        assert!(is_delivered(16) && is_delivered(17));
         assert_eq!(line(16, "X-GitHub-Delivery: "), line(17, "X-GitHub-Delivery: "));
         assert_ne!(line(16, "X-GitHub-Delivery: "), line(26, "X-GitHub-Delivery: "));
         assert_ne!(line(16, "POST "), line(17, "POST "));
-        assert!(message(16, 0) != message(16, 1) && message(13, 0) == message(13, 1));
+        let differs = |request: usize| super::message(request, 0) != super::message(request, 1);
+        assert!(differs(16) && !differs(13));
     }
 }

@@ -1,0 +1,160 @@
+//! Makes the calls of a dispatch: the one place that does. What comes after each is decided in [`next`](super::next).
+
+use super::next::{Answer, Attempts, Call, Intent, Step, next, without_call};
+use super::perform::Shared;
+use super::retry::pause;
+use super::{internal_error, random};
+use crate::budget::Reservation;
+use crate::config::DryRun;
+use crate::jobs::{Before, Known};
+use crate::kube::{Client, Create, Job, Outcome, RefusalKind};
+use crate::manifest::Manifest;
+use crate::status::Status;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A call for which less time is left is not worth a retry: the API server has less still, and has just taken all of its time.
+const MIN_CALL: Duration = Duration::from_millis(500);
+
+/// What it takes to call the API server.
+pub(super) struct Calls<'c> {
+    pub(super) shared: Shared<'c>,
+    pub(super) client: &'c mut Client,
+    /// When the answer has to be there.
+    pub(super) until: Instant,
+}
+
+/// A call that was decided, and what has happened before.
+#[derive(Debug)]
+pub(super) struct Begun {
+    /// Of the Job.
+    pub(super) name: String,
+    pub(super) call: Call,
+    pub(super) attempts: Attempts,
+}
+
+impl Begun {
+    pub(super) fn new(name: String, call: Call) -> Self {
+        Begun { name, call, attempts: Attempts::default() }
+    }
+
+    /// To read a Job; where it is known, its pods.
+    pub(super) fn of(name: String, known: Option<Arc<Job>>) -> Self {
+        let call = if known.is_some() { Call::Pods } else { Call::Get };
+        Begun { attempts: Attempts { found: known, ..Attempts::default() }, ..Begun::new(name, call) }
+    }
+}
+
+/// What calls have come to.
+pub(super) enum Ended {
+    Answer {
+        name: String,
+        tries: u32,
+        answer: Result<Answer, Status>,
+    },
+    /// The next call is to be made after this time.
+    Pause {
+        begun: Begun,
+        memory: Reservation,
+        pause: Duration,
+    },
+}
+
+impl Calls<'_> {
+    /// Makes one call after the other until there is an answer, or a pause. `manifest`: of the Job that is to be created; a further name is
+    /// chosen in it.
+    pub(super) fn run(&mut self, intent: Intent<'_>, first: Begun, mut manifest: Option<&mut Manifest>) -> Ended {
+        let Begun { mut name, call, attempts } = first;
+        let (mut names, mut tries) = (attempts.names, 1);
+        let mut step = Step::Call(call, attempts);
+        loop {
+            step = match step {
+                Step::Call(call, attempts) => {
+                    if let Some(manifest) = &mut manifest
+                        && attempts.names > names
+                    {
+                        name = manifest.choose_name(random());
+                    }
+                    (names, tries) = (attempts.names, u32::from(attempts.retries) + 1);
+                    match self.call(intent, call, &attempts, &name, manifest.as_deref()) {
+                        Ok(outcome) => next(intent, attempts, call, outcome),
+                        Err(status) => Step::Answer(Err(status)),
+                    }
+                }
+                Step::Again { call, attempts, retry_after, otherwise } => {
+                    let pause = pause(attempts.retries, retry_after, random());
+                    if let Some(memory) = self.may_pause(pause, &attempts, manifest.as_deref()) {
+                        return Ended::Pause { begun: Begun { name, call, attempts }, memory, pause };
+                    }
+                    match *otherwise {
+                        step @ Step::Call(..) if !self.shared.budget.withdraw() => without_call(step),
+                        step => step,
+                    }
+                }
+                Step::Answer(answer) => return Ended::Answer { name, tries, answer },
+            }
+        }
+    }
+
+    /// Errors: the error for the caller.
+    fn call(
+        &mut self,
+        intent: Intent<'_>,
+        call: Call,
+        attempts: &Attempts,
+        name: &str,
+        manifest: Option<&Manifest>,
+    ) -> Result<Outcome, Status> {
+        let Shared { config, memory, known, .. } = self.shared;
+        let (namespace, until) = (&config.namespace[..], self.until);
+        let how = if config.dry_run == DryRun::Server { Create::DryRun } else { Create::Store };
+        let uid = attempts.found.as_ref().map_or("", |job| &job.uid);
+        let only = if let Intent::Log(query) = intent { query.pod() } else { None };
+        let before = known.before(name);
+        let outcome = match call {
+            Call::Create => {
+                let json = manifest.map_or(&[][..], |manifest| &manifest.json);
+                self.client.create(namespace, name, json, how, until)
+            }
+            Call::Get => self.client.get(namespace, name, until),
+            Call::Pods => self.client.pods(namespace, name, uid, only, until),
+            Call::Log => match &attempts.which {
+                Some(which) => self.client.log(namespace, which, &memory.logs, until),
+                None => return Err(internal_error()), // it is chosen before
+            },
+            Call::Delete => self.client.delete(namespace, name, uid, how, until),
+        };
+        if how == Create::Store || call == Call::Get {
+            learn(known, &before, name, call, &outcome, attempts.found.as_deref())
+        }
+        Ok(outcome)
+    }
+
+    /// Memory for a pause; None if there is no pause, for want of time, of memory, or of tokens for retries.
+    fn may_pause(&self, pause: Duration, attempts: &Attempts, manifest: Option<&Manifest>) -> Option<Reservation> {
+        let Shared { config, budget, .. } = self.shared;
+        // a large manifest has its memory already, which others need for their runs
+        let (bytes, has_room) = match manifest {
+            None => (attempts.found.as_ref().map_or(0, |job| size_of::<Job>() + job.text_bytes()), true),
+            Some(Manifest { reservation: None, json, .. }) => (json.capacity(), true),
+            Some(Manifest { reservation: Some(of_runs), .. }) => (0, of_runs.leaves(2 * config.filter.max_output())),
+        };
+        let is_in_time = Instant::now() + pause + MIN_CALL < self.until;
+        if is_in_time && has_room && !self.client.is_cut_off() { budget.withdraw_pause(bytes) } else { None }
+    }
+}
+
+/// What a call has told of a Job. `found`: the Job that was to be deleted.
+fn learn(known: &Known, before: &Before, name: &str, call: Call, outcome: &Outcome, found: Option<&Job>) {
+    match outcome {
+        Outcome::Created(job) => known.created(before, job),
+        Outcome::Found(job) => known.found(before, job),
+        Outcome::Deleted => found.iter().for_each(|job| known.deleted(job)),
+        Outcome::Refused(refusal)
+            if refusal.kind == RefusalKind::NoSuchJob && matches!(call, Call::Get | Call::Delete) =>
+        {
+            known.not_found(before, name)
+        }
+        _ => (),
+    }
+}
