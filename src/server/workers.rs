@@ -1,16 +1,14 @@
 //! The worker threads: each takes a ready connection, serves its whole request, and puts it back (`workers/drive.rs`).
 //!
-//! Threads block on the API server only. The core threads (four a core) always run; a ready connection waits for the next of them,
-//! which costs no context switch. Extra threads run only while threads wait for the API server: when even its fastest answers take more
-//! than a millisecond, or none comes at all. What waits for a core makes the other calls slow, but not the fastest. Then, if no thread
-//! has been idle for a tick, a few more are let in: up to one for each call that may be in flight, one for the readiness check, and one
-//! that never calls, so that it answers `/health/live` while every call hangs. An extra thread that is not needed rests, with its
-//! connection to the API server, and ends after ten seconds.
+//! Threads block on the API server only, so extra ones run only while it is slow (`workers/scaler.rs`): up to one for each call that may be
+//! in flight, one for the readiness check, and one that never calls, so that it answers `/health/live` while every call hangs. An extra
+//! thread that is not needed rests, with its connection to the API server, and ends after ten seconds.
 
 mod drive;
 mod expiry;
 mod list;
 mod resting;
+mod scaler;
 mod waiting;
 
 use super::admission::{Admission, MAX_IN_FLIGHT, Task};
@@ -29,6 +27,7 @@ use crate::metrics::Gauges;
 use list::Lists;
 use log::warn;
 use resting::Resting;
+use scaler::{Decision, Fastest, Scaler, TICK};
 use std::collections::VecDeque;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -36,14 +35,8 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-const TICK: Duration = Duration::from_millis(1);
 /// Threads spawned per tick: each brings a TLS handshake of about a millisecond.
 const PER_TICK: usize = 4;
-/// Ticks after which the fastest call is looked at: long enough for a few calls of a slow API server, or for one of a quick one that did
-/// not have to wait for a core.
-const WINDOW: u32 = 16;
-/// Ticks without need after which the scaler sleeps.
-const QUIET_TICKS: u32 = 64;
 /// How long an extra thread stays without anything to do.
 const LINGER: Duration = Duration::from_secs(10);
 /// Bytes for each caller that may wait, with its Job's status.
@@ -76,9 +69,7 @@ pub(super) struct Workers {
     idle: AtomicUsize,
     /// How often a thread has come back to wait.
     iterations: AtomicU64,
-    /// The shortest time that a dispatch waited for the API server, in microseconds: since the last look at it, and before that.
-    fastest: AtomicU64,
-    fastest_before: AtomicU64,
+    fastest: Fastest,
     resting: Resting,
     scaler: OnceLock<Thread>,
     /// It looks more often while callers wait.
@@ -124,8 +115,7 @@ impl Workers {
             threads: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
             iterations: AtomicU64::new(0),
-            fastest: AtomicU64::new(u64::MAX),
-            fastest_before: AtomicU64::new(0),
+            fastest: Fastest::default(),
             resting: Resting::default(),
             scaler: OnceLock::new(),
             expirer: OnceLock::new(),
@@ -178,7 +168,7 @@ impl Workers {
                 None if stays => (), // a signal
                 None => break,
             }
-            if !stays && !self.calls_are_slow() && !self.resting.rest(LINGER) {
+            if !stays && !self.fastest.is_slow() && !self.resting.rest(LINGER) {
                 break;
             }
         }
@@ -216,52 +206,38 @@ impl Workers {
         }
     }
 
-    fn calls_are_slow(&self) -> bool {
-        self.fastest_before.load(Relaxed) > TICK.as_micros() as u64
+    /// Lets threads in, for ever.
+    fn scale(self: &Arc<Self>) {
+        let mut scaler = Scaler::default();
+        loop {
+            thread::sleep(TICK);
+            let (is_idle, iterations) = (self.idle.load(SeqCst) > 0, self.iterations.load(Relaxed));
+            match scaler.tick(is_idle, iterations, &self.fastest, || self.connections.has_next()) {
+                Decision::Nothing => (),
+                Decision::LetIn => self.let_in(),
+                Decision::Sleep => {
+                    self.scaler_sleeps.store(true, SeqCst);
+                    while self.idle.load(SeqCst) > 0 && self.scaler_sleeps.load(SeqCst) {
+                        thread::park()
+                    }
+                    self.scaler_sleeps.store(false, SeqCst)
+                }
+            }
+        }
     }
 
-    /// Lets in more threads when none has been idle for a tick and a connection is ready.
-    fn scale(self: &Arc<Self>) {
-        let (mut quiet, mut before, mut window) = (0, 0, 0);
-        loop {
-            if quiet > QUIET_TICKS {
-                self.scaler_sleeps.store(true, SeqCst);
-                while self.idle.load(SeqCst) > 0 && self.scaler_sleeps.load(SeqCst) {
-                    thread::park()
-                }
-                self.scaler_sleeps.store(false, SeqCst);
-                quiet = 0;
-            }
-            thread::sleep(TICK);
-            window += 1;
-            if window >= WINDOW {
-                window = 0;
-                let fastest = self.fastest.swap(u64::MAX, Relaxed);
-                if fastest != u64::MAX {
-                    self.fastest_before.store(fastest, Relaxed)
-                }
-            }
-            if self.idle.load(SeqCst) > 0 {
-                quiet += 1;
+    fn let_in(self: &Arc<Self>) {
+        for _ in 0..PER_TICK {
+            if self.resting.wake_one() {
                 continue;
             }
-            quiet = 0;
-            let now = self.iterations.load(Relaxed);
-            let is_stuck = now == std::mem::replace(&mut before, now);
-            if (is_stuck || self.calls_are_slow()) && self.connections.has_next() {
-                for _ in 0..PER_TICK {
-                    if self.resting.wake_one() {
-                        continue;
-                    }
-                    if self.threads.load(Relaxed) >= MAX_IN_FLIGHT + 2 {
-                        break;
-                    }
-                    if let Err(error) = self.spawn_worker(false) {
-                        warn!("cannot start a thread: {error}");
-                        thread::sleep(BACK_OFF);
-                        break;
-                    }
-                }
+            if self.threads.load(Relaxed) >= MAX_IN_FLIGHT + 2 {
+                break;
+            }
+            if let Err(error) = self.spawn_worker(false) {
+                warn!("cannot start a thread: {error}");
+                thread::sleep(BACK_OFF);
+                break;
             }
         }
     }

@@ -179,7 +179,7 @@ impl Workers {
                 Ok(Plan::Ready(work)) => {
                     self.grant_memory(); // what the request did not need
                     let progress = self.server.perform(work, &mut worker.client, until);
-                    self.note_wait(worker);
+                    worker.client.iter_mut().for_each(|client| self.fastest.note(client.take_waited()));
                     match progress {
                         Progress::Done(reply) => reply,
                         Progress::Wait(waiting) => match self.wait(task, waiting) {
@@ -224,15 +224,6 @@ impl Workers {
         let until = task.arrived + self.server.config.request_timeout;
         let until = task.planned.as_ref().and_then(|work| work.until()).map_or(until, |end| until.min(end));
         self.calls_end.get().map_or(until, |end| until.min(*end))
-    }
-
-    fn note_wait(&self, worker: &mut Worker) {
-        if let Some(client) = &mut worker.client {
-            match client.take_waited().as_micros() as u64 {
-                0 => (), // no call was made
-                waited => _ = self.fastest.fetch_min(waited, Relaxed),
-            }
-        }
     }
 
     /// Queues a large run, and starts the thread for it if there is none.
