@@ -66,8 +66,8 @@ impl<W: Copy + PartialEq> Jobs<W> {
         self.waiters.register(&seen.name, seen, waiter)
     }
 
-    /// One waits no longer.
-    pub(crate) fn leave(&self, name: &str, waiter: &W) {
+    /// One waits no longer. Returns whether it waited: if not, news are on their way to it.
+    pub(crate) fn leave(&self, name: &str, waiter: &W) -> bool {
         self.waiters.leave(name, waiter)
     }
 

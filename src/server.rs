@@ -16,6 +16,7 @@ mod parse;
 mod poller;
 mod reply;
 mod serve;
+mod slot;
 mod workers;
 
 use serve::request_id;

@@ -52,9 +52,9 @@ impl<W: PartialEq> Waiters<W> {
         self.all().get(name).is_some_and(|waiters| waiters.iter().any(|one| one.wakes == *wakes))
     }
 
-    /// One waits no longer.
-    pub(super) fn leave(&self, name: &str, wakes: &W) {
-        self.take_those(name, |one| one.wakes == *wakes);
+    /// One waits no longer. Returns whether it waited.
+    pub(super) fn leave(&self, name: &str, wakes: &W) -> bool {
+        !self.take_those(name, |one| one.wakes == *wakes).is_empty()
     }
 
     /// Marks those that `is_meant`: they want to be told of the Job as a call finds it. Returns whether there are any.

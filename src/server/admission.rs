@@ -1,8 +1,8 @@
 //! A semaphore with a bounded queue for requests that may call the API server. A queued request holds no thread.
 
 use super::connection::Connection;
-use super::connections::Slot;
 use super::serve::route_on;
+use super::slot::Slot;
 use crate::config::Enabled;
 use crate::dispatch::Work;
 use crate::http::Request;

@@ -1,7 +1,7 @@
 //! The state machine of one connection; never blocks on its client: bytes in, requests out; replies in, bytes out.
 
 use super::chunked::Chunks;
-use super::memory::{RequestMemory, Ticket};
+use super::memory::RequestMemory;
 use super::output::Output;
 use super::parse::{self, MAX_HEAD, Scan};
 use super::reply::Frame;
@@ -107,7 +107,7 @@ pub(super) struct Connection {
     /// Whether the empty line that may precede the next request was skipped.
     has_skipped_line: bool,
     /// It waits for memory, until that is granted.
-    waiting: Option<Ticket>,
+    waits_for_memory: bool,
     granted: Option<Reservation>,
     /// It has a place that is for probes.
     is_reserved: bool,
@@ -130,7 +130,7 @@ impl Connection {
             close_after_output: false,
             in_a_row: 0,
             has_skipped_line: false,
-            waiting: None,
+            waits_for_memory: false,
             granted: None,
             is_reserved: false,
             parked: None,
@@ -172,7 +172,7 @@ impl Connection {
         self.output.is_pending()
             || is_lingering
             || self.parked.is_none()
-                && self.waiting.is_none()
+                && !self.waits_for_memory
                 && self.granted.is_none()
                 && !has_next_request
                 && !self.has_unread()
@@ -323,7 +323,7 @@ impl Connection {
         let status = match &self.phase {
             _ if !self.output.is_empty() => return false,
             Phase::Idle | Phase::Linger(_) => return false,
-            _ if self.waiting.is_some() => Status::new(Reason::Overloaded, "no memory was available in time"),
+            _ if self.waits_for_memory => Status::new(Reason::Overloaded, "no memory was available in time"),
             Phase::Head(_) => Status::new(Reason::RequestTimeout, format!("the head did not arrive within {HEAD:?}")),
             Phase::Body(..) if Instant::now() < self.deadline => {
                 Status::new(Reason::RequestTimeout, "the body arrives too slowly while others wait for memory")

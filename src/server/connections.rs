@@ -1,8 +1,8 @@
 //! The table of open connections: one slot each. An idle connection holds no thread.
 
 use super::connection::{Connection, Interest};
-use super::memory::Ticket;
 use super::poller::{Event, Poller};
+use super::slot::Slot;
 use crate::budget::Reservation;
 use crate::metrics::METRICS;
 use std::collections::VecDeque;
@@ -14,10 +14,6 @@ use std::time::{Duration, Instant};
 pub(super) const RESERVED: usize = 16;
 /// Slots sampled to find a connection to evict (as Redis evicts keys: no index, no lock over all).
 const SAMPLE: usize = 16;
-
-/// A connection's index in the table. It stays reserved while a worker has the connection.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Slot(pub(super) usize);
 
 /// What a worker does next.
 #[derive(Debug)]
@@ -31,8 +27,8 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Connections {
     poller: Poller,
-    slots: Vec<Mutex<Option<Box<Connection>>>>,
-    free: Mutex<Vec<Slot>>,
+    places: Vec<Mutex<Place>>,
+    free: Mutex<Vec<u32>>,
     /// The last slots, which are for probes: which are free, and which are used, the oldest first.
     reserved: Mutex<Reserved>,
     /// How long an idle connection is kept.
@@ -40,9 +36,29 @@ pub(super) struct Connections {
 }
 
 #[derive(Debug)]
+struct Place {
+    /// Of the wait that goes on, or of the last one.
+    slot: Slot,
+    /// None: it is free, or a thread has it.
+    waiting: Option<Box<Connection>>,
+}
+
+impl Place {
+    /// Lets a connection wait here. The caller has armed the poller for [`Slot::next`].
+    fn put(&mut self, connection: Box<Connection>) {
+        self.slot = self.slot.next();
+        self.waiting = Some(connection)
+    }
+
+    fn connection(&mut self, slot: Slot) -> Option<&mut Box<Connection>> {
+        if self.slot == slot { self.waiting.as_mut() } else { None }
+    }
+}
+
+#[derive(Debug)]
 struct Reserved {
-    free: Vec<Slot>,
-    used: VecDeque<Slot>,
+    free: Vec<u32>,
+    used: VecDeque<u32>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -51,31 +67,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Connections {
     pub(super) fn new(connections: usize, idle: Duration) -> std::io::Result<Self> {
+        let all = (connections + RESERVED) as u32;
+        let ordinary = connections as u32;
         Ok(Connections {
             poller: Poller::new()?,
-            slots: (0..connections + RESERVED).map(|_| Mutex::new(None)).collect(),
-            free: Mutex::new((0..connections).rev().map(Slot).collect()),
-            reserved: Mutex::new(Reserved {
-                free: (connections..connections + RESERVED).map(Slot).collect(),
-                used: VecDeque::new(),
-            }),
+            places: (0..all).map(|index| Mutex::new(Place { slot: Slot::new(index), waiting: None })).collect(),
+            free: Mutex::new((0..ordinary).rev().collect()),
+            reserved: Mutex::new(Reserved { free: (ordinary..all).collect(), used: VecDeque::new() }),
             idle,
         })
     }
 
+    fn place(&self, index: u32) -> MutexGuard<'_, Place> {
+        lock(&self.places[index as usize])
+    }
+
     /// The maximum number of connections, without those for probes.
     pub(super) fn capacity(&self) -> usize {
-        self.slots.len() - RESERVED
+        self.places.len() - RESERVED
     }
 
     /// Open connections: waiting for their client or being served.
     pub(super) fn len(&self) -> usize {
-        self.slots.len() - lock(&self.free).len() - lock(&self.reserved).free.len()
+        self.places.len() - lock(&self.free).len() - lock(&self.reserved).free.len()
     }
 
-    /// Connections that wait for their client. Visits every slot.
+    /// Connections that wait for their client. Visits every place.
     pub(super) fn waiting(&self) -> usize {
-        self.slots.iter().filter(|slot| lock(slot).is_some()).count()
+        self.places.iter().filter(|place| lock(place).waiting.is_some()).count()
     }
 
     /// Inserts a new connection. When all slots are taken, evicts one that waits for its client.
@@ -83,8 +102,8 @@ impl Connections {
     /// Errors: the connection, if none could be evicted.
     pub(super) fn insert(&self, stream: TcpStream, random: u64) -> Result<(), TcpStream> {
         let free = lock(&self.free).pop();
-        let Some(slot) = free.or_else(|| self.evict_one(random)) else { return Err(stream) };
-        self.place(slot, Connection::new(stream, Instant::now(), self.idle));
+        let Some(index) = free.or_else(|| self.evict_one(random)) else { return Err(stream) };
+        self.add(index, Connection::new(stream, Instant::now(), self.idle));
         Ok(())
     }
 
@@ -93,92 +112,90 @@ impl Connections {
     /// Errors: the connection, if all of them are being served.
     pub(super) fn insert_reserved(&self, stream: TcpStream) -> Result<Option<Box<Connection>>, TcpStream> {
         let mut oldest = None;
-        let slot = {
+        let index = {
             let mut reserved = lock(&self.reserved);
-            let slot = match reserved.free.pop() {
-                Some(slot) => slot,
+            let index = match reserved.free.pop() {
+                Some(index) => index,
                 None => {
-                    let place = reserved.used.iter().position(|slot| {
-                        oldest = lock(&self.slots[slot.0]).take();
+                    let order = reserved.used.iter().position(|index| {
+                        oldest = self.place(*index).waiting.take();
                         oldest.is_some()
                     });
-                    let Some(slot) = place.and_then(|place| reserved.used.remove(place)) else { return Err(stream) };
-                    self.poller.remove(slot.0);
-                    slot
+                    let Some(index) = order.and_then(|order| reserved.used.remove(order)) else { return Err(stream) };
+                    self.poller.remove(index);
+                    index
                 }
             };
-            reserved.used.push_back(slot);
-            slot
+            reserved.used.push_back(index);
+            index
         };
-        self.place(slot, Connection::reserved(stream, Instant::now(), self.idle));
+        self.add(index, Connection::reserved(stream, Instant::now(), self.idle));
         Ok(oldest)
     }
 
-    fn place(&self, slot: Slot, connection: Connection) {
+    fn add(&self, index: u32, connection: Connection) {
         let connection = Box::new(connection);
-        let mut place = lock(&self.slots[slot.0]);
-        match self.poller.add(connection.stream(), slot.0, Interest::Readable) {
-            Ok(()) => *place = Some(connection),
+        let mut place = self.place(index);
+        match self.poller.add(connection.stream(), place.slot.next(), Interest::Readable) {
+            Ok(()) => place.put(connection),
             Err(_) => {
                 drop(place);
-                self.free(slot)
+                self.free(index)
             }
         }
     }
 
-    /// Closes the longest-waiting evictable connection of a random sample, or of all where the sample has none. Returns its slot, or None if
+    /// Closes the longest-waiting evictable connection of a random sample, or of all where the sample has none. Returns its place, or None if
     /// there is none.
-    pub(super) fn evict_one(&self, random: u64) -> Option<Slot> {
+    pub(super) fn evict_one(&self, random: u64) -> Option<u32> {
         let mut state = random;
         let sample = std::iter::repeat_with(|| {
-            // Knuth's linear congruential generator; its upper half is random enough to pick a slot
+            // Knuth's linear congruential generator; its upper half is random enough to pick a place
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state >> 33) as usize % self.capacity()
+            ((state >> 33) as usize % self.capacity()) as u32
         });
-        self.evict_of(sample.take(SAMPLE)).or_else(|| self.evict_of(0..self.capacity()))
+        self.evict_of(sample.take(SAMPLE)).or_else(|| self.evict_of(0..self.capacity() as u32))
     }
 
-    fn evict_of(&self, slots: impl Iterator<Item = usize>) -> Option<Slot> {
-        let mut waiting = Vec::new();
-        for slot in slots {
-            if let Some(connection) = lock(&self.slots[slot]).as_deref() {
-                waiting.push((connection.waits_since(), slot))
-            }
-        }
+    fn evict_of(&self, places: impl Iterator<Item = u32>) -> Option<u32> {
+        let since = |index: u32| Some((self.place(index).waiting.as_ref()?.waits_since(), index));
+        let mut waiting: Vec<_> = places.filter_map(since).collect();
         waiting.sort_unstable();
-        let evicted = waiting.into_iter().find(|(_, slot)| {
-            let evicted = lock(&self.slots[*slot]).take_if(|connection| connection.is_evictable());
+        let evicted = waiting.into_iter().find(|(_, index)| {
+            let evicted = self.place(*index).waiting.take_if(|connection| connection.is_evictable());
             if evicted.is_some() {
-                self.poller.remove(*slot);
+                self.poller.remove(*index);
                 METRICS.connection_evicted();
             }
             evicted.is_some()
         });
-        evicted.map(|(_, slot)| Slot(slot))
+        evicted.map(|(_, index)| index)
     }
 
     /// Takes the connection that has waited longest for the end of a Job.
     pub(super) fn take_oldest_waiter(&self) -> Option<(Slot, Box<Connection>)> {
-        let since = |slot: usize| Some((lock(&self.slots[slot]).as_deref()?.parked()?.since, slot));
-        let (_, slot) = (0..self.capacity()).filter_map(since).min()?;
-        let connection = self.take_if(Slot(slot), |connection| connection.parked().is_some())?;
-        Some((Slot(slot), connection))
+        let since = |index: u32| {
+            let place = self.place(index);
+            Some((place.waiting.as_ref()?.parked()?.since, place.slot))
+        };
+        let (_, slot) = (0..self.capacity() as u32).filter_map(since).min()?;
+        Some((slot, self.take(slot)?))
     }
 
-    /// Frees the slot of a closed connection.
-    pub(super) fn free(&self, slot: Slot) {
-        if slot.0 < self.capacity() {
-            return lock(&self.free).push(slot);
+    /// Frees the place of a closed connection.
+    pub(super) fn free(&self, index: u32) {
+        if (index as usize) < self.capacity() {
+            return lock(&self.free).push(index);
         }
         let mut reserved = lock(&self.reserved);
-        reserved.used.retain(|used| *used != slot);
-        reserved.free.push(slot)
+        reserved.used.retain(|used| *used != index);
+        reserved.free.push(index)
     }
 
     /// Waits for a connection to become ready. Returns None when `timeout` is over, or a signal came.
     pub(super) fn next(&self, timeout: Option<Duration>) -> Option<Next> {
         self.poller.wait(timeout).map(|event| match event {
-            Event::Ready(slot) => Next::Ready(Slot(slot)),
+            Event::Ready(slot) => Next::Ready(slot),
             Event::Woken => Next::Woken,
         })
     }
@@ -193,59 +210,62 @@ impl Connections {
         self.poller.has_ready()
     }
 
-    /// Takes a ready connection to serve it, unless it `stays`, waiting for this. Returns None also if another thread has it or it is closed.
+    /// Takes a ready connection to serve it, unless it `stays`, waiting for this. Returns None also if the wait is over.
     pub(super) fn take_unless(
         &self,
         slot: Slot,
         stays: impl FnOnce(&Connection) -> Option<Interest>,
     ) -> Option<Box<Connection>> {
-        let mut place = lock(&self.slots[slot.0]);
-        if let Some(connection) = place.as_deref()
-            && let Some(interest) = stays(connection)
-            && self.poller.modify(connection.stream(), slot.0, interest).is_ok()
+        let mut place = self.place(slot.index);
+        let connection = place.connection(slot)?;
+        if let Some(interest) = stays(connection)
+            && self.poller.modify(connection.stream(), slot, interest).is_ok()
         {
             return None;
         }
-        place.take()
+        place.waiting.take()
     }
 
-    /// Takes a waiting connection, if it `is_wanted`.
-    pub(super) fn take_if(&self, slot: Slot, is_wanted: impl FnOnce(&Connection) -> bool) -> Option<Box<Connection>> {
-        lock(&self.slots[slot.0]).take_if(|connection| is_wanted(connection))
+    /// Takes a waiting connection. Returns None if the wait is over.
+    pub(super) fn take(&self, slot: Slot) -> Option<Box<Connection>> {
+        self.take_unless(slot, |_| None)
     }
 
-    /// Puts a connection back to wait for its next event.
+    /// Puts a connection back that waited in this slot, to wait for its next event in [the next](Slot::next).
     pub(super) fn put(&self, slot: Slot, connection: Box<Connection>, interest: Interest) {
-        let mut place = lock(&self.slots[slot.0]);
-        if self.poller.modify(connection.stream(), slot.0, interest).is_ok() {
-            *place = Some(connection);
+        let mut place = self.place(slot.index);
+        if self.poller.modify(connection.stream(), slot.next(), interest).is_ok() {
+            place.put(connection)
         } else {
             drop(place);
             self.close(slot, connection)
         }
     }
 
-    /// Gives memory to a connection that waits for it, and makes it ready. Drops the memory if the connection waits no longer.
-    pub(super) fn grant(&self, slot: Slot, ticket: Ticket, memory: Reservation) {
-        let mut place = lock(&self.slots[slot.0]);
-        if let Some(connection) = place.as_deref_mut().filter(|connection| connection.ticket() == Some(ticket)) {
+    /// Gives memory to a connection that waits for it, and makes it ready. Drops the memory if the wait is over.
+    pub(super) fn grant(&self, slot: Slot, memory: Reservation) {
+        if let Some(connection) = self.place(slot.index).connection(slot) {
             connection.grant(memory);
             // Writable at once: nothing is being sent to it. If this fails, its deadline closes it.
-            let _ = self.poller.modify(connection.stream(), slot.0, Interest::Writable);
+            let _ = self.poller.modify(connection.stream(), slot, Interest::Writable);
         }
     }
 
     pub(super) fn close(&self, slot: Slot, connection: Box<Connection>) {
-        self.poller.remove(slot.0);
+        self.poller.remove(slot.index);
         drop(connection);
-        self.free(slot)
+        self.free(slot.index)
     }
 
     /// Takes each waiting connection for which `wanted` holds.
     pub(super) fn take_each(&self, wanted: impl Fn(&Connection) -> bool, mut see: impl FnMut(Slot, Box<Connection>)) {
-        for number in 0..self.slots.len() {
-            if let Some(connection) = self.take_if(Slot(number), &wanted) {
-                see(Slot(number), connection)
+        for place in &self.places {
+            let (slot, taken) = {
+                let mut place = lock(place);
+                (place.slot, place.waiting.take_if(|connection| wanted(connection)))
+            };
+            if let Some(connection) = taken {
+                see(slot, connection)
             }
         }
     }

@@ -1,10 +1,10 @@
 //! Memory for requests, from their heads until they are answered. A large request that finds none available waits, unread, in order of
 //! arrival.
 
-use super::connections::Slot;
+use super::slot::Slot;
 use crate::budget::{Budget, Reservation};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes up to which a request is small. Small ones have a budget of their own, so that a few slow uploads do not block them.
@@ -26,17 +26,11 @@ pub(super) struct RequestMemory {
     /// Length of `waiting`, to look at without the lock.
     waiting_len: AtomicUsize,
     max_waiting: usize,
-    next_ticket: AtomicU64,
 }
-
-/// Distinguishes a waiting connection from a later one in the same slot.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Ticket(u64);
 
 #[derive(Debug)]
 struct Waiting {
     slot: Slot,
-    ticket: Ticket,
     bytes: usize,
 }
 
@@ -50,7 +44,6 @@ impl RequestMemory {
             waiting: Mutex::default(),
             waiting_len: AtomicUsize::new(0),
             max_waiting: connections.div_ceil(2),
-            next_ticket: AtomicU64::new(0),
         }
     }
 
@@ -78,33 +71,29 @@ impl RequestMemory {
         self.waiting_len.load(SeqCst) > 0
     }
 
-    pub(super) fn ticket(&self) -> Ticket {
-        Ticket(self.next_ticket.fetch_add(1, Relaxed))
-    }
-
     /// Queues a connection that needs so many bytes. The caller then calls [`RequestMemory::next_grant`]: bytes may have been released.
-    pub(super) fn wait(&self, slot: Slot, ticket: Ticket, bytes: usize) {
+    pub(super) fn wait(&self, slot: Slot, bytes: usize) {
         let mut waiting = self.waiting();
-        waiting.push_back(Waiting { slot, ticket, bytes });
+        waiting.push_back(Waiting { slot, bytes });
         self.waiting_len.store(waiting.len(), SeqCst);
     }
 
     /// The connection that has waited longest, with its memory, if that is available now.
-    pub(super) fn next_grant(&self) -> Option<(Slot, Ticket, Reservation)> {
+    pub(super) fn next_grant(&self) -> Option<(Slot, Reservation)> {
         if !self.is_short() {
             return None;
         }
         let mut waiting = self.waiting();
         let reservation = self.large.try_reserve(waiting.front()?.bytes)?;
-        let Waiting { slot, ticket, .. } = waiting.pop_front()?;
+        let Waiting { slot, .. } = waiting.pop_front()?;
         self.waiting_len.store(waiting.len(), SeqCst);
-        Some((slot, ticket, reservation))
+        Some((slot, reservation))
     }
 
     /// Removes a connection from the queue.
-    pub(super) fn leave(&self, ticket: Ticket) {
+    pub(super) fn leave(&self, slot: Slot) {
         let mut waiting = self.waiting();
-        waiting.retain(|one| one.ticket != ticket);
+        waiting.retain(|one| one.slot != slot);
         self.waiting_len.store(waiting.len(), SeqCst);
     }
 
@@ -122,16 +111,18 @@ mod tests {
         let memory = RequestMemory::new(3 << 20, 4);
         let first = memory.try_reserve_large(5 << 20).unwrap();
         assert!(memory.try_reserve_large(2 << 20).is_none() && memory.try_reserve_waiting(1).is_some());
-        let tickets = [memory.ticket(), memory.ticket()];
-        memory.wait(Slot(7), tickets[0], 2 << 20);
-        memory.wait(Slot(8), tickets[1], 1);
+        let slots = [Slot::new(7), Slot::new(8)];
+        memory.wait(slots[0], 2 << 20);
+        memory.wait(slots[1], 1);
         assert!(memory.try_reserve_waiting(1).is_none(), "half of the connections wait");
         assert!(memory.next_grant().is_none(), "the second fits, but does not overtake");
         assert!(memory.try_reserve_large(1).is_none(), "nor does a new one");
         drop(first);
-        let (slot, ticket, reservation) = memory.next_grant().unwrap();
-        assert_eq!((slot, ticket, reservation.bytes()), (Slot(7), tickets[0], 2 << 20));
-        memory.leave(tickets[1]);
+        let (slot, reservation) = memory.next_grant().unwrap();
+        assert_eq!((slot, reservation.bytes()), (slots[0], 2 << 20));
+        memory.leave(slots[1].next());
+        assert!(memory.is_short(), "that is another wait");
+        memory.leave(slots[1]);
         assert!(memory.next_grant().is_none() && memory.try_reserve_large(1).is_some());
     }
 }

@@ -12,6 +12,7 @@ pub(super) use epoll::Poller;
 #[cfg(any(not(target_os = "linux"), feature = "portable-poller"))]
 pub(super) use portable::Poller;
 
+use super::slot::Slot;
 use rustix::event::Timespec;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -21,7 +22,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Event {
     /// The socket of this slot is ready, or its client has disconnected.
-    Ready(usize),
+    Ready(Slot),
     /// Another thread has called [`Poller::wake`].
     Woken,
 }
@@ -81,19 +82,20 @@ mod tests {
     fn each_armed_socket_gives_one_event() {
         let poller = Poller::new().unwrap();
         let (server, mut client) = pair();
-        poller.add(&server, 5, Interest::Readable).unwrap();
+        let slot = Slot::new(5);
+        poller.add(&server, slot, Interest::Readable).unwrap();
         assert_eq!(poller.wait(NOW), None);
         client.write_all(b"x").unwrap();
-        assert_eq!(poller.wait(SOON), Some(Event::Ready(5)));
+        assert_eq!(poller.wait(SOON), Some(Event::Ready(slot)));
         assert_eq!(poller.wait(NOW), None, "not before it is armed again");
-        poller.modify(&server, 5, Interest::Readable).unwrap();
+        poller.modify(&server, slot, Interest::Readable).unwrap();
         assert!(poller.has_ready());
-        assert_eq!(poller.wait(SOON), Some(Event::Ready(5)));
-        poller.modify(&server, 5, Interest::Nothing).unwrap();
+        assert_eq!(poller.wait(SOON), Some(Event::Ready(slot)));
+        poller.modify(&server, slot, Interest::Nothing).unwrap();
         assert_eq!(poller.wait(NOW), None, "input is of no interest");
-        poller.modify(&server, 5, Interest::Writable).unwrap();
-        assert_eq!(poller.wait(SOON), Some(Event::Ready(5)));
-        poller.remove(5);
+        poller.modify(&server, slot, Interest::Writable).unwrap();
+        assert_eq!(poller.wait(SOON), Some(Event::Ready(slot)));
+        poller.remove(slot.index);
         drop(server);
         assert_eq!(poller.wait(NOW), None);
     }
@@ -105,11 +107,11 @@ mod tests {
         client.write_all(b"x").unwrap();
         std::thread::scope(|scope| {
             let waiting = [scope.spawn(|| poller.wait(SOON)), scope.spawn(|| poller.wait(SOON))];
-            poller.add(&server, 1, Interest::Readable).unwrap();
+            poller.add(&server, Slot::new(1), Interest::Readable).unwrap();
             poller.wake();
             let mut events = waiting.map(|thread| thread.join().unwrap());
             events.sort_by_key(|event| matches!(event, Some(Event::Woken)));
-            assert_eq!(events, [Some(Event::Ready(1)), Some(Event::Woken)]);
+            assert_eq!(events, [Some(Event::Ready(Slot::new(1))), Some(Event::Woken)]);
         });
     }
 }

@@ -1,9 +1,8 @@
 //! Answers whole requests: plans, calls the API server, writes the log line. A panic is answered with 500.
 
 use super::admission::Task;
-use super::connections::Slot;
-use super::memory::Ticket;
 use super::reply::Frame;
+use super::slot::Slot;
 use crate::config::{Config, Enabled};
 use crate::dispatch::{
     Begun, Memory, Plan, Progress, Query, RetryBudget, Shared, Work, internal_error, perform, plan, plan_large,
@@ -36,7 +35,7 @@ pub(super) struct Server {
     retries: RetryBudget,
     memory: Memory,
     /// What is known of Jobs, and who waits for them.
-    pub(super) jobs: Jobs<(Slot, Ticket)>,
+    pub(super) jobs: Jobs<Slot>,
     readiness: Mutex<Readiness>,
     docs: Docs,
 }

@@ -5,7 +5,6 @@ use crate::budget::Reservation;
 use crate::dispatch::Waiting;
 use crate::http::Request;
 use crate::route::Route;
-use crate::server::memory::Ticket;
 use crate::status::Status;
 #[cfg(target_os = "linux")]
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -25,8 +24,6 @@ pub(in crate::server) struct Parked {
     pub(in crate::server) since: Instant,
     /// Its time is nearly over, and the Job is asked for.
     pub(in crate::server) asks: bool,
-    /// Distinguishes this wait from a later one in the same slot.
-    pub(in crate::server) ticket: Ticket,
     pub(in crate::server) _memory: Reservation,
 }
 

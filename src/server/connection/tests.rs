@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::Enabled;
-use crate::server::connections::Slot;
+use crate::server::slot::Slot;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::LazyLock;
@@ -12,7 +12,7 @@ static MEMORY: LazyLock<RequestMemory> = LazyLock::new(|| RequestMemory::new(MAX
 /// Another request waits for the large budget.
 static NO_MEMORY: LazyLock<RequestMemory> = LazyLock::new(|| {
     let memory = RequestMemory::new(MAX_BODY, 1000);
-    memory.wait(Slot(0), memory.ticket(), usize::MAX);
+    memory.wait(Slot::new(0), usize::MAX);
     memory
 });
 
@@ -104,8 +104,7 @@ fn without_memory_a_large_request_waits_unread_and_a_small_one_does_not() {
     let advance = |connection: &mut Connection| connection.advance(&mut [0; 4096], true, with(&NO_MEMORY), &|_| Ok(()));
     let Step::WaitForMemory(bytes) = advance(&mut connection) else { panic!("it does not wait") };
     assert_eq!(bytes, text.len() + post(100_000, "").len(), "its head counts twice");
-    let ticket = MEMORY.ticket();
-    connection.wait_with(ticket);
+    connection.wait_for_memory();
     assert!(!connection.is_evictable(), "it waits for us");
     connection.grant(MEMORY.try_reserve_large(bytes).unwrap());
     assert!(matches!(advance(&mut connection), Step::Wait(Interest::Readable)));
@@ -137,7 +136,7 @@ fn memory_is_granted_for_one_request() {
 fn a_probe_is_answered_without_any_memory() {
     let memory = RequestMemory::new(MAX_BODY, 1000);
     let _small = memory.try_reserve_small(3 << 19).unwrap();
-    memory.wait(Slot(0), memory.ticket(), usize::MAX);
+    memory.wait(Slot::new(0), usize::MAX);
     let (mut connection, mut client) = pair();
     for text in ["GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n", "GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n"] {
         let step = send(&mut connection, &mut client, text, with(&memory));
@@ -169,9 +168,9 @@ fn a_request_that_gets_no_memory_in_time_is_told_so() {
     let (mut connection, mut client) = pair();
     let step = send(&mut connection, &mut client, &post(100_000, ""), with(&NO_MEMORY));
     assert!(matches!(step, Step::WaitForMemory(_)), "{step:?}");
-    connection.wait_with(NO_MEMORY.ticket());
+    connection.wait_for_memory();
     assert!(connection.expire());
-    assert!(connection.stop_waiting().is_some());
+    assert!(connection.stop_waiting());
     connection.advance(&mut [0; 64], false, with(&NO_MEMORY), &|_| Ok(()));
     let reply = received(&mut client);
     assert!(reply.starts_with("HTTP/1.1 503 ") && reply.contains("Retry-After: 1"), "{reply}");

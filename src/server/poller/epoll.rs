@@ -2,6 +2,7 @@
 
 use super::{Alarm, Event, timespec};
 use crate::server::connection::Interest;
+use crate::server::slot::Slot;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::mem::MaybeUninit;
@@ -9,7 +10,7 @@ use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// No slot has this number.
+/// No slot has this token.
 const ALARM: u64 = u64::MAX;
 
 #[derive(Debug)]
@@ -27,17 +28,17 @@ impl Poller {
     }
 
     /// Adds the socket of a slot, armed for one event.
-    pub(in crate::server) fn add(&self, stream: &TcpStream, slot: usize, interest: Interest) -> std::io::Result<()> {
-        Ok(epoll::add(&self.epoll, stream, EventData::new_u64(slot as u64), flags(interest))?)
+    pub(in crate::server) fn add(&self, stream: &TcpStream, slot: Slot, interest: Interest) -> std::io::Result<()> {
+        Ok(epoll::add(&self.epoll, stream, EventData::new_u64(slot.token()), flags(interest))?)
     }
 
     /// Arms the socket of a slot for one more event.
-    pub(in crate::server) fn modify(&self, stream: &TcpStream, slot: usize, interest: Interest) -> std::io::Result<()> {
-        Ok(epoll::modify(&self.epoll, stream, EventData::new_u64(slot as u64), flags(interest))?)
+    pub(in crate::server) fn modify(&self, stream: &TcpStream, slot: Slot, interest: Interest) -> std::io::Result<()> {
+        Ok(epoll::modify(&self.epoll, stream, EventData::new_u64(slot.token()), flags(interest))?)
     }
 
-    /// Removes the socket of a slot. Here the kernel does so when the socket is closed.
-    pub(in crate::server) fn remove(&self, _slot: usize) {}
+    /// Removes the socket of a place. Here the kernel does so when the socket is closed.
+    pub(in crate::server) fn remove(&self, _index: u32) {}
 
     /// Returns None when `timeout` is over, or a signal came.
     pub(in crate::server) fn wait(&self, timeout: Option<Duration>) -> Option<Event> {
@@ -46,7 +47,7 @@ impl Poller {
         let (events, _) = epoll::wait(&self.epoll, &mut events, timeout.as_ref()).ok()?;
         match events.first()?.data.u64() {
             ALARM => self.alarm.take().then_some(Event::Woken),
-            slot => Some(Event::Ready(slot as usize)),
+            token => Some(Event::Ready(Slot::of_token(token))),
         }
     }
 

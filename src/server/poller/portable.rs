@@ -3,6 +3,7 @@
 
 use super::{Alarm, Event, timespec};
 use crate::server::connection::Interest;
+use crate::server::slot::Slot;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpStream;
@@ -20,14 +21,15 @@ pub(in crate::server) struct Poller {
 
 #[derive(Debug, Default)]
 struct State {
-    /// A duplicate of each slot's socket, so that it stays open while it is polled.
-    sockets: BTreeMap<usize, Socket>,
+    /// A duplicate of each place's socket, so that it stays open while it is polled.
+    sockets: BTreeMap<u32, Socket>,
     ready: VecDeque<Event>,
     is_polling: bool,
 }
 
 #[derive(Debug)]
 struct Socket {
+    slot: Slot,
     stream: Arc<TcpStream>,
     /// None: not armed.
     interest: Option<Interest>,
@@ -43,28 +45,27 @@ impl Poller {
     }
 
     /// Adds the socket of a slot, armed for one event.
-    pub(in crate::server) fn add(&self, stream: &TcpStream, slot: usize, interest: Interest) -> std::io::Result<()> {
+    pub(in crate::server) fn add(&self, stream: &TcpStream, slot: Slot, interest: Interest) -> std::io::Result<()> {
         let stream = Arc::new(stream.try_clone()?);
-        self.lock().sockets.insert(slot, Socket { stream, interest: Some(interest) });
+        self.lock().sockets.insert(slot.index, Socket { slot, stream, interest: Some(interest) });
         self.alarm.ring();
         Ok(())
     }
 
     /// Arms the socket of a slot for one more event.
-    pub(in crate::server) fn modify(&self, stream: &TcpStream, slot: usize, interest: Interest) -> std::io::Result<()> {
-        if let Some(socket) = self.lock().sockets.get_mut(&slot) {
-            socket.interest = Some(interest);
+    pub(in crate::server) fn modify(&self, stream: &TcpStream, slot: Slot, interest: Interest) -> std::io::Result<()> {
+        if let Some(socket) = self.lock().sockets.get_mut(&slot.index) {
+            (socket.slot, socket.interest) = (slot, Some(interest));
             self.alarm.ring();
             return Ok(());
         }
         self.add(stream, slot, interest)
     }
 
-    /// Removes the socket of a slot, before it is closed.
-    pub(in crate::server) fn remove(&self, slot: usize) {
+    /// Removes the socket of a place, before it is closed.
+    pub(in crate::server) fn remove(&self, index: u32) {
         let mut state = self.lock();
-        state.sockets.remove(&slot);
-        state.ready.retain(|event| *event != Event::Ready(slot));
+        state.sockets.remove(&index);
         self.alarm.ring() // the thread that polls has a duplicate too
     }
 
@@ -94,10 +95,10 @@ impl Poller {
 
     /// Polls all armed sockets once, without the lock.
     fn poll<'a>(&'a self, state: MutexGuard<'a, State>, timeout: Option<Duration>) -> MutexGuard<'a, State> {
-        let armed: Vec<(usize, Arc<TcpStream>, PollFlags)> = state
+        let armed: Vec<(Slot, Arc<TcpStream>, PollFlags)> = state
             .sockets
-            .iter()
-            .filter_map(|(slot, socket)| Some((*slot, socket.stream.clone(), flags(socket.interest?))))
+            .values()
+            .filter_map(|socket| Some((socket.slot, socket.stream.clone(), flags(socket.interest?))))
             .collect();
         drop(state);
         let mut polled: Vec<PollFd<'_>> = armed.iter().map(|(_, stream, flags)| PollFd::new(stream, *flags)).collect();
@@ -107,10 +108,9 @@ impl Poller {
         let ready: Vec<bool> = polled.iter().map(|one| found.is_ok() && !one.revents().is_empty()).collect();
         drop(polled);
         let mut state = self.lock();
-        for ((slot, stream, _), _) in armed.iter().zip(&ready).filter(|(_, is_ready)| **is_ready) {
+        for ((slot, ..), _) in armed.iter().zip(&ready).filter(|(_, is_ready)| **is_ready) {
             let State { sockets, ready, .. } = &mut *state;
-            // the slot may have got another socket meanwhile
-            let same = sockets.get_mut(slot).filter(|socket| Arc::ptr_eq(&socket.stream, stream));
+            let same = sockets.get_mut(&slot.index).filter(|socket| socket.slot == *slot);
             if let Some(socket) = same.filter(|socket| socket.interest.is_some()) {
                 socket.interest = None;
                 ready.push_back(Event::Ready(*slot))

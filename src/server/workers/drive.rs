@@ -7,12 +7,12 @@ use crate::http::{Reply, Request};
 use crate::route::Route;
 use crate::server::admission::{Decision, Task};
 use crate::server::connection::{Connection, Interest, Step};
-use crate::server::connections::Slot;
 use crate::server::large_runs::{LargeRun, Queued};
 use crate::server::memory::SMALL;
 use crate::server::output::SMALL_BODY;
 use crate::server::reply::Frame;
 use crate::server::serve::{admit, log_refusal, name_of, request_id};
+use crate::server::slot::Slot;
 use crate::status::{Reason, Status};
 use log::error;
 use std::borrow::Cow;
@@ -43,7 +43,7 @@ impl Workers {
         if let Some(mut connection) = self.connections.take_unless(slot, stays) {
             if connection.parked().is_some() {
                 self.leave(slot, connection)
-            } else if self.end_wait(&mut connection) && connection.is_reset() {
+            } else if self.end_wait(slot, &mut connection) && connection.is_reset() {
                 self.connections.close(slot, connection)
             } else {
                 // if it waited for memory, the event is from before that, and it waits again
@@ -88,8 +88,8 @@ impl Workers {
 
     /// Gives released memory to the requests that have waited longest.
     pub(in crate::server) fn grant_memory(&self) {
-        while let Some((slot, ticket, memory)) = self.memory.next_grant() {
-            self.connections.grant(slot, ticket, memory)
+        while let Some((slot, memory)) = self.memory.next_grant() {
+            self.connections.grant(slot, memory)
         }
     }
 
@@ -98,11 +98,10 @@ impl Workers {
         match step {
             Step::Wait(interest) => self.connections.put(slot, connection, interest),
             Step::WaitForMemory(bytes) => {
-                let ticket = self.memory.ticket();
-                connection.wait_with(ticket);
+                connection.wait_for_memory();
                 // first into the table, where a grant finds it, then into the queue
                 self.connections.put(slot, connection, Interest::Nothing);
-                self.memory.wait(slot, ticket, bytes);
+                self.memory.wait(slot.next(), bytes);
                 self.grant_memory()
             }
             Step::Close => self.connections.close(slot, connection),

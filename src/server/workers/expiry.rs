@@ -3,7 +3,7 @@
 use super::{Worker, Workers};
 use crate::server::admission::Task;
 use crate::server::connection::{Connection, Interest, Step};
-use crate::server::connections::Slot;
+use crate::server::slot::Slot;
 use crate::status::{Reason, Status};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -24,7 +24,7 @@ impl Workers {
                 match connection.expire() {
                     true => {
                         let step = self.advance(&mut worker, &mut connection, false);
-                        self.end_wait(&mut connection);
+                        self.end_wait(slot, &mut connection);
                         self.rearm_or_hand_over(slot, connection, step)
                     }
                     false => self.connections.close(slot, connection),
@@ -52,12 +52,12 @@ impl Workers {
     pub(in crate::server) fn reject_unfinished(&self) {
         let mut worker = Worker::without_client();
         self.connections.take_each(Connection::is_unfinished, |slot, mut connection| {
-            let message = match connection.ticket() {
-                Some(_) => "shutting down; no memory was available in time",
-                None => "the request did not arrive before the shutdown",
+            let message = match connection.waits_for_memory() {
+                true => "shutting down; no memory was available in time",
+                false => "the request did not arrive before the shutdown",
             };
             connection.refuse(Status::new(Reason::ShuttingDown, message));
-            self.end_wait(&mut connection);
+            self.end_wait(slot, &mut connection);
             let step = self.advance(&mut worker, &mut connection, false);
             self.rearm_or_hand_over(slot, connection, step)
         });
@@ -87,12 +87,12 @@ impl Workers {
     }
 
     /// The connection's request waits for memory no longer. Returns whether it did.
-    pub(super) fn end_wait(&self, connection: &mut Connection) -> bool {
-        let ticket = connection.stop_waiting();
-        if let Some(ticket) = ticket {
-            self.memory.leave(ticket)
+    pub(super) fn end_wait(&self, slot: Slot, connection: &mut Connection) -> bool {
+        let waited = connection.stop_waiting();
+        if waited {
+            self.memory.leave(slot)
         }
-        ticket.is_some()
+        waited
     }
 
     /// For a thread that serves nothing itself.

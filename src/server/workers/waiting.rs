@@ -10,8 +10,7 @@ use crate::metrics::METRICS;
 use crate::route::Route;
 use crate::server::admission::Task;
 use crate::server::connection::{Connection, Parked};
-use crate::server::connections::Slot;
-use crate::server::memory::Ticket;
+use crate::server::slot::Slot;
 use crate::status::{Reason, Status};
 use log::error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -107,8 +106,8 @@ impl Workers {
         };
         let Task { slot, connection, route, arrived, request: whole, .. } = task;
         drop(whole);
-        let (since, ticket) = (Instant::now(), self.memory.ticket());
-        let parked = Parked { waiting, request, route, arrived, since, asks: false, ticket, _memory: memory };
+        let since = Instant::now();
+        let parked = Parked { waiting, request, route, arrived, since, asks: false, _memory: memory };
         self.park(slot, connection, parked, false);
         if self.server.is_stopping.load(Relaxed) {
             self.answer_waiting() // those who came meanwhile
@@ -120,14 +119,14 @@ impl Workers {
     /// Lets a connection wait for the end of its Job. `was_found`: a call has just found the Job.
     fn park(&self, slot: Slot, connection: Box<Connection>, parked: Parked, was_found: bool) {
         let until = parked.end() - (parked.waiting.time() / 4).min(QUESTION);
-        self.server.jobs.register(parked.waiting.seen(), (slot, parked.ticket));
         self.put_back(slot, connection, parked, until, was_found)
     }
 
     /// Puts a connection where a wake-up finds it, then looks whether it has missed one.
     fn put_back(&self, slot: Slot, mut connection: Box<Connection>, parked: Parked, until: Instant, was_found: bool) {
-        let (seen, waiter) = (parked.waiting.seen().clone(), (slot, parked.ticket));
+        let (seen, waiter) = (parked.waiting.seen().clone(), slot.next());
         let jobs = &self.server.jobs;
+        jobs.register(&seen, waiter);
         connection.park(Box::new(parked), until);
         let interest = connection.parked_interest();
         self.connections.put(slot, connection, interest);
@@ -188,7 +187,7 @@ impl Workers {
     pub(super) fn end_wait_of(&self, slot: Slot, mut connection: Box<Connection>) {
         let Some(mut parked) = connection.unpark() else { return self.connections.close(slot, connection) };
         let (now, end, known) = (Instant::now(), parked.end(), &self.server.jobs.known);
-        let (name, waiter) = (parked.waiting.name().to_owned(), (slot, parked.ticket));
+        let name = parked.waiting.name().to_owned();
         let is_known = known.now(&name).is_some_and(|job| parked.waiting.is_about(&job));
         let call = if known.is_current() { LEAST_QUESTION } else { QUESTION };
         // what takes a call begins before the end, so that the answer leaves in time
@@ -200,11 +199,13 @@ impl Workers {
             connection.park(parked, now);
             return self.answer_parked(slot, connection);
         }
+        // news that came for this wait just now have found nobody
+        let has_missed = !self.server.jobs.leave(&name, &slot);
         parked.asks = now >= over;
-        let (asks, until) = (parked.asks, if parked.asks { end.max(now + LEAST_QUESTION) } else { over });
+        let (asks, until) = (parked.asks || has_missed, if parked.asks { end.max(now + LEAST_QUESTION) } else { over });
         self.put_back(slot, connection, *parked, until, false);
         if asks {
-            self.server.jobs.ask_for(&name, &waiter, until, self)
+            self.server.jobs.ask_for(&name, &slot.next(), until, self)
         }
     }
 
@@ -214,7 +215,7 @@ impl Workers {
         let Some(parked) = connection.unpark() else { return self.connections.close(slot, connection) };
         let jobs = &self.server.jobs;
         let name = parked.waiting.name().to_owned();
-        jobs.leave(&name, &(slot, parked.ticket));
+        jobs.leave(&name, &slot);
         match jobs.known.now(&name).filter(|job| parked.waiting.is_about(job)) {
             Some(job) => self.answer_with(slot, connection, *parked, job),
             None => self.answer_unconfirmed(slot, connection, *parked),
@@ -226,10 +227,10 @@ impl Workers {
         let Some((slot, mut connection)) = self.connections.take_oldest_waiter() else { return false };
         let Some(parked) = connection.unpark() else { return false };
         METRICS.connection_evicted();
-        let Parked { mut waiting, mut request, route, arrived, since, ticket, .. } = *parked;
+        let Parked { mut waiting, mut request, route, arrived, since, .. } = *parked;
         self.note_pods(&mut waiting);
         let known = &self.server.jobs.known;
-        self.server.jobs.leave(waiting.name(), &(slot, ticket));
+        self.server.jobs.leave(waiting.name(), &slot);
         let reply = match known.now(waiting.name()).filter(|job| waiting.is_about(job)) {
             Some(job) => waiting.reply(&job),
             None => {
@@ -263,23 +264,21 @@ impl Workers {
     /// The client of a waiting connection has left.
     pub(super) fn leave(&self, slot: Slot, mut connection: Box<Connection>) {
         if let Some(parked) = connection.unpark() {
-            self.server.jobs.leave(parked.waiting.name(), &(slot, parked.ticket));
+            self.server.jobs.leave(parked.waiting.name(), &slot);
         }
         self.connections.close(slot, connection)
     }
 }
 
-impl Host<(Slot, Ticket)> for Workers {
-    fn wake(&self, (slot, ticket): (Slot, Ticket), news: News) {
-        let is_it = |connection: &Connection| connection.parked().is_some_and(|parked| parked.ticket == ticket);
-        let Some(mut connection) = self.connections.take_if(slot, is_it) else { return };
-        let Some(mut parked) = connection.unpark() else { return };
+impl Host<Slot> for Workers {
+    fn wake(&self, slot: Slot, news: News) {
+        let Some(mut connection) = self.connections.take(slot) else { return };
+        let Some(mut parked) = connection.unpark() else { return self.connections.close(slot, connection) };
         match news {
             News::Is(job) if parked.waiting.is_about(&job) => {
                 if job.situation.state.is_final() || parked.asks {
                     self.answer_with(slot, connection, *parked, job)
                 } else {
-                    parked.ticket = self.memory.ticket();
                     parked.waiting.see(job);
                     self.park(slot, connection, *parked, true)
                 }
