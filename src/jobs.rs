@@ -1,8 +1,8 @@
 //! What is known of our Jobs, and who waits for their end. One thread follows them by a watch (`jobs/follow.rs`); what it cannot tell is asked
 //! for (`jobs/ask.rs`).
 //!
-//! A waiter registers, parks its connection, then looks at the cache again. The watch updates the cache, then takes the waiters. In every
-//! interleaving at least one side sees the other. Perhaps both do, so a waiter is something that can be woken once.
+//! A waiter registers while nothing can take its place in the table, parks there, then looks at the cache again. The watch updates the cache, then
+//! takes the waiters. In every interleaving at least one side sees the other. Perhaps both do, so a waiter is something that can be woken once.
 
 mod ask;
 mod cache;
@@ -61,7 +61,7 @@ impl<W: Copy + PartialEq> Jobs<W> {
         self.known.follow_no_more()
     }
 
-    /// Somebody is about to wait for the end of this Job, and [looks](Jobs::look) at it once more when it can be woken.
+    /// Somebody waits for the end of this Job, who can be woken from now on, and [looks](Jobs::look) at it once more.
     pub(crate) fn register(&self, seen: &Job, waiter: W) {
         self.waiters.register(&seen.name, seen, waiter)
     }
@@ -88,11 +88,7 @@ impl<W: Copy + PartialEq> Jobs<W> {
         if let Change::Ended(job) = change {
             return Some(News::Is(job));
         }
-        let was_taken = !self.waiters.is_waiting(name, waiter); // before it could be woken
-        if was_taken {
-            self.register(seen, *waiter)
-        }
-        if was_taken || !was_found && matches!(change, Change::Lost) {
+        if !was_found && matches!(change, Change::Lost) {
             self.waiters.ask_for(name, waiter);
             self.ask_soon(name, host)
         }

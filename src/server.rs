@@ -4,15 +4,16 @@
 //! accept -> connections (waits for its client, holds no thread) -> worker: parse, route, serve -> reply -> connections
 //! ```
 
-mod admission;
 mod chunked;
 mod connection;
 mod connections;
+mod exchange;
 mod large_runs;
 mod later;
 mod memory;
 mod output;
 mod parse;
+mod permits;
 mod poller;
 mod reply;
 mod serve;
@@ -26,8 +27,8 @@ use crate::dispatch::random;
 use crate::http::Reply;
 use crate::metrics::METRICS;
 use crate::status::{Reason, Status};
-use admission::MAX_IN_FLIGHT;
 use connections::{Connections, RESERVED};
+use exchange::Shutdown;
 use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -40,7 +41,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
-use workers::Workers;
+use workers::{MAX_IN_FLIGHT, Workers};
 
 /// Connections that the kernel holds while we are busy; it takes the smaller of this and its own limit.
 const BACKLOG: i32 = 4096;
@@ -217,7 +218,7 @@ fn accept(listener: &TcpListener, workers: &Workers) -> bool {
     match listener.accept() {
         Ok((stream, _)) => {
             match workers.insert(stream) {
-                Ok(replaced) => replaced.iter().for_each(|connection| reject(connection.stream())),
+                Ok(replaced) => replaced.iter().for_each(|exchange| reject(exchange.connection.stream())),
                 Err(stream) => reject(&stream),
             }
             workers.grant_memory(); // of an evicted connection
@@ -263,16 +264,14 @@ fn drain(listener: TcpListener, workers: &Workers) {
     let _ = workers.calls_end.set(begin + DRAIN - LAST_REPLIES); // there is one
     while workers.connections.len() > 0 && begin.elapsed() < DRAIN {
         workers.expire_overdue();
-        workers.answer_waiting();
-        if begin.elapsed() > UNFINISHED {
-            workers.reject_unfinished();
-        }
-        if begin.elapsed() > PAUSES {
-            workers.retry_now()
-        }
+        workers.shut_down(match begin.elapsed() {
+            time if time > PAUSES => Shutdown::NothingPauses,
+            time if time > UNFINISHED => Shutdown::NothingArrives,
+            _ => Shutdown::Begins,
+        });
         thread::sleep(DRAIN_INTERVAL)
     }
-    workers.reject_queued();
+    workers.shut_down(Shutdown::Ends);
     match workers.connections.len() {
         0 => info!("stopped"),
         left => warn!("stopped with {left} connections open"),

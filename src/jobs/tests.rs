@@ -59,11 +59,13 @@ impl Host<u8> for World {
 
 type Step = fn(&World);
 
-const REGISTER: Step = |world| world.jobs.register(&job(1, State::Running), 7);
-const PARK: Step = |world| world.can_be_woken.set(true);
+/// In one step: nobody can take its place in the table meanwhile.
+const PARK: Step = |world| {
+    world.jobs.register(&job(1, State::Running), 7);
+    world.can_be_woken.set(true)
+};
 const LOOK: Step = |world| {
-    if world.jobs.look(&job(1, State::Running), &7, false, world).is_some() {
-        world.jobs.leave("a", &7);
+    if world.jobs.look(&job(1, State::Running), &7, false, world).is_some() && world.jobs.leave("a", &7) {
         world.answer()
     }
 };
@@ -109,21 +111,21 @@ fn answered(one: &[Step], other: &[Step]) -> Vec<u32> {
 #[test]
 fn each_waiter_is_answered_once_in_every_order() {
     let watch = [WRITE, TELL, WAKE];
-    assert_eq!(answered(&[REGISTER, PARK, LOOK], &watch), [1; 20]);
-    assert!(answered(&[REGISTER, PARK], &watch).contains(&0), "without the second look");
-    assert!(answered(&[REGISTER, PARK, LOOK], &[TELL, WAKE, WRITE]).contains(&0), "in another order");
+    assert_eq!(answered(&[PARK, LOOK], &watch), [1; 10]);
+    assert!(answered(&[PARK], &watch).contains(&0), "without the second look");
+    assert!(answered(&[PARK, LOOK], &[TELL, WAKE, WRITE]).contains(&0), "in another order");
 }
 
 #[test]
 fn a_deletion_is_told_once_in_every_order() {
-    let answered = answered(&[REGISTER, PARK, LOOK], &[DELETE, DOUBT, SETTLE, WAKE]);
+    let answered = answered(&[PARK, LOOK], &[DELETE, DOUBT, SETTLE, WAKE]);
     assert!(answered.iter().all(|answered| *answered == 1), "{answered:?}");
 }
 
 /// What a waiter of version 1 is told after this.
 fn told(steps: &[Step]) -> Vec<News> {
     let world = World::new();
-    REGISTER(&world);
+    PARK(&world);
     steps.iter().for_each(|step| step(&world));
     world.taken.take().into_iter().map(|(_, news)| news).collect()
 }

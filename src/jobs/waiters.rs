@@ -48,10 +48,6 @@ impl<W: PartialEq> Waiters<W> {
         self.evidence.waiters.fetch_add(1, SeqCst);
     }
 
-    pub(super) fn is_waiting(&self, name: &str, wakes: &W) -> bool {
-        self.all().get(name).is_some_and(|waiters| waiters.iter().any(|one| one.wakes == *wakes))
-    }
-
     /// One waits no longer. Returns whether it waited.
     pub(super) fn leave(&self, name: &str, wakes: &W) -> bool {
         !self.take_those(name, |one| one.wakes == *wakes).is_empty()
@@ -120,9 +116,7 @@ mod tests {
         for (name, waiter) in [("a", 1), ("a", 2), ("b", 3), ("b", 4)] {
             waiters.register(name, &job("u", 7), waiter)
         }
-        waiters.leave("b", &3);
-        waiters.leave("c", &3);
-        assert!(waiters.is_waiting("b", &4) && !waiters.is_waiting("b", &3));
+        assert!(waiters.leave("b", &3) && !waiters.leave("b", &3) && !waiters.leave("c", &3));
         let take = |name, to: u64| waiters.take_those(name, |one| *one.uid == *"u" && one.version <= to);
         assert_eq!((take("a", 6), waiters.len()), (vec![], 3), "what is older is no news");
         assert_eq!((take("a", 7), take("a", 7), take("b", 8)), (vec![1, 2], vec![], vec![4]));

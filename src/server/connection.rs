@@ -106,13 +106,9 @@ pub(super) struct Connection {
     in_a_row: u32,
     /// Whether the empty line that may precede the next request was skipped.
     has_skipped_line: bool,
-    /// It waits for memory, until that is granted.
-    waits_for_memory: bool,
     granted: Option<Reservation>,
     /// It has a place that is for probes.
     is_reserved: bool,
-    /// Its answer waits for the end of a Job.
-    parked: Option<Box<Parked>>,
     /// Since when it waits for its client, or for memory.
     waits_since: Instant,
     deadline: Instant,
@@ -130,10 +126,8 @@ impl Connection {
             close_after_output: false,
             in_a_row: 0,
             has_skipped_line: false,
-            waits_for_memory: false,
             granted: None,
             is_reserved: false,
-            parked: None,
             waits_since: now,
             deadline: now + idle,
         }
@@ -158,24 +152,17 @@ impl Connection {
     }
     /// Whether it is between requests, with nothing to send.
     pub(super) fn is_idle(&self) -> bool {
-        let is_between = matches!(self.phase, Phase::Idle) && self.parked.is_none();
-        is_between && matches!(self.input[..], [] | [b'\r']) && self.output.is_empty()
+        matches!(self.phase, Phase::Idle) && matches!(self.input[..], [] | [b'\r']) && self.output.is_empty()
     }
     /// Whether part of a request was received.
     pub(super) fn is_unfinished(&self) -> bool {
         matches!(self.phase, Phase::Head(_) | Phase::Body(..))
     }
-    /// Whether it waits for its client, not for us.
+    /// Whether it may be closed while it waits for its client: nothing was received that is not answered.
     pub(super) fn is_evictable(&self) -> bool {
         let has_next_request = matches!(self.phase, Phase::Idle) && !matches!(self.input[..], [] | [b'\r']);
         let is_lingering = matches!(self.phase, Phase::Linger(_));
-        self.output.is_pending()
-            || is_lingering
-            || self.parked.is_none()
-                && !self.waits_for_memory
-                && self.granted.is_none()
-                && !has_next_request
-                && !self.has_unread()
+        self.output.is_pending() || is_lingering || self.granted.is_none() && !has_next_request && !self.has_unread()
     }
     /// Whether there is unread input.
     pub(super) fn has_unread(&self) -> bool {
@@ -319,11 +306,11 @@ impl Connection {
     }
 
     /// The deadline has passed, or the body [is too slow](Connection::is_slow). Returns false if no reply can be sent.
-    pub(super) fn expire(&mut self) -> bool {
+    pub(super) fn expire(&mut self, waits_for_memory: bool) -> bool {
         let status = match &self.phase {
             _ if !self.output.is_empty() => return false,
             Phase::Idle | Phase::Linger(_) => return false,
-            _ if self.waits_for_memory => Status::new(Reason::Overloaded, "no memory was available in time"),
+            _ if waits_for_memory => Status::new(Reason::Overloaded, "no memory was available in time"),
             Phase::Head(_) => Status::new(Reason::RequestTimeout, format!("the head did not arrive within {HEAD:?}")),
             Phase::Body(..) if Instant::now() < self.deadline => {
                 Status::new(Reason::RequestTimeout, "the body arrives too slowly while others wait for memory")
@@ -374,11 +361,9 @@ impl Connection {
     }
 }
 
+mod hangup;
 mod memory;
-mod parked;
 mod request;
-
-pub(super) use parked::Parked;
 
 #[cfg(test)]
 mod tests;

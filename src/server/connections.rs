@@ -1,6 +1,7 @@
-//! The table of open connections: one slot each. An idle connection holds no thread.
+//! The table of open connections: a place for each, which owns its exchange whenever no thread does.
 
 use super::connection::{Connection, Interest};
+use super::exchange::{Exchange, Waits};
 use super::poller::{Event, Poller};
 use super::slot::Slot;
 use crate::budget::Reservation;
@@ -40,18 +41,18 @@ struct Place {
     /// Of the wait that goes on, or of the last one.
     slot: Slot,
     /// None: it is free, or a thread has it.
-    waiting: Option<Box<Connection>>,
+    parked: Option<Box<Exchange>>,
 }
 
 impl Place {
-    /// Lets a connection wait here. The caller has armed the poller for [`Slot::next`].
-    fn put(&mut self, connection: Box<Connection>) {
-        self.slot = self.slot.next();
-        self.waiting = Some(connection)
+    fn put(&mut self, exchange: Box<Exchange>) {
+        self.slot = exchange.slot;
+        self.parked = Some(exchange)
     }
 
-    fn connection(&mut self, slot: Slot) -> Option<&mut Box<Connection>> {
-        if self.slot == slot { self.waiting.as_mut() } else { None }
+    /// None if this wait is over.
+    fn parked(&mut self, slot: Slot) -> Option<&mut Box<Exchange>> {
+        if self.slot == slot { self.parked.as_mut() } else { None }
     }
 }
 
@@ -71,7 +72,7 @@ impl Connections {
         let ordinary = connections as u32;
         Ok(Connections {
             poller: Poller::new()?,
-            places: (0..all).map(|index| Mutex::new(Place { slot: Slot::new(index), waiting: None })).collect(),
+            places: (0..all).map(|index| Mutex::new(Place { slot: Slot::new(index), parked: None })).collect(),
             free: Mutex::new((0..ordinary).rev().collect()),
             reserved: Mutex::new(Reserved { free: (ordinary..all).collect(), used: VecDeque::new() }),
             idle,
@@ -92,9 +93,10 @@ impl Connections {
         self.places.len() - lock(&self.free).len() - lock(&self.reserved).free.len()
     }
 
-    /// Connections that wait for their client. Visits every place.
+    /// Connections that wait for their client, or with it. Visits every place.
     pub(super) fn waiting(&self) -> usize {
-        self.places.iter().filter(|place| lock(place).waiting.is_some()).count()
+        let is_at_rest = |place: &&Mutex<Place>| lock(place).parked.as_ref().is_some_and(|one| one.waits.is_at_rest());
+        self.places.iter().filter(is_at_rest).count()
     }
 
     /// Inserts a new connection. When all slots are taken, evicts one that waits for its client.
@@ -110,7 +112,7 @@ impl Connections {
     /// Inserts a new connection in a place for probes; where all are taken, the oldest is taken out, and returned.
     ///
     /// Errors: the connection, if all of them are being served.
-    pub(super) fn insert_reserved(&self, stream: TcpStream) -> Result<Option<Box<Connection>>, TcpStream> {
+    pub(super) fn insert_reserved(&self, stream: TcpStream) -> Result<Option<Box<Exchange>>, TcpStream> {
         let mut oldest = None;
         let index = {
             let mut reserved = lock(&self.reserved);
@@ -118,7 +120,7 @@ impl Connections {
                 Some(index) => index,
                 None => {
                     let order = reserved.used.iter().position(|index| {
-                        oldest = self.place(*index).waiting.take();
+                        oldest = self.place(*index).parked.take_if(|one| one.waits.is_at_rest());
                         oldest.is_some()
                     });
                     let Some(index) = order.and_then(|order| reserved.used.remove(order)) else { return Err(stream) };
@@ -134,10 +136,10 @@ impl Connections {
     }
 
     fn add(&self, index: u32, connection: Connection) {
-        let connection = Box::new(connection);
         let mut place = self.place(index);
-        match self.poller.add(connection.stream(), place.slot.next(), Interest::Readable) {
-            Ok(()) => place.put(connection),
+        let slot = place.slot.next();
+        match self.poller.add(connection.stream(), slot, Interest::Readable) {
+            Ok(()) => place.put(Exchange::new(slot, connection)),
             Err(_) => {
                 drop(place);
                 self.free(index)
@@ -158,11 +160,11 @@ impl Connections {
     }
 
     fn evict_of(&self, places: impl Iterator<Item = u32>) -> Option<u32> {
-        let since = |index: u32| Some((self.place(index).waiting.as_ref()?.waits_since(), index));
+        let since = |index: u32| Some((self.place(index).parked.as_ref()?.connection.waits_since(), index));
         let mut waiting: Vec<_> = places.filter_map(since).collect();
         waiting.sort_unstable();
         let evicted = waiting.into_iter().find(|(_, index)| {
-            let evicted = self.place(*index).waiting.take_if(|connection| connection.is_evictable());
+            let evicted = self.place(*index).parked.take_if(|exchange| exchange.is_evictable());
             if evicted.is_some() {
                 self.poller.remove(*index);
                 METRICS.connection_evicted();
@@ -172,14 +174,14 @@ impl Connections {
         evicted.map(|(_, index)| index)
     }
 
-    /// Takes the connection that has waited longest for the end of a Job.
-    pub(super) fn take_oldest_waiter(&self) -> Option<(Slot, Box<Connection>)> {
+    /// Takes the exchange that has waited longest for the end of a Job.
+    pub(super) fn take_oldest_waiter(&self) -> Option<Box<Exchange>> {
         let since = |index: u32| {
             let place = self.place(index);
-            Some((place.waiting.as_ref()?.parked()?.since, place.slot))
+            Some((place.parked.as_ref()?.look()?.since, place.slot))
         };
         let (_, slot) = (0..self.capacity() as u32).filter_map(since).min()?;
-        Some((slot, self.take(slot)?))
+        self.take(slot)
     }
 
     /// Frees the place of a closed connection.
@@ -210,62 +212,77 @@ impl Connections {
         self.poller.has_ready()
     }
 
-    /// Takes a ready connection to serve it, unless it `stays`, waiting for this. Returns None also if the wait is over.
+    /// Takes an exchange whose connection is ready, unless it `stays`, waiting for this. Returns None also if the wait is over.
     pub(super) fn take_unless(
         &self,
         slot: Slot,
-        stays: impl FnOnce(&Connection) -> Option<Interest>,
-    ) -> Option<Box<Connection>> {
+        stays: impl FnOnce(&Exchange) -> Option<Interest>,
+    ) -> Option<Box<Exchange>> {
         let mut place = self.place(slot.index);
-        let connection = place.connection(slot)?;
-        if let Some(interest) = stays(connection)
-            && self.poller.modify(connection.stream(), slot, interest).is_ok()
+        let exchange = place.parked(slot)?;
+        if let Some(interest) = stays(exchange)
+            && self.poller.modify(exchange.connection.stream(), slot, interest).is_ok()
         {
             return None;
         }
-        place.waiting.take()
+        place.parked.take()
     }
 
-    /// Takes a waiting connection. Returns None if the wait is over.
-    pub(super) fn take(&self, slot: Slot) -> Option<Box<Connection>> {
+    /// Takes a parked exchange. Returns None if the wait is over.
+    pub(super) fn take(&self, slot: Slot) -> Option<Box<Exchange>> {
         self.take_unless(slot, |_| None)
     }
 
-    /// Puts a connection back that waited in this slot, to wait for its next event in [the next](Slot::next).
-    pub(super) fn put(&self, slot: Slot, connection: Box<Connection>, interest: Interest) {
-        let mut place = self.place(slot.index);
-        if self.poller.modify(connection.stream(), slot.next(), interest).is_ok() {
-            place.put(connection)
-        } else {
+    /// Lets an exchange wait. `queue` puts its slot where what it waits for finds it; nothing takes the exchange before that is done.
+    ///
+    /// Returns the exchange if `queue` returns false: it need not wait.
+    pub(super) fn park(
+        &self,
+        mut exchange: Box<Exchange>,
+        waits: Waits,
+        deadline: Instant,
+        queue: impl FnOnce(Slot) -> bool,
+    ) -> Option<Box<Exchange>> {
+        let mut place = self.place(exchange.slot.index);
+        let slot = place.slot.next();
+        if let Some(interest) = waits.interest(&exchange.connection)
+            && self.poller.modify(exchange.connection.stream(), slot, interest).is_err()
+        {
             drop(place);
-            self.close(slot, connection)
+            self.close(exchange);
+            return None;
         }
+        if !queue(slot) {
+            return Some(exchange);
+        }
+        (exchange.slot, exchange.waits, exchange.deadline) = (slot, waits, deadline);
+        place.put(exchange);
+        None
     }
 
-    /// Gives memory to a connection that waits for it, and makes it ready. Drops the memory if the wait is over.
+    /// Gives memory to an exchange that waits for it, and makes it ready. Drops the memory if the wait is over.
     pub(super) fn grant(&self, slot: Slot, memory: Reservation) {
-        if let Some(connection) = self.place(slot.index).connection(slot) {
-            connection.grant(memory);
+        if let Some(exchange) = self.place(slot.index).parked(slot) {
+            exchange.connection.grant(memory);
+            (exchange.waits, exchange.deadline) = (Waits::Client(Interest::Writable), exchange.connection.deadline());
             // Writable at once: nothing is being sent to it. If this fails, its deadline closes it.
-            let _ = self.poller.modify(connection.stream(), slot, Interest::Writable);
+            let _ = self.poller.modify(exchange.connection.stream(), slot, Interest::Writable);
         }
     }
 
-    pub(super) fn close(&self, slot: Slot, connection: Box<Connection>) {
-        self.poller.remove(slot.index);
-        drop(connection);
-        self.free(slot.index)
+    pub(super) fn close(&self, exchange: Box<Exchange>) {
+        let index = exchange.slot.index;
+        self.poller.remove(index);
+        drop(exchange);
+        self.free(index)
     }
 
-    /// Takes each waiting connection for which `wanted` holds.
-    pub(super) fn take_each(&self, wanted: impl Fn(&Connection) -> bool, mut see: impl FnMut(Slot, Box<Connection>)) {
+    /// Takes each parked exchange for which `wanted` holds.
+    pub(super) fn take_each(&self, wanted: impl Fn(&Exchange) -> bool, mut see: impl FnMut(Box<Exchange>)) {
         for place in &self.places {
-            let (slot, taken) = {
-                let mut place = lock(place);
-                (place.slot, place.waiting.take_if(|connection| wanted(connection)))
-            };
-            if let Some(connection) = taken {
-                see(slot, connection)
+            let taken = lock(place).parked.take_if(|exchange| wanted(exchange));
+            if let Some(exchange) = taken {
+                see(exchange)
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Answers whole requests: plans, calls the API server, writes the log line. A panic is answered with 500.
 
-use super::admission::Task;
+use super::exchange::Exchange;
 use super::reply::Frame;
 use super::slot::Slot;
 use crate::config::{Config, Enabled};
@@ -146,13 +146,13 @@ impl Server {
     }
 
     /// Counts and logs a request that is answered. `arrived`: when the whole request was received.
-    pub(super) fn log(&self, task: &Task, frame: &Frame, reply: &Reply) {
-        let took = task.arrived.elapsed();
-        METRICS.request(name_of(&task.route), reply.code, Some(took.saturating_sub(reply.waited)));
+    pub(super) fn log(&self, exchange: &Exchange, frame: &Frame, reply: &Reply) {
+        let took = exchange.arrived.elapsed();
+        METRICS.request(name_of(&exchange.route), reply.code, Some(took.saturating_sub(reply.waited)));
         if reply.tries > 1 {
             METRICS.retried(reply.code, reply.tries)
         }
-        log_reply(&task.request, frame, reply, took, task.route.as_ref().is_ok_and(Route::is_probe));
+        log_reply(&exchange.request, frame, reply, took, exchange.route.as_ref().is_ok_and(Route::is_probe));
     }
 
     pub(super) fn client(&self) -> Option<Client> {

@@ -7,34 +7,39 @@
 mod drive;
 mod expiry;
 mod list;
+mod respond;
 mod resting;
 mod scaler;
 mod waiting;
 
-use super::admission::{Admission, MAX_IN_FLIGHT, Task};
-use super::connection::{Bounds, Connection};
+use super::connection::Bounds;
 use super::connections::{Connections, Next};
+use super::exchange::Exchange;
 use super::large_runs::LargeRuns;
 use super::later::Later;
 use super::memory::RequestMemory;
 use super::parse::MAX_HEAD;
+use super::permits::Permits;
 use super::serve::Server;
+use super::slot::Slot;
 use crate::budget::Budget;
 use crate::dispatch::random;
 use crate::filter::SMALL_RUN_STACK;
 use crate::kube::Client;
 use crate::metrics::Gauges;
-use list::Lists;
 use log::warn;
 use resting::Resting;
 use scaler::{Decision, Fastest, Scaler, TICK};
 use std::collections::VecDeque;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+/// Dispatches in flight, so also API calls in flight. With 5 ms a call that is what two cores can serve, and more than an API server
+/// creates; and each needs a thread with a TLS connection, a quarter of a megabyte at most.
+pub(super) const MAX_IN_FLIGHT: usize = 56;
 /// Threads spawned per tick: each brings a TLS handshake of about a millisecond.
 const PER_TICK: usize = 4;
 /// How long an extra thread stays without anything to do.
@@ -52,14 +57,16 @@ pub(super) struct Workers {
     pub(super) server: Server,
     pub(super) connections: Connections,
     memory: RequestMemory,
-    admission: Admission,
+    /// For calls.
+    permits: Permits,
     large_runs: LargeRuns,
     later: Later,
     /// For what callers who wait for Jobs hold.
     waiting_memory: Arc<Budget>,
-    /// Tasks for the next worker that is woken.
-    handed_over: Mutex<VecDeque<Task>>,
-    lists: Lists,
+    /// For the next worker that is woken.
+    ready: Mutex<VecDeque<Slot>>,
+    /// For pages of Jobs: there is one. It is also held while the one whose turn it is waits until the Jobs are known.
+    lists: Permits,
     /// For pages of Jobs, until they are sent.
     pages: Arc<Budget>,
     core_threads: usize,
@@ -104,12 +111,12 @@ impl Workers {
             memory: RequestMemory::new(max_request, connections.capacity()),
             server,
             connections,
-            admission: Admission::default(),
+            permits: Permits::new(MAX_IN_FLIGHT),
             large_runs: LargeRuns::new(),
             later: Later::default(),
             waiting_memory: Budget::new(WAITING_BYTES * waiters),
-            handed_over: Mutex::default(),
-            lists: Lists::default(),
+            ready: Mutex::default(),
+            lists: Permits::new(1),
             pages: Budget::new(PAGE_BUDGET),
             core_threads: (4 * super::cores()).min(MAX_IN_FLIGHT),
             threads: AtomicUsize::new(0),
@@ -179,7 +186,7 @@ impl Workers {
     /// Returns one that had to make way and has had no answer yet.
     ///
     /// Errors: the connection, if there is no place.
-    pub(super) fn insert(&self, stream: TcpStream) -> Result<Option<Box<Connection>>, TcpStream> {
+    pub(super) fn insert(&self, stream: TcpStream) -> Result<Option<Box<Exchange>>, TcpStream> {
         let inserted = self.connections.insert(stream, random()).or_else(|stream| match self.evict_waiter() {
             true => self.connections.insert(stream, random()),
             false => Err(stream),
@@ -188,14 +195,22 @@ impl Workers {
             Ok(()) => Ok(None),
             Err(stream) => {
                 let replaced = self.connections.insert_reserved(stream)?;
-                Ok(replaced.filter(|connection| connection.is_idle()))
+                Ok(replaced.filter(|exchange| exchange.connection.is_idle()))
             }
         }
     }
 
-    /// Hands over the tasks whose next call waits, each at its time.
+    /// Hands over what pauses, each at its time.
     pub(super) fn retry_in_time(&self) {
-        self.later.run(|task| self.hand_over(task))
+        self.later.run(|slot| {
+            if let Some(exchange) = self.connections.take(slot) {
+                self.hand_over(exchange)
+            }
+        })
+    }
+
+    fn ready(&self) -> MutexGuard<'_, VecDeque<Slot>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake_expirer(&self) {
@@ -255,12 +270,15 @@ impl Workers {
 
     fn gauges(&self) -> Gauges {
         let (all, waiting) = (self.connections.len(), self.connections.waiting());
-        let (dispatches_in_flight, dispatches_queued) = self.admission.count();
+        let (dispatches_in_flight, dispatches_queued) = self.permits.count();
         Gauges {
             connections_waiting: waiting,
             connections_working: all.saturating_sub(waiting),
             dispatches_in_flight,
-            dispatches_queued: dispatches_queued + self.large_runs.len() + self.later.len() + self.lists.len(),
+            dispatches_queued: dispatches_queued
+                + self.large_runs.permits.count().1
+                + self.later.len()
+                + self.lists.count().1,
             unfinished_bytes: self.memory.reserved_bytes(),
             jobs: self.server.jobs.known.count(),
             cached_bytes: self.server.jobs.known.cached_bytes(),

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Enabled;
+use crate::server::exchange::{Exchange, Waits};
 use crate::server::slot::Slot;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -104,8 +105,6 @@ fn without_memory_a_large_request_waits_unread_and_a_small_one_does_not() {
     let advance = |connection: &mut Connection| connection.advance(&mut [0; 4096], true, with(&NO_MEMORY), &|_| Ok(()));
     let Step::WaitForMemory(bytes) = advance(&mut connection) else { panic!("it does not wait") };
     assert_eq!(bytes, text.len() + post(100_000, "").len(), "its head counts twice");
-    connection.wait_for_memory();
-    assert!(!connection.is_evictable(), "it waits for us");
     connection.grant(MEMORY.try_reserve_large(bytes).unwrap());
     assert!(matches!(advance(&mut connection), Step::Wait(Interest::Readable)));
     client.write_all(&text.as_bytes()[50_000..]).unwrap();
@@ -154,7 +153,7 @@ fn a_large_body_is_slow_when_it_will_not_arrive_in_time() {
     send(&mut connection, &mut client, &post(100_000, &"x".repeat(20_000)), with(&MEMORY));
     assert!(!connection.is_slow(begin + Duration::from_secs(5)), "a fifth in a ninth of the time");
     assert!(connection.is_slow(begin + Duration::from_secs(10)));
-    assert!(connection.expire());
+    assert!(connection.expire(false));
     connection.advance(&mut [0; 64], false, with(&MEMORY), &|_| Ok(()));
     let reply = received(&mut client);
     assert!(reply.starts_with("HTTP/1.1 408 ") && reply.contains("too slowly while others wait"), "{reply}");
@@ -168,9 +167,7 @@ fn a_request_that_gets_no_memory_in_time_is_told_so() {
     let (mut connection, mut client) = pair();
     let step = send(&mut connection, &mut client, &post(100_000, ""), with(&NO_MEMORY));
     assert!(matches!(step, Step::WaitForMemory(_)), "{step:?}");
-    connection.wait_for_memory();
-    assert!(connection.expire());
-    assert!(connection.stop_waiting());
+    assert!(connection.expire(true));
     connection.advance(&mut [0; 64], false, with(&NO_MEMORY), &|_| Ok(()));
     let reply = received(&mut client);
     assert!(reply.starts_with("HTTP/1.1 503 ") && reply.contains("Retry-After: 1"), "{reply}");
@@ -202,12 +199,12 @@ fn a_408_names_what_is_missing() {
     for (text, missing) in [("GET / HTTP/1.1\r\n", "the head"), (&post(10, "a"), "the body")] {
         let (mut connection, mut client) = pair();
         send(&mut connection, &mut client, text, with(&MEMORY));
-        assert!(connection.expire());
+        assert!(connection.expire(false));
         connection.advance(&mut [0; 64], false, with(&MEMORY), &|_| Ok(()));
         let reply = received(&mut client);
         assert!(reply.starts_with("HTTP/1.1 408 ") && reply.contains(missing), "{reply}");
     }
-    assert!(!pair().0.expire(), "an idle one is closed without a reply");
+    assert!(!pair().0.expire(false), "an idle one is closed without a reply");
 }
 
 #[test]
@@ -222,6 +219,17 @@ fn an_empty_line_does_not_extend_the_idle_deadline() {
     let in_head = connection.deadline();
     send(&mut connection, &mut client, "E", with(&MEMORY));
     assert_eq!(connection.deadline(), in_head, "and a slow client does not extend it");
+}
+
+#[test]
+fn one_that_waits_for_us_is_not_evicted() {
+    let mut exchange = Exchange::new(Slot::new(0), pair().0);
+    assert!(exchange.is_evictable());
+    let all = [Waits::Memory, Waits::Worker, Waits::Permit, Waits::LargeRun, Waits::Turn, Waits::Time, Waits::Job];
+    for waits in all {
+        exchange.waits = waits;
+        assert!(!exchange.is_evictable(), "{waits:?}");
+    }
 }
 
 #[test]

@@ -1,104 +1,90 @@
 //! Ends what has waited too long, periodically and during shutdown.
 
 use super::{Worker, Workers};
-use crate::server::admission::Task;
-use crate::server::connection::{Connection, Interest, Step};
-use crate::server::slot::Slot;
-use crate::status::{Reason, Status};
+use crate::server::exchange::{Exchange, Shutdown, Stage, Then, Waits, on_deadline, on_shutdown};
+use crate::status::Status;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 impl Workers {
     /// Ends what has passed its deadline; called periodically.
     pub(in crate::server) fn expire_overdue(&self) {
-        let mut worker = Worker::without_client();
         let now = Instant::now();
-        let is_draining = self.is_draining.load(Relaxed);
         let is_short = self.memory.is_short();
-        let is_late = |connection: &Connection| connection.deadline() < now || is_short && connection.is_slow(now);
-        let is_over = |connection: &Connection| is_late(connection) || is_draining && connection.is_idle();
-        self.connections.take_each(is_over, |slot, mut connection| {
-            if connection.parked().is_some() {
-                self.end_wait_of(slot, connection)
-            } else if is_late(&connection) {
-                match connection.expire() {
-                    true => {
-                        let step = self.advance(&mut worker, &mut connection, false);
-                        self.end_wait(slot, &mut connection);
-                        self.rearm_or_hand_over(slot, connection, step)
-                    }
-                    false => self.connections.close(slot, connection),
-                }
-            } else if connection.has_unread() {
-                self.connections.put(slot, connection, Interest::Readable) // a request that came in time
-            } else {
-                self.connections.close(slot, connection)
-            }
+        let is_slow = |one: &Exchange| matches!(one.waits, Waits::Client(_)) && one.connection.is_slow(now);
+        let is_over = |one: &Exchange| one.deadline < now || is_short && is_slow(one);
+        self.connections.take_each(is_over, |exchange| {
+            let then = on_deadline(exchange.waits);
+            self.end(exchange, then)
         });
-        let timeout = self.server.config.request_timeout;
-        let message = "was queued for too long";
-        let is_late = |task: &Task| task.arrived + timeout < now;
-        let pop = || self.admission.pop_if(is_late).or_else(|| self.lists.pop_if(is_late));
-        while let Some(task) = pop().or_else(|| self.pop_handed_over_if(is_late)) {
-            self.reject_and_rearm(&mut worker, task, Reason::Overloaded, message)
-        }
-        while let Some(task) = self.large_runs.pop_if(|task| task.arrived + timeout / 2 < now) {
-            self.reject_and_rearm(&mut worker, task, Reason::Overloaded, message)
-        }
         self.grant_memory()
     }
 
-    /// Rejects partly received requests during shutdown.
-    pub(in crate::server) fn reject_unfinished(&self) {
-        let mut worker = Worker::without_client();
-        self.connections.take_each(Connection::is_unfinished, |slot, mut connection| {
-            let message = match connection.waits_for_memory() {
-                true => "shutting down; no memory was available in time",
-                false => "the request did not arrive before the shutdown",
-            };
-            connection.refuse(Status::new(Reason::ShuttingDown, message));
-            self.end_wait(slot, &mut connection);
-            let step = self.advance(&mut worker, &mut connection, false);
-            self.rearm_or_hand_over(slot, connection, step)
-        });
-    }
-
-    /// Lets what waits for its next try have that now: the time for shutdown will be over.
-    pub(in crate::server) fn retry_now(&self) {
-        while let Some(task) = self.later.pop_if(|_| true) {
-            self.hand_over(task)
-        }
-    }
-
-    /// Rejects what is still queued when the time for shutdown is over.
-    pub(in crate::server) fn reject_queued(&self) {
-        let mut worker = Worker::without_client();
-        let all = |_: &Task| true;
-        let pop = || {
-            self.admission
-                .pop_if(all)
-                .or_else(|| self.large_runs.pop_if(all))
-                .or_else(|| self.later.pop_if(all))
-                .or_else(|| self.lists.pop_if(all))
+    /// Ends what a shutdown that is so far does not wait for.
+    pub(in crate::server) fn shut_down(&self, shutdown: Shutdown) {
+        let then = |one: &Exchange| {
+            let connection = &one.connection;
+            on_shutdown(shutdown, one.waits, connection.is_unfinished(), connection.is_idle())
         };
-        while let Some(task) = pop().or_else(|| self.pop_handed_over_if(all)) {
-            self.reject_and_rearm(&mut worker, task, Reason::ShuttingDown, "shutting down")
+        self.connections.take_each(
+            |exchange| then(exchange) != Then::Stay,
+            |exchange| {
+                let then = then(&exchange);
+                self.end(exchange, then)
+            },
+        )
+    }
+
+    /// Ends the wait of an exchange that was taken for it.
+    fn end(&self, mut exchange: Box<Exchange>, then: Then) {
+        let has_missed = !self.unqueue(&exchange);
+        let mut worker = Worker::without_client();
+        match then {
+            Then::Stay | Then::Run => self.hand_over(exchange),
+            Then::Close if exchange.connection.has_unread() => {
+                let deadline = exchange.deadline;
+                let waits = exchange.waits;
+                self.connections.park(exchange, waits, deadline, |_| true); // a request that came in time
+            }
+            Then::Close => self.connections.close(exchange),
+            Then::Expire => match exchange.connection.expire(exchange.waits == Waits::Memory) {
+                true => {
+                    let step = self.advance(&mut worker, &mut exchange.connection, false);
+                    self.rearm_or_hand_over(exchange, step)
+                }
+                false => self.connections.close(exchange),
+            },
+            Then::Refuse(reason, message) => match exchange.waits {
+                Waits::Client(_) | Waits::Memory => {
+                    exchange.connection.refuse(Status::new(reason, message));
+                    let step = self.advance(&mut worker, &mut exchange.connection, false);
+                    self.rearm_or_hand_over(exchange, step)
+                }
+                _ => self.reject_and_rearm(&mut worker, exchange, reason, message),
+            },
+            Then::EndWait if self.server.is_stopping.load(Relaxed) => match exchange.take_stage() {
+                Stage::Look(look) => self.answer_now(exchange, look),
+                _ => self.connections.close(exchange),
+            },
+            Then::EndWait => self.end_wait_of(exchange, has_missed),
         }
     }
 
-    /// The connection's request waits for memory no longer. Returns whether it did.
-    pub(super) fn end_wait(&self, slot: Slot, connection: &mut Connection) -> bool {
-        let waited = connection.stop_waiting();
-        if waited {
-            self.memory.leave(slot)
+    /// Takes the slot of an exchange out of where it waits. Returns false if it was not there: what it waits for is on its way.
+    pub(super) fn unqueue(&self, exchange: &Exchange) -> bool {
+        let slot = exchange.slot;
+        match exchange.waits {
+            Waits::Client(_) => (),
+            Waits::Memory => self.memory.leave(slot),
+            Waits::Worker => self.ready().retain(|ready| *ready != slot),
+            Waits::Permit => self.permits.leave(slot),
+            Waits::LargeRun => self.large_runs.permits.leave(slot),
+            Waits::Turn => self.lists.leave(slot),
+            Waits::Time => self.later.leave(exchange.deadline, slot),
+            Waits::Job => {
+                return exchange.look().is_some_and(|look| self.server.jobs.leave(look.waiting.name(), &slot));
+            }
         }
-        waited
-    }
-
-    /// For a thread that serves nothing itself.
-    pub(super) fn rearm_or_hand_over(&self, slot: Slot, connection: Box<Connection>, step: Step) {
-        if let Some(task) = self.rearm(slot, connection, step) {
-            self.hand_over(task)
-        }
+        true
     }
 }

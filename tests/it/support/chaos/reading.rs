@@ -110,6 +110,7 @@ pub(crate) fn run(seed: u64, wanted: usize) -> Vec<String> {
         front,
         spans: Vec::new(),
         wrong: Vec::new(),
+        renew: &|| super::write(&namespace.folder.0.join("token"), &namespace.token()),
     };
     let callers = Callers { shared: &shared, addresses: [replicas[0].address, replicas[1].address], seed };
     thread::scope(|scope| {

@@ -31,6 +31,8 @@ pub(super) struct Faults<'f> {
     pub(super) spans: Vec<Span>,
     /// What was seen to be wrong.
     pub(super) wrong: Vec<String>,
+    /// Gives the replicas a new token, before theirs expires.
+    pub(super) renew: &'f dyn Fn(),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,7 +74,8 @@ impl Faults<'_> {
                 }
                 self.act(card, &mut rng, changes, &mut backup)
             }
-            was_played = true
+            was_played = true;
+            (self.renew)()
         }
     }
 

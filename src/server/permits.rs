@@ -1,0 +1,116 @@
+//! A semaphore with a queue. What waits in it holds no thread: the queue has its slot.
+
+use super::slot::Slot;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Slots that wait for a permit.
+const MAX_QUEUE: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct Permits {
+    max: usize,
+    used: AtomicUsize,
+    queue: Mutex<VecDeque<Slot>>,
+}
+
+/// What becomes of a slot.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Entry {
+    /// It has a permit, which is released with [`Permits::next`].
+    Admitted,
+    Queued,
+    /// The queue is full.
+    Rejected,
+}
+
+impl Permits {
+    pub(super) fn new(max: usize) -> Self {
+        Permits { max, used: AtomicUsize::new(0), queue: Mutex::default() }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Slot>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Permits in use, and slots that wait for one.
+    pub(super) fn count(&self) -> (usize, usize) {
+        (self.used.load(SeqCst), self.queue().len())
+    }
+
+    /// A permit, if one is free.
+    pub(super) fn try_acquire(&self) -> bool {
+        let more = |used| (used < self.max).then_some(used + 1);
+        self.used.fetch_update(SeqCst, SeqCst, more).is_ok()
+    }
+
+    /// A permit, or a place in the queue. `is_urgent`: before all others, and whether or not the queue is full.
+    pub(super) fn enter(&self, slot: Slot, is_urgent: bool) -> Entry {
+        let mut queue = self.queue();
+        if self.try_acquire() {
+            return Entry::Admitted; // it was released before the queue was locked
+        }
+        match is_urgent {
+            true => queue.push_front(slot),
+            false if queue.len() >= MAX_QUEUE => return Entry::Rejected,
+            false => queue.push_back(slot),
+        }
+        Entry::Queued
+    }
+
+    /// Passes a permit on: to the slot that has waited longest. None releases it.
+    pub(super) fn next(&self) -> Option<Slot> {
+        let mut queue = self.queue();
+        let next = queue.pop_front();
+        if next.is_none() {
+            self.used.fetch_sub(1, SeqCst); // while the queue is locked, so that no slot is queued behind the last one
+        }
+        next
+    }
+
+    /// Whether a slot waits.
+    pub(super) fn is_contended(&self) -> bool {
+        !self.queue().is_empty()
+    }
+
+    /// A place behind all others, for the next request of one who has a permit, and passes that on.
+    pub(super) fn queue_behind(&self, slot: Slot) {
+        self.queue().push_back(slot)
+    }
+
+    /// A slot waits no longer.
+    pub(super) fn leave(&self, slot: Slot) {
+        self.queue().retain(|one| *one != slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permits_are_passed_on_in_order() {
+        let permits = Permits::new(1);
+        let slots = [1, 2, 3, 4].map(Slot::new);
+        assert_eq!(permits.enter(slots[0], false), Entry::Admitted);
+        assert!(!permits.try_acquire());
+        assert_eq!([slots[1], slots[2]].map(|slot| permits.enter(slot, false)), [Entry::Queued; 2]);
+        assert_eq!(permits.enter(slots[3], true), Entry::Queued);
+        permits.leave(slots[1]);
+        assert_eq!((permits.next(), permits.count()), (Some(slots[3]), (1, 1)));
+        permits.queue_behind(slots[0]);
+        assert_eq!([permits.next(), permits.next()], [Some(slots[2]), Some(slots[0])]);
+        assert!(permits.next().is_none() && permits.try_acquire(), "it was released");
+    }
+
+    #[test]
+    fn the_queue_has_a_bound() {
+        let permits = Permits::new(0);
+        for index in 0..MAX_QUEUE as u32 {
+            assert_eq!(permits.enter(Slot::new(index), false), Entry::Queued);
+        }
+        let slot = Slot::new(MAX_QUEUE as u32);
+        assert_eq!([false, true].map(|is_urgent| permits.enter(slot, is_urgent)), [Entry::Rejected, Entry::Queued]);
+    }
+}
