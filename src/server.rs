@@ -7,9 +7,9 @@
 mod chunked;
 mod connection;
 mod connections;
+mod deadlines;
 mod exchange;
 mod large_runs;
-mod later;
 mod memory;
 mod output;
 mod parse;
@@ -62,11 +62,6 @@ const UNFINISHED: Duration = Duration::from_secs(5);
 /// How long, within that time, dispatches may pause; then each has its last try. All calls end shortly before its end.
 const PAUSES: Duration = Duration::from_secs(20);
 const LAST_REPLIES: Duration = Duration::from_secs(1);
-/// It only hands over.
-const RETRIER_STACK: usize = 64 << 10;
-const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
-/// While somebody waits for a Job, so that it is answered when its time is over.
-const WAITED_INTERVAL: Duration = Duration::from_millis(50);
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 /// Pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -97,25 +92,10 @@ pub(crate) fn run(mut config: Config) -> Result<(), String> {
     if workers.server.config.enabled.list {
         workers.want_watch() // so that the first who lists finds Jobs
     }
-    let expirer = workers.clone();
-    let expire = move || {
-        let _ = expirer.expirer.set(thread::current()); // there is one
-        loop {
-            let is_waited = expirer.server.jobs.waiters() > 0;
-            thread::park_timeout(if is_waited { WAITED_INTERVAL } else { EXPIRY_INTERVAL });
-            expirer.expire_overdue()
-        }
-    };
+    let deadlines = workers.clone();
     thread::Builder::new()
-        .name("expirer".into())
-        .spawn(expire)
-        .map_err(|error| format!("cannot start threads: {error}"))?;
-
-    let retrier = workers.clone();
-    thread::Builder::new()
-        .name("retrier".into())
-        .stack_size(RETRIER_STACK)
-        .spawn(move || retrier.retry_in_time())
+        .name("deadlines".into())
+        .spawn(move || deadlines.end_in_time())
         .map_err(|error| format!("cannot start threads: {error}"))?;
 
     if let Some(api_server) = workers.server.config.api_server.clone() {
@@ -263,7 +243,6 @@ fn drain(listener: TcpListener, workers: &Workers) {
     let begin = Instant::now();
     let _ = workers.calls_end.set(begin + DRAIN - LAST_REPLIES); // there is one
     while workers.connections.len() > 0 && begin.elapsed() < DRAIN {
-        workers.expire_overdue();
         workers.shut_down(match begin.elapsed() {
             time if time > PAUSES => Shutdown::NothingPauses,
             time if time > UNFINISHED => Shutdown::NothingArrives,

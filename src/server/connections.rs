@@ -1,6 +1,7 @@
 //! The table of open connections: a place for each, which owns its exchange whenever no thread does.
 
 use super::connection::{Connection, Interest};
+use super::deadlines::Deadlines;
 use super::exchange::{Exchange, Waits};
 use super::poller::{Event, Poller};
 use super::slot::Slot;
@@ -27,6 +28,7 @@ pub(super) enum Next {
 
 #[derive(Debug)]
 pub(super) struct Connections {
+    pub(super) deadlines: Deadlines,
     poller: Poller,
     places: Vec<Mutex<Place>>,
     free: Mutex<Vec<u32>>,
@@ -42,14 +44,11 @@ struct Place {
     slot: Slot,
     /// None: it is free, or a thread has it.
     parked: Option<Box<Exchange>>,
+    /// The time of its entry among the deadlines, which is not later than that of the exchange.
+    entry: Option<Instant>,
 }
 
 impl Place {
-    fn put(&mut self, exchange: Box<Exchange>) {
-        self.slot = exchange.slot;
-        self.parked = Some(exchange)
-    }
-
     /// None if this wait is over.
     fn parked(&mut self, slot: Slot) -> Option<&mut Box<Exchange>> {
         if self.slot == slot { self.parked.as_mut() } else { None }
@@ -71,8 +70,11 @@ impl Connections {
         let all = (connections + RESERVED) as u32;
         let ordinary = connections as u32;
         Ok(Connections {
+            deadlines: Deadlines::default(),
             poller: Poller::new()?,
-            places: (0..all).map(|index| Mutex::new(Place { slot: Slot::new(index), parked: None })).collect(),
+            places: (0..all)
+                .map(|index| Mutex::new(Place { slot: Slot::new(index), parked: None, entry: None }))
+                .collect(),
             free: Mutex::new((0..ordinary).rev().collect()),
             reserved: Mutex::new(Reserved { free: (ordinary..all).collect(), used: VecDeque::new() }),
             idle,
@@ -93,10 +95,40 @@ impl Connections {
         self.places.len() - lock(&self.free).len() - lock(&self.reserved).free.len()
     }
 
-    /// Connections that wait for their client, or with it. Visits every place.
-    pub(super) fn waiting(&self) -> usize {
-        let is_at_rest = |place: &&Mutex<Place>| lock(place).parked.as_ref().is_some_and(|one| one.waits.is_at_rest());
-        self.places.iter().filter(is_at_rest).count()
+    /// Connections that wait for their client, or with it; and those whose requests wait for their turn. Visits every place.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        let waits = |place: &Mutex<Place>| lock(place).parked.as_ref().map(|exchange| exchange.waits);
+        let all = self.places.iter().filter_map(waits);
+        all.fold((0, 0), |(at_rest, queued), waits| match waits.is_at_rest() {
+            true => (at_rest + 1, queued),
+            false => (at_rest, queued + 1),
+        })
+    }
+
+    fn put(&self, place: &mut Place, exchange: Box<Exchange>) {
+        place.slot = exchange.slot;
+        place.parked = Some(exchange);
+        self.enter(place)
+    }
+
+    /// Enters the deadline of a place, unless it has an earlier entry.
+    fn enter(&self, place: &mut Place) {
+        if let Some(exchange) = &place.parked
+            && place.entry.is_none_or(|entry| exchange.deadline < entry)
+        {
+            self.deadlines.enter(place.slot.index, exchange.deadline, place.entry);
+            place.entry = Some(exchange.deadline)
+        }
+    }
+
+    /// The entry of this place was due: takes its exchange, if that is.
+    pub(super) fn take_overdue(&self, index: u32) -> Option<Box<Exchange>> {
+        let now = Instant::now();
+        let mut place = self.place(index);
+        place.entry = None;
+        let taken = place.parked.take_if(|exchange| exchange.deadline <= now);
+        self.enter(&mut place);
+        taken
     }
 
     /// Inserts a new connection. When all slots are taken, evicts one that waits for its client.
@@ -139,7 +171,7 @@ impl Connections {
         let mut place = self.place(index);
         let slot = place.slot.next();
         match self.poller.add(connection.stream(), slot, Interest::Readable) {
-            Ok(()) => place.put(Exchange::new(slot, connection)),
+            Ok(()) => self.put(&mut place, Exchange::new(slot, connection)),
             Err(_) => {
                 drop(place);
                 self.free(index)
@@ -256,17 +288,19 @@ impl Connections {
             return Some(exchange);
         }
         (exchange.slot, exchange.waits, exchange.deadline) = (slot, waits, deadline);
-        place.put(exchange);
+        self.put(&mut place, exchange);
         None
     }
 
     /// Gives memory to an exchange that waits for it, and makes it ready. Drops the memory if the wait is over.
     pub(super) fn grant(&self, slot: Slot, memory: Reservation) {
-        if let Some(exchange) = self.place(slot.index).parked(slot) {
+        let mut place = self.place(slot.index);
+        if let Some(exchange) = place.parked(slot) {
             exchange.connection.grant(memory);
             (exchange.waits, exchange.deadline) = (Waits::Client(Interest::Writable), exchange.connection.deadline());
             // Writable at once: nothing is being sent to it. If this fails, its deadline closes it.
             let _ = self.poller.modify(exchange.connection.stream(), slot, Interest::Writable);
+            self.enter(&mut place)
         }
     }
 

@@ -16,7 +16,6 @@ use super::connection::Bounds;
 use super::connections::{Connections, Next};
 use super::exchange::Exchange;
 use super::large_runs::LargeRuns;
-use super::later::Later;
 use super::memory::RequestMemory;
 use super::parse::MAX_HEAD;
 use super::permits::Permits;
@@ -60,7 +59,6 @@ pub(super) struct Workers {
     /// For calls.
     permits: Permits,
     large_runs: LargeRuns,
-    later: Later,
     /// For what callers who wait for Jobs hold.
     waiting_memory: Arc<Budget>,
     /// For the next worker that is woken.
@@ -79,8 +77,6 @@ pub(super) struct Workers {
     fastest: Fastest,
     resting: Resting,
     scaler: OnceLock<Thread>,
-    /// It looks more often while callers wait.
-    pub(super) expirer: OnceLock<Thread>,
     scaler_sleeps: AtomicBool,
     /// Connections are closed after their replies.
     pub(super) is_draining: AtomicBool,
@@ -113,7 +109,6 @@ impl Workers {
             connections,
             permits: Permits::new(MAX_IN_FLIGHT),
             large_runs: LargeRuns::new(),
-            later: Later::default(),
             waiting_memory: Budget::new(WAITING_BYTES * waiters),
             ready: Mutex::default(),
             lists: Permits::new(1),
@@ -125,7 +120,6 @@ impl Workers {
             fastest: Fastest::default(),
             resting: Resting::default(),
             scaler: OnceLock::new(),
-            expirer: OnceLock::new(),
             scaler_sleeps: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
             calls_end: OnceLock::new(),
@@ -200,25 +194,8 @@ impl Workers {
         }
     }
 
-    /// Hands over what pauses, each at its time.
-    pub(super) fn retry_in_time(&self) {
-        self.later.run(|slot| {
-            if let Some(exchange) = self.connections.take(slot) {
-                self.hand_over(exchange)
-            }
-        })
-    }
-
     fn ready(&self) -> MutexGuard<'_, VecDeque<Slot>> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wake_expirer(&self) {
-        if self.server.jobs.waiters() == 1
-            && let Some(expirer) = self.expirer.get()
-        {
-            expirer.unpark()
-        }
     }
 
     /// Lets threads in, for ever.
@@ -269,16 +246,12 @@ impl Workers {
     }
 
     fn gauges(&self) -> Gauges {
-        let (all, waiting) = (self.connections.len(), self.connections.waiting());
-        let (dispatches_in_flight, dispatches_queued) = self.permits.count();
+        let (all, (waiting, queued)) = (self.connections.len(), self.connections.waiting());
         Gauges {
             connections_waiting: waiting,
             connections_working: all.saturating_sub(waiting),
-            dispatches_in_flight,
-            dispatches_queued: dispatches_queued
-                + self.large_runs.permits.count().1
-                + self.later.len()
-                + self.lists.count().1,
+            dispatches_in_flight: self.permits.used(),
+            dispatches_queued: queued,
             unfinished_bytes: self.memory.reserved_bytes(),
             jobs: self.server.jobs.known.count(),
             cached_bytes: self.server.jobs.known.cached_bytes(),

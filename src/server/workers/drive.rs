@@ -110,6 +110,7 @@ impl Workers {
                     self.memory.wait(slot, bytes);
                     true
                 });
+                self.connections.deadlines.wake(); // it looks for slow bodies now
                 self.grant_memory()
             }
             Step::Close => self.connections.close(exchange),
@@ -276,11 +277,7 @@ impl Workers {
 
     /// Lets an exchange go on after a pause.
     pub(super) fn pause(&self, exchange: Box<Exchange>, pause: Duration) {
-        let time = Instant::now() + pause;
-        self.connections.park(exchange, Waits::Time, time, |slot| {
-            self.later.push(time, slot);
-            true
-        });
+        self.connections.park(exchange, Waits::Time, Instant::now() + pause, |_| true);
     }
 
     /// When the answer to an exchange has to be there.

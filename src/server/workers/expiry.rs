@@ -1,22 +1,38 @@
-//! Ends what has waited too long, periodically and during shutdown.
+//! Ends what has waited too long, and what a shutdown does not wait for.
 
 use super::{Worker, Workers};
 use crate::server::exchange::{Exchange, Shutdown, Stage, Then, Waits, on_deadline, on_shutdown};
 use crate::status::Status;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// While requests wait for memory.
+const SLOW_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Workers {
-    /// Ends what has passed its deadline; called periodically.
-    pub(in crate::server) fn expire_overdue(&self) {
+    /// Ends each wait at its deadline, for ever.
+    pub(in crate::server) fn end_in_time(&self) {
+        let end = |index: u32| {
+            if let Some(exchange) = self.connections.take_overdue(index) {
+                let then = on_deadline(exchange.waits);
+                self.end(exchange, then);
+                self.grant_memory()
+            }
+        };
+        self.connections.deadlines.run(end, || {
+            let is_short = self.memory.is_short();
+            if is_short {
+                self.end_slow()
+            }
+            is_short.then_some(SLOW_INTERVAL)
+        })
+    }
+
+    /// Ends large bodies that arrive too slowly, while others wait for their memory.
+    fn end_slow(&self) {
         let now = Instant::now();
-        let is_short = self.memory.is_short();
         let is_slow = |one: &Exchange| matches!(one.waits, Waits::Client(_)) && one.connection.is_slow(now);
-        let is_over = |one: &Exchange| one.deadline < now || is_short && is_slow(one);
-        self.connections.take_each(is_over, |exchange| {
-            let then = on_deadline(exchange.waits);
-            self.end(exchange, then)
-        });
+        self.connections.take_each(is_slow, |exchange| self.end(exchange, Then::Expire));
         self.grant_memory()
     }
 
@@ -74,13 +90,12 @@ impl Workers {
     pub(super) fn unqueue(&self, exchange: &Exchange) -> bool {
         let slot = exchange.slot;
         match exchange.waits {
-            Waits::Client(_) => (),
+            Waits::Client(_) | Waits::Time => (),
             Waits::Memory => self.memory.leave(slot),
             Waits::Worker => self.ready().retain(|ready| *ready != slot),
             Waits::Permit => self.permits.leave(slot),
             Waits::LargeRun => self.large_runs.permits.leave(slot),
             Waits::Turn => self.lists.leave(slot),
-            Waits::Time => self.later.leave(exchange.deadline, slot),
             Waits::Job => {
                 return exchange.look().is_some_and(|look| self.server.jobs.leave(look.waiting.name(), &slot));
             }

@@ -112,7 +112,6 @@ impl Workers {
         if self.server.is_stopping.load(Relaxed) {
             self.answer_waiting() // those who came meanwhile
         }
-        self.wake_expirer();
         None
     }
 
