@@ -80,6 +80,15 @@ impl<W: Copy + PartialEq> Jobs<W> {
         self.known.doubt(&mut self.known.cache_mut(), "a defect of the dispatcher")
     }
 
+    /// The watch has begun, and tells of this Job.
+    #[cfg(test)]
+    pub(crate) fn is_told(&self, job: Job, host: &dyn Host<W>) {
+        self.known.begin_to_follow();
+        self.known.cache_mut().finish(0);
+        self.known.evidence.go_live();
+        self.change(job, host)
+    }
+
     /// What there is to tell a waiter since it saw this Job; None if it waits on. Where the cache does not know, it is asked for, unless a call
     /// has just found it.
     pub(crate) fn look(&self, seen: &Job, waiter: &W, was_found: bool, host: &dyn Host<W>) -> Option<News> {

@@ -189,6 +189,7 @@ impl Workers {
             Ok(()) => Ok(None),
             Err(stream) => {
                 let replaced = self.connections.insert_reserved(stream)?;
+                replaced.iter().for_each(|exchange| _ = self.unqueue(exchange));
                 Ok(replaced.filter(|exchange| exchange.connection.is_idle()))
             }
         }
@@ -260,3 +261,6 @@ impl Workers {
         }
     }
 }
+
+#[cfg(test)]
+mod orders;

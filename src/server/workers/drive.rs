@@ -47,7 +47,9 @@ impl Workers {
             match exchange.waits {
                 Waits::Job => self.connections.close(exchange),
                 Waits::Memory if exchange.connection.is_reset() => self.connections.close(exchange),
-                _ => {
+                // these are not armed
+                Waits::Worker | Waits::Permit | Waits::LargeRun | Waits::Turn | Waits::Time => self.hand_over(exchange),
+                Waits::Client(_) | Waits::Memory => {
                     // if it waited for memory, the event is from before that, and it waits again
                     let step = self.advance(worker, &mut exchange.connection, true);
                     if let Some(exchange) = self.rearm(exchange, step) {
@@ -203,7 +205,7 @@ impl Workers {
     }
 
     /// Serves an exchange that has a permit, then the queued ones, oldest first; releases the permit when the queue is empty.
-    fn dispatch(&self, worker: &mut Worker, exchange: Box<Exchange>) {
+    pub(super) fn dispatch(&self, worker: &mut Worker, exchange: Box<Exchange>) {
         let mut next = Some(exchange);
         while let Some(mut exchange) = next {
             let until = self.until(&exchange);
@@ -317,7 +319,7 @@ impl Workers {
     }
 
     /// Does large runs until there are none left. The exchanges then go back to the workers, who call the API server.
-    fn do_large_runs(&self) {
+    pub(super) fn do_large_runs(&self) {
         let mut worker = Worker::without_client();
         while let Some(mut exchange) = self.next_of(&self.large_runs.permits) {
             let done = match exchange.take_stage() {

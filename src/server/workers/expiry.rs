@@ -52,7 +52,7 @@ impl Workers {
     }
 
     /// Ends the wait of an exchange that was taken for it.
-    fn end(&self, mut exchange: Box<Exchange>, then: Then) {
+    pub(super) fn end(&self, mut exchange: Box<Exchange>, then: Then) {
         let has_missed = !self.unqueue(&exchange);
         let mut worker = Worker::without_client();
         match then {
