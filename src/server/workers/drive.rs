@@ -108,11 +108,14 @@ impl Workers {
                 self.connections.park(exchange, Waits::Client(interest), deadline, |_| true);
             }
             Step::WaitForMemory(bytes) => {
+                let was_short = self.memory.is_short();
                 self.connections.park(exchange, Waits::Memory, deadline, |slot| {
                     self.memory.wait(slot, bytes);
                     true
                 });
-                self.connections.deadlines.wake(); // it looks for slow bodies now
+                if !was_short {
+                    self.connections.deadlines.wake() // it looks for slow bodies from now on
+                }
                 self.grant_memory()
             }
             Step::Close => self.connections.close(exchange),
@@ -150,6 +153,7 @@ impl Workers {
                             continue;
                         }
                     },
+                    // the last three are for others to go on with
                     Stage::Answer | Stage::Receive | Stage::LargeRun(_) | Stage::Look(_) => {
                         exchange.request.forget_body();
                         exchange.request.reservation = None;

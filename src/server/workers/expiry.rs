@@ -3,6 +3,7 @@
 use super::{Worker, Workers};
 use crate::server::exchange::{Exchange, Shutdown, Stage, Then, Waits, on_deadline, on_shutdown};
 use crate::status::Status;
+use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -19,18 +20,19 @@ impl Workers {
                 self.grant_memory()
             }
         };
+        let last = Cell::new(Instant::now());
         self.connections.deadlines.run(end, || {
-            let is_short = self.memory.is_short();
-            if is_short {
-                self.end_slow()
+            let (is_short, now) = (self.memory.is_short(), Instant::now());
+            if is_short && now - last.get() >= SLOW_INTERVAL {
+                last.set(now);
+                self.end_slow(now)
             }
             is_short.then_some(SLOW_INTERVAL)
         })
     }
 
-    /// Ends large bodies that arrive too slowly, while others wait for their memory.
-    fn end_slow(&self) {
-        let now = Instant::now();
+    /// Ends large bodies that arrive too slowly, while others wait for their memory. Visits all connections.
+    fn end_slow(&self, now: Instant) {
         let is_slow = |one: &Exchange| matches!(one.waits, Waits::Client(_)) && one.connection.is_slow(now);
         self.connections.take_each(is_slow, |exchange| self.end(exchange, Then::Expire));
         self.grant_memory()
@@ -56,12 +58,9 @@ impl Workers {
         let has_missed = !self.unqueue(&exchange);
         let mut worker = Worker::without_client();
         match then {
-            Then::Stay | Then::Run => self.hand_over(exchange),
-            Then::Close if exchange.connection.has_unread() => {
-                let deadline = exchange.deadline;
-                let waits = exchange.waits;
-                self.connections.park(exchange, waits, deadline, |_| true); // a request that came in time
-            }
+            Then::Run => self.hand_over(exchange),
+            Then::Stay => self.stay(exchange),
+            Then::Close if exchange.connection.has_unread() => self.stay(exchange), // a request that came in time
             Then::Close => self.connections.close(exchange),
             Then::Expire => match exchange.connection.expire(exchange.waits == Waits::Memory) {
                 true => {
@@ -84,6 +83,12 @@ impl Workers {
             },
             Then::EndWait => self.end_wait_of(exchange, has_missed),
         }
+    }
+
+    /// Lets an exchange wait on for its client.
+    fn stay(&self, exchange: Box<Exchange>) {
+        let (waits, deadline) = (exchange.waits, exchange.deadline);
+        self.connections.park(exchange, waits, deadline, |_| true);
     }
 
     /// Takes the slot of an exchange out of where it waits. Returns false if it was not there: what it waits for is on its way.
