@@ -107,7 +107,7 @@ pub(crate) fn run(mut config: Config) -> Result<(), String> {
 
     accept_until(&listener, &workers, &mut signals, None);
     workers.server.is_stopping.store(true, Relaxed);
-    workers.answer_waiting();
+    workers.shut_down(Shutdown::IsAnnounced);
     info!("stopping; still accepting for {shutdown_delay:?}");
     accept_until(&listener, &workers, &mut signals, Some(Instant::now() + shutdown_delay));
     drain(listener, &workers);

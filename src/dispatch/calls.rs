@@ -26,22 +26,22 @@ pub(super) struct Calls<'c> {
 
 /// A call that was decided, and what has happened before.
 #[derive(Debug)]
-pub(super) struct Begun {
+pub(super) struct NextCall {
     /// Of the Job.
     pub(super) name: String,
     pub(super) call: Call,
     pub(super) attempts: Attempts,
 }
 
-impl Begun {
+impl NextCall {
     pub(super) fn new(name: String, call: Call) -> Self {
-        Begun { name, call, attempts: Attempts::default() }
+        NextCall { name, call, attempts: Attempts::default() }
     }
 
     /// To read a Job; where it is known, its pods.
     pub(super) fn of(name: String, known: Option<Arc<Job>>) -> Self {
         let call = if known.is_some() { Call::Pods } else { Call::Get };
-        Begun { attempts: Attempts { found: known, ..Attempts::default() }, ..Begun::new(name, call) }
+        NextCall { attempts: Attempts { found: known, ..Attempts::default() }, ..NextCall::new(name, call) }
     }
 }
 
@@ -54,7 +54,7 @@ pub(super) enum Ended {
     },
     /// The next call is to be made after this time.
     Pause {
-        begun: Begun,
+        next_call: NextCall,
         memory: Reservation,
         pause: Duration,
     },
@@ -63,8 +63,8 @@ pub(super) enum Ended {
 impl Calls<'_> {
     /// Makes one call after the other until there is an answer, or a pause. `manifest`: of the Job that is to be created; a further name is
     /// chosen in it.
-    pub(super) fn run(&mut self, intent: Intent<'_>, first: Begun, mut manifest: Option<&mut Manifest>) -> Ended {
-        let Begun { mut name, call, attempts } = first;
+    pub(super) fn run(&mut self, intent: Intent<'_>, first: NextCall, mut manifest: Option<&mut Manifest>) -> Ended {
+        let NextCall { mut name, call, attempts } = first;
         let (mut names, mut tries) = (attempts.names, 1);
         let mut step = Step::Call(call, attempts);
         loop {
@@ -84,7 +84,7 @@ impl Calls<'_> {
                 Step::Again { call, attempts, retry_after, otherwise } => {
                     let pause = pause(attempts.retries, retry_after, random());
                     if let Some(memory) = self.may_pause(pause, &attempts, manifest.as_deref()) {
-                        return Ended::Pause { begun: Begun { name, call, attempts }, memory, pause };
+                        return Ended::Pause { next_call: NextCall { name, call, attempts }, memory, pause };
                     }
                     match *otherwise {
                         step @ Step::Call(..) if !self.shared.budget.withdraw() => without_call(step),

@@ -1,7 +1,7 @@
 //! Carries out a dispatch: makes its calls, and turns what they come to into an answer. Each thing that a caller may ask for has a function.
 
 use super::answer::{Told, Waiting, gone};
-use super::calls::{Begun, Calls, Ended};
+use super::calls::{Calls, Ended, NextCall};
 use super::next::{self, Answer, Call, Intent, Naming};
 use super::retry::RetryBudget;
 use super::{Creation, Dispatch, LogQuery, Wait, internal_error, random};
@@ -32,7 +32,7 @@ pub(crate) struct Work {
 #[derive(Debug, Default)]
 struct SoFar {
     /// The next call, after a pause.
-    begun: Option<Begun>,
+    next_call: Option<NextCall>,
     /// Of the API server.
     warnings: u32,
     /// While it pauses.
@@ -76,7 +76,7 @@ impl Work {
 
     /// The Job's name, and how often the API server was tried, if it was.
     pub(crate) fn tried(&self) -> Option<(&str, u32)> {
-        self.so_far.begun.as_ref().map(|begun| (&begun.name[..], begun.attempts.retries.into()))
+        self.so_far.next_call.as_ref().map(|next_call| (&next_call.name[..], next_call.attempts.retries.into()))
     }
 
     /// Answers with what is known already; gives back what needs a call. `with_pods`: the answer has the Job's pods.
@@ -108,9 +108,9 @@ impl Work {
 
 impl SoFar {
     /// The next call. Errors: 503 if there was no time for the first one.
-    fn begin(&mut self, calls: &Calls<'_>, first: impl FnOnce() -> Begun) -> Result<Begun, Status> {
-        if let Some(begun) = self.begun.take() {
-            return Ok(begun);
+    fn begin(&mut self, calls: &Calls<'_>, first: impl FnOnce() -> NextCall) -> Result<NextCall, Status> {
+        if let Some(next_call) = self.next_call.take() {
+            return Ok(next_call);
         }
         if Instant::now() >= calls.until {
             return Err(Status::new(Reason::Overloaded, "no time was left to call the API server"));
@@ -125,8 +125,8 @@ impl SoFar {
     }
 
     /// To be continued.
-    fn pause(mut self, dispatch: Dispatch, begun: Begun, memory: Reservation, pause: Duration) -> Progress {
-        (self.begun, self.memory) = (Some(begun), Some(memory));
+    fn pause(mut self, dispatch: Dispatch, next_call: NextCall, memory: Reservation, pause: Duration) -> Progress {
+        (self.next_call, self.memory) = (Some(next_call), Some(memory));
         Progress::Pause(Box::new(Work { dispatch, so_far: self }), pause)
     }
 
@@ -209,16 +209,16 @@ fn create(calls: &mut Calls<'_>, mut creation: Creation, mut so_far: SoFar) -> P
         Name::Generated(_) => Naming::Random,
     };
     let intent = Intent::Create { fingerprint, nonce, delivery: delivery.as_deref(), naming, is_dry_run };
-    let first = || Begun::new(manifest.choose_name(random()), Call::Create);
-    let begun = match so_far.begin(calls, first) {
-        Ok(begun) => begun,
+    let first = || NextCall::new(manifest.choose_name(random()), Call::Create);
+    let next_call = match so_far.begin(calls, first) {
+        Ok(next_call) => next_call,
         Err(status) => return status.into(),
     };
-    let ended = calls.run(intent, begun, Some(manifest));
+    let ended = calls.run(intent, next_call, Some(manifest));
     let warnings = so_far.count_warnings(calls);
     let (name, tries, answer) = match ended {
-        Ended::Pause { begun, memory, pause } => {
-            return so_far.pause(Dispatch::Create(creation), begun, memory, pause);
+        Ended::Pause { next_call, memory, pause } => {
+            return so_far.pause(Dispatch::Create(creation), next_call, memory, pause);
         }
         Ended::Answer { name, tries, answer } => (name, tries, answer),
     };
@@ -251,16 +251,16 @@ fn create(calls: &mut Calls<'_>, mut creation: Creation, mut so_far: SoFar) -> P
 /// Answers with a Job, and with its pods where they belong to the answer.
 fn look_up(calls: &mut Calls<'_>, name: String, wait: Option<Wait>, mut so_far: SoFar) -> Progress {
     let known = so_far.known.clone();
-    let mut begun = match so_far.begin(calls, || Begun::of(name.clone(), known)) {
-        Ok(begun) => begun,
+    let mut next_call = match so_far.begin(calls, || NextCall::of(name.clone(), known)) {
+        Ok(next_call) => next_call,
         Err(status) => return Progress::Done(so_far.failure(&name, wait, status, 0)),
     };
     loop {
-        let ended = calls.run(Intent::Lookup, begun, None);
+        let ended = calls.run(Intent::Lookup, next_call, None);
         let warnings = so_far.count_warnings(calls);
         let (tries, answer) = match ended {
-            Ended::Pause { begun, memory, pause } => {
-                return so_far.pause(Dispatch::Lookup(name, wait), begun, memory, pause);
+            Ended::Pause { next_call, memory, pause } => {
+                return so_far.pause(Dispatch::Lookup(name, wait), next_call, memory, pause);
             }
             Ended::Answer { tries, answer, .. } => (tries, answer),
         };
@@ -274,7 +274,7 @@ fn look_up(calls: &mut Calls<'_>, name: String, wait: Option<Wait>, mut so_far: 
                 if calls.shared.config.enabled.pods && !wait.is_some_and(|wait| wait.goes_on(&job)) =>
             {
                 so_far.known = Some(Arc::new(*job));
-                begun = Begun::of(name.clone(), so_far.known.clone());
+                next_call = NextCall::of(name.clone(), so_far.known.clone());
                 continue;
             }
             Ok(Answer::Found(job)) => told().or_wait(Arc::new(*job)),
@@ -297,12 +297,12 @@ fn look_up(calls: &mut Calls<'_>, name: String, wait: Option<Wait>, mut so_far: 
 
 fn read_log(calls: &mut Calls<'_>, name: String, query: LogQuery, mut so_far: SoFar) -> Progress {
     let known = so_far.known.clone();
-    let begun = match so_far.begin(calls, || Begun::of(name.clone(), known)) {
-        Ok(begun) => begun,
+    let next_call = match so_far.begin(calls, || NextCall::of(name.clone(), known)) {
+        Ok(next_call) => next_call,
         Err(status) => return status.into(),
     };
-    match calls.run(Intent::Log(&query), begun, None) {
-        Ended::Pause { begun, memory, pause } => so_far.pause(Dispatch::Log(name, query), begun, memory, pause),
+    match calls.run(Intent::Log(&query), next_call, None) {
+        Ended::Pause { next_call, memory, pause } => so_far.pause(Dispatch::Log(name, query), next_call, memory, pause),
         Ended::Answer { tries, answer: Ok(Answer::Log(log)), .. } => {
             let Some(Log { text, memory }) = Arc::into_inner(log) else { return internal_error().into() };
             let reply = Reply::text("text/plain; charset=utf-8", text);
@@ -316,14 +316,14 @@ fn read_log(calls: &mut Calls<'_>, name: String, query: LogQuery, mut so_far: So
 }
 
 fn delete(calls: &mut Calls<'_>, name: String, mut so_far: SoFar) -> Progress {
-    let begun = match so_far.begin(calls, || Begun::of(name.clone(), None)) {
-        Ok(begun) => begun,
+    let next_call = match so_far.begin(calls, || NextCall::of(name.clone(), None)) {
+        Ok(next_call) => next_call,
         Err(status) => return status.into(),
     };
-    let ended = calls.run(Intent::Delete, begun, None);
+    let ended = calls.run(Intent::Delete, next_call, None);
     let warnings = so_far.count_warnings(calls);
     match ended {
-        Ended::Pause { begun, memory, pause } => so_far.pause(Dispatch::Delete(name), begun, memory, pause),
+        Ended::Pause { next_call, memory, pause } => so_far.pause(Dispatch::Delete(name), next_call, memory, pause),
         Ended::Answer { tries, answer: Ok(Answer::Deleting(job)), .. } => {
             let is_dry_run = calls.shared.config.dry_run == DryRun::Server;
             let told = Told { name, code: 202, is_dry_run, warnings, tries, ..Told::default() };

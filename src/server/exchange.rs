@@ -85,6 +85,8 @@ pub(super) enum Waits {
 /// How far a shutdown is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Shutdown {
+    /// Requests are still accepted.
+    IsAnnounced,
     Begins,
     /// Requests that were begun had time to arrive.
     NothingArrives,
@@ -143,7 +145,7 @@ pub(super) fn on_deadline(waits: Waits) -> Then {
 pub(super) fn on_shutdown(shutdown: Shutdown, waits: Waits, is_unfinished: bool, is_idle: bool) -> Then {
     match waits {
         Waits::Job => Then::EndWait,
-        Waits::Client(_) if is_idle => Then::Close,
+        Waits::Client(_) if is_idle && shutdown >= Shutdown::Begins => Then::Close,
         Waits::Client(_) if is_unfinished && shutdown >= Shutdown::NothingArrives => {
             Then::Refuse(Reason::ShuttingDown, "the request did not arrive before the shutdown")
         }
@@ -154,7 +156,7 @@ pub(super) fn on_shutdown(shutdown: Shutdown, waits: Waits, is_unfinished: bool,
         Waits::Time if shutdown == Shutdown::NothingPauses => Then::Run,
         Waits::Worker | Waits::Permit | Waits::LargeRun | Waits::Turn | Waits::Time => match shutdown {
             Shutdown::Ends => Then::Refuse(Reason::ShuttingDown, "shutting down"),
-            Shutdown::Begins | Shutdown::NothingArrives | Shutdown::NothingPauses => Then::Stay,
+            Shutdown::IsAnnounced | Shutdown::Begins | Shutdown::NothingArrives | Shutdown::NothingPauses => Then::Stay,
         },
     }
 }
@@ -248,6 +250,11 @@ mod tests {
     fn a_shutdown_takes_back_no_more_than_it_has_to() {
         for waits in [Waits::Worker, Waits::Permit, Waits::LargeRun, Waits::Turn] {
             assert_eq!(on_shutdown(Shutdown::NothingPauses, waits, false, false), Then::Stay, "{waits:?}");
+        }
+        for waits in ALL {
+            let then = on_shutdown(Shutdown::IsAnnounced, waits, false, true);
+            let want = if waits == Waits::Job { Then::EndWait } else { Then::Stay };
+            assert_eq!(then, want, "{waits:?}");
         }
         for shutdown in [Shutdown::Begins, Shutdown::NothingArrives] {
             assert_eq!(on_shutdown(shutdown, Waits::Time, false, false), Then::Stay);

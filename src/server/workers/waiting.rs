@@ -8,7 +8,7 @@ use crate::jobs::{Host, News};
 use crate::kube::Job;
 use crate::metrics::METRICS;
 use crate::route::Route;
-use crate::server::exchange::{Exchange, Look, Stage, Waits};
+use crate::server::exchange::{Exchange, Look, Shutdown, Stage, Waits};
 use crate::server::slot::Slot;
 use crate::status::{Reason, Status};
 use log::error;
@@ -110,7 +110,7 @@ impl Workers {
         exchange.request = request;
         self.park(exchange, Look { waiting, since: Instant::now(), asks: false, _memory: memory }, false);
         if self.server.is_stopping.load(Relaxed) {
-            self.answer_waiting() // those who came meanwhile
+            self.shut_down(Shutdown::IsAnnounced) // it came meanwhile
         }
         None
     }
@@ -238,21 +238,6 @@ impl Workers {
     fn answer_unconfirmed(&self, exchange: Box<Exchange>, look: Look) {
         let (last, waited) = (self.server.jobs.known.last(look.waiting.name()), look.since.elapsed());
         self.answer(exchange, look, |waiting| waiting.reply_unconfirmed(last, waited))
-    }
-
-    /// Answers all who wait, because the dispatcher stops.
-    pub(in crate::server) fn answer_waiting(&self) {
-        if self.server.jobs.waiters() > 0 {
-            self.connections.take_each(
-                |exchange| exchange.waits == Waits::Job,
-                |mut exchange| {
-                    self.unqueue(&exchange);
-                    if let Stage::Look(look) = exchange.take_stage() {
-                        self.answer_now(exchange, look)
-                    }
-                },
-            )
-        }
     }
 }
 
