@@ -105,6 +105,13 @@ impl Connections {
         })
     }
 
+    /// How many wait for this.
+    #[cfg(test)]
+    pub(super) fn count(&self, waits: Waits) -> usize {
+        let is_it = |place: &&Mutex<Place>| lock(place).parked.as_ref().is_some_and(|one| one.waits == waits);
+        self.places.iter().filter(is_it).count()
+    }
+
     fn put(&self, place: &mut Place, exchange: Box<Exchange>) {
         place.slot = exchange.slot;
         place.parked = Some(exchange);

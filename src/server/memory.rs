@@ -68,7 +68,12 @@ impl RequestMemory {
 
     /// Whether requests wait.
     pub(super) fn is_short(&self) -> bool {
-        self.waiting_len.load(SeqCst) > 0
+        self.queued() > 0
+    }
+
+    /// Requests that wait.
+    pub(super) fn queued(&self) -> usize {
+        self.waiting_len.load(SeqCst)
     }
 
     /// Queues a connection that needs so many bytes. The caller then calls [`RequestMemory::next_grant`]: bytes may have been released.

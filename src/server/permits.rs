@@ -71,7 +71,12 @@ impl Permits {
 
     /// Whether a slot waits.
     pub(super) fn is_contended(&self) -> bool {
-        !self.queue().is_empty()
+        self.queued() > 0
+    }
+
+    /// Slots that wait.
+    pub(super) fn queued(&self) -> usize {
+        self.queue().len()
     }
 
     /// A place behind all others, for the next request of one who has a permit, and passes that on.

@@ -200,11 +200,18 @@ impl Workers {
 
     /// Passes a permit on to the exchange that has waited longest; None releases it.
     pub(super) fn next_of(&self, permits: &Permits) -> Option<Box<Exchange>> {
+        let slot = permits.next()?;
+        self.take_or_next(permits, slot)
+    }
+
+    /// The exchange for which there is a permit; where its wait is over, the next.
+    pub(super) fn take_or_next(&self, permits: &Permits, mut slot: Slot) -> Option<Box<Exchange>> {
         loop {
-            let next = self.connections.take(permits.next()?);
-            if next.is_some() {
-                return next; // another's wait was over
+            let exchange = self.connections.take(slot);
+            if exchange.is_some() {
+                return exchange;
             }
+            slot = permits.next()?
         }
     }
 
