@@ -84,7 +84,7 @@ struct Run<'w> {
     is_timed_out: bool,
     /// Permits of other requests, and their memory.
     permits: usize,
-    memory: Option<Reservation>,
+    memory: Vec<Reservation>,
     gifts: VecDeque<Gift>,
     wrongs: Vec<String>,
 }
@@ -120,7 +120,12 @@ impl World {
         workers.server.jobs.is_told(job(self.version, State::Running), &*workers);
         assert!(workers.large_runs.permits.try_acquire());
         let permits = (0..MAX_IN_FLIGHT).filter(|_| workers.permits.try_acquire()).count();
-        let memory = events.contains(&MemoryIsFree).then(|| workers.memory.try_reserve_large(4 << 20)).flatten();
+        let mut memory = Vec::new();
+        if events.contains(&MemoryIsFree) {
+            for bytes in [1 << 20, 1 << 10, 1] {
+                memory.extend(std::iter::from_fn(|| workers.memory.try_reserve_large(bytes)))
+            }
+        }
         let mut run = Run {
             world: self,
             request: request.to_owned(),
@@ -172,7 +177,7 @@ impl Run<'_> {
                 assert!(workers.large_runs.permits.try_acquire(), "it is the only one")
             }
             MemoryIsFree => {
-                self.memory = None;
+                self.memory.clear();
                 self.gifts.extend(workers.memory.next_grant().map(|(slot, memory)| Gift::Memory(slot, memory)))
             }
             JobEnds => {
@@ -257,6 +262,9 @@ impl Run<'_> {
             let is_right = queued <= parked && parked <= queued + given;
             self.must(is_right, format!("after {event:?} {parked} are parked for {waits:?}, and {queued} queued"))
         }
+        let is_stopping = workers.server.is_stopping.load(Relaxed);
+        let waiting = workers.connections.count(Waits::Job);
+        self.must(!is_stopping || waiting == 0, format!("after {event:?} {waiting} wait for a Job in a shutdown"))
     }
 
     /// Lets everything end, and looks what is left.
