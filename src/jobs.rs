@@ -62,8 +62,10 @@ impl<W: Copy + PartialEq> Jobs<W> {
     }
 
     /// Somebody waits for the end of this Job, who can be woken from now on, and [looks](Jobs::look) at it once more.
-    pub(crate) fn register(&self, seen: &Job, waiter: W) {
-        self.waiters.register(&seen.name, seen, waiter)
+    ///
+    /// `version`: what is older is no news; 0 where the waiter cannot say.
+    pub(crate) fn register(&self, seen: &Job, version: u64, waiter: W) {
+        self.waiters.register(&seen.name, &seen.uid, version, waiter)
     }
 
     /// One waits no longer. Returns whether it waited: if not, news are on their way to it.

@@ -61,7 +61,7 @@ type Step = fn(&World);
 
 /// In one step: nobody can take its place in the table meanwhile.
 const PARK: Step = |world| {
-    world.jobs.register(&job(1, State::Running), 7);
+    world.jobs.register(&job(1, State::Running), 1, 7);
     world.can_be_woken.set(true)
 };
 const LOOK: Step = |world| {
@@ -177,7 +177,7 @@ fn an_event_of_another_history_puts_all_in_doubt() {
 fn a_job_is_asked_for_once_for_all_that_wait() {
     let world = World::new();
     for waiter in 1..=5 {
-        world.jobs.register(&job(1, State::Running), waiter);
+        world.jobs.register(&job(1, State::Running), 1, waiter);
         world.jobs.ask_for("a", &waiter, std::time::Instant::now(), &world)
     }
     assert_eq!(world.asked.get(), 1, "one thread is started");

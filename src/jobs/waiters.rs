@@ -1,7 +1,6 @@
 //! Callers that wait for the end of a Job, and what they are told.
 
 use super::evidence::Evidence;
-use crate::kube::Job;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,9 +36,9 @@ impl<W: PartialEq> Waiters<W> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn register(&self, name: &str, seen: &Job, wakes: W) {
+    pub(super) fn register(&self, name: &str, uid: &str, version: u64, wakes: W) {
         let since = Instant::now();
-        let waiter = Waiter { uid: seen.uid.clone(), version: seen.version, since, asks: false, wakes };
+        let waiter = Waiter { uid: uid.into(), version, since, asks: false, wakes };
         let mut all = self.all();
         match all.get_mut(name) {
             Some(waiters) => waiters.push(waiter),
@@ -106,22 +105,18 @@ impl<W: PartialEq> Waiters<W> {
 mod tests {
     use super::*;
 
-    fn job(uid: &str, version: u64) -> Job {
-        Job { uid: uid.into(), version, ..Job::default() }
-    }
-
     #[test]
     fn each_is_taken_once() {
         let waiters = Waiters::new(Arc::new(Evidence::new()));
         for (name, waiter) in [("a", 1), ("a", 2), ("b", 3), ("b", 4)] {
-            waiters.register(name, &job("u", 7), waiter)
+            waiters.register(name, "u", 7, waiter)
         }
         assert!(waiters.leave("b", &3) && !waiters.leave("b", &3) && !waiters.leave("c", &3));
         let take = |name, to: u64| waiters.take_those(name, |one| *one.uid == *"u" && one.version <= to);
         assert_eq!((take("a", 6), waiters.len()), (vec![], 3), "what is older is no news");
         assert_eq!((take("a", 7), take("a", 7), take("b", 8)), (vec![1, 2], vec![], vec![4]));
         for (uid, version, waiter) in [("u", 1, 5), ("u", 2, 6), ("v", 3, 7)] {
-            waiters.register("a", &job(uid, version), waiter)
+            waiters.register("a", uid, version, waiter)
         }
         assert_eq!(waiters.jobs(), [("a".into(), "u".into(), 2), ("a".into(), "v".into(), 3)]);
         waiters.ask_for("a", &6);

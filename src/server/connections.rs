@@ -99,9 +99,8 @@ impl Connections {
     pub(super) fn waiting(&self) -> (usize, usize) {
         let waits = |place: &Mutex<Place>| lock(place).parked.as_ref().map(|exchange| exchange.waits);
         let all = self.places.iter().filter_map(waits);
-        all.fold((0, 0), |(at_rest, queued), waits| match waits.is_at_rest() {
-            true => (at_rest + 1, queued),
-            false => (at_rest, queued + 1),
+        all.fold((0, 0), |(at_rest, queued), waits| {
+            (at_rest + usize::from(waits.is_at_rest()), queued + usize::from(waits.is_queued()))
         })
     }
 
@@ -219,8 +218,13 @@ impl Connections {
             let place = self.place(index);
             Some((place.parked.as_ref()?.look()?.since, place.slot))
         };
-        let (_, slot) = (0..self.capacity() as u32).filter_map(since).min()?;
-        self.take(slot)
+        loop {
+            let (_, slot) = (0..self.capacity() as u32).filter_map(since).min()?;
+            let taken = self.take(slot);
+            if taken.is_some() {
+                return taken; // its wait is not over meanwhile
+            }
+        }
     }
 
     /// Frees the place of a closed connection.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
-    /// Times and places. There is one entry for each place at most.
+    /// Times and places. There is one entry for each place, or for a moment an early one in addition.
     entries: Mutex<BTreeSet<(Instant, u32)>>,
     thread: OnceLock<Thread>,
 }
@@ -49,8 +49,9 @@ impl Deadlines {
             match self.first(Instant::now()) {
                 First::Due(index) => end(index),
                 First::Later(time) => {
+                    let most = look();
                     let left = time.map(|time| time.saturating_duration_since(Instant::now()));
-                    match left.into_iter().chain(look()).min() {
+                    match left.into_iter().chain(most).min() {
                         Some(time) => thread::park_timeout(time),
                         None => thread::park(),
                     }

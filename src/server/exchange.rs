@@ -15,6 +15,9 @@ use crate::status::{Reason, Status};
 use std::mem;
 use std::time::Instant;
 
+/// Of no request. It holds no memory.
+const NONE: Result<Route, Status> = Ok(Route::Live);
+
 #[derive(Debug)]
 pub(super) struct Exchange {
     /// Of its present wait, or of its last one.
@@ -120,12 +123,14 @@ impl Waits {
         }
     }
 
-    /// Whether it waits for its client or with it, and not for its turn.
+    /// Whether it waits for its client, or together with it.
     pub(super) fn is_at_rest(self) -> bool {
-        match self {
-            Waits::Client(_) | Waits::Memory | Waits::Job => true,
-            Waits::Worker | Waits::Permit | Waits::LargeRun | Waits::Turn | Waits::Time => false,
-        }
+        matches!(self, Waits::Client(_) | Waits::Memory | Waits::Job)
+    }
+
+    /// Whether it waits for its turn, or for its next try.
+    pub(super) fn is_queued(self) -> bool {
+        matches!(self, Waits::Permit | Waits::LargeRun | Waits::Turn | Waits::Time)
     }
 }
 
@@ -169,7 +174,7 @@ impl Exchange {
             arrived: connection.waits_since(),
             connection,
             request: Request::default(),
-            route: Ok(Route::Live),
+            route: NONE,
             stage: Stage::Receive,
             waits: Waits::Client(Interest::Readable),
         })
@@ -189,7 +194,7 @@ impl Exchange {
 
     /// Its request is answered, and its memory free.
     pub(super) fn end(&mut self) {
-        (self.request, self.stage) = (Request::default(), Stage::Receive)
+        (self.request, self.route, self.stage) = (Request::default(), NONE, Stage::Receive)
     }
 
     /// What is to be done, which the caller of this does now, or puts back.

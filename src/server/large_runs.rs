@@ -12,6 +12,9 @@ const OUTPUT_BUDGET: usize = 3 << 20;
 /// Bytes for large replies, until they are sent. Clients that do not read theirs do not stop the runs of others.
 const REPLY_BUDGET: usize = 1 << 20;
 
+/// Requests that wait for a large run.
+const MAX_QUEUE: usize = 1024;
+
 #[derive(Debug)]
 pub(super) struct LargeRuns {
     /// The thread has the only one.
@@ -22,7 +25,11 @@ pub(super) struct LargeRuns {
 
 impl LargeRuns {
     pub(super) fn new() -> Self {
-        LargeRuns { permits: Permits::new(1), outputs: Budget::new(OUTPUT_BUDGET), replies: Budget::new(REPLY_BUDGET) }
+        LargeRuns {
+            permits: Permits::new(1, MAX_QUEUE),
+            outputs: Budget::new(OUTPUT_BUDGET),
+            replies: Budget::new(REPLY_BUDGET),
+        }
     }
 
     /// Memory for a run's output, whose bytes are at most `max_output`. Waits until `until`.

@@ -77,10 +77,13 @@ impl RequestMemory {
     }
 
     /// Queues a connection that needs so many bytes. The caller then calls [`RequestMemory::next_grant`]: bytes may have been released.
-    pub(super) fn wait(&self, slot: Slot, bytes: usize) {
+    ///
+    /// Returns whether no other waits.
+    pub(super) fn wait(&self, slot: Slot, bytes: usize) -> bool {
         let mut waiting = self.waiting();
         waiting.push_back(Waiting { slot, bytes });
         self.waiting_len.store(waiting.len(), SeqCst);
+        waiting.len() == 1
     }
 
     /// The connection that has waited longest, with its memory, if that is available now.
@@ -117,8 +120,7 @@ mod tests {
         let first = memory.try_reserve_large(5 << 20).unwrap();
         assert!(memory.try_reserve_large(2 << 20).is_none() && memory.try_reserve_waiting(1).is_some());
         let slots = [Slot::new(7), Slot::new(8)];
-        memory.wait(slots[0], 2 << 20);
-        memory.wait(slots[1], 1);
+        assert!(memory.wait(slots[0], 2 << 20) && !memory.wait(slots[1], 1));
         assert!(memory.try_reserve_waiting(1).is_none(), "half of the connections wait");
         assert!(memory.next_grant().is_none(), "the second fits, but does not overtake");
         assert!(memory.try_reserve_large(1).is_none(), "nor does a new one");

@@ -5,12 +5,10 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Slots that wait for a permit.
-const MAX_QUEUE: usize = 1024;
-
 #[derive(Debug)]
 pub(super) struct Permits {
     max: usize,
+    max_queue: usize,
     used: AtomicUsize,
     queue: Mutex<VecDeque<Slot>>,
 }
@@ -26,8 +24,9 @@ pub(super) enum Entry {
 }
 
 impl Permits {
-    pub(super) fn new(max: usize) -> Self {
-        Permits { max, used: AtomicUsize::new(0), queue: Mutex::default() }
+    /// `max_queue`: slots that wait; one that has begun may come in addition.
+    pub(super) fn new(max: usize, max_queue: usize) -> Self {
+        Permits { max, max_queue, used: AtomicUsize::new(0), queue: Mutex::default() }
     }
 
     fn queue(&self) -> MutexGuard<'_, VecDeque<Slot>> {
@@ -53,7 +52,7 @@ impl Permits {
         }
         match is_urgent {
             true => queue.push_front(slot),
-            false if queue.len() >= MAX_QUEUE => return Entry::Rejected,
+            false if queue.len() >= self.max_queue => return Entry::Rejected,
             false => queue.push_back(slot),
         }
         Entry::Queued
@@ -96,7 +95,7 @@ mod tests {
 
     #[test]
     fn permits_are_passed_on_in_order() {
-        let permits = Permits::new(1);
+        let permits = Permits::new(1, 9);
         let slots = [1, 2, 3, 4].map(Slot::new);
         assert_eq!(permits.enter(slots[0], false), Entry::Admitted);
         assert!(!permits.try_acquire());
@@ -111,11 +110,11 @@ mod tests {
 
     #[test]
     fn the_queue_has_a_bound() {
-        let permits = Permits::new(0);
-        for index in 0..MAX_QUEUE as u32 {
+        let permits = Permits::new(0, 2);
+        for index in 0..2 {
             assert_eq!(permits.enter(Slot::new(index), false), Entry::Queued);
         }
-        let slot = Slot::new(MAX_QUEUE as u32);
+        let slot = Slot::new(2);
         assert_eq!([false, true].map(|is_urgent| permits.enter(slot, is_urgent)), [Entry::Rejected, Entry::Queued]);
     }
 }

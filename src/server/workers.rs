@@ -39,6 +39,8 @@ use std::time::{Duration, Instant};
 /// Dispatches in flight, so also API calls in flight. With 5 ms a call that is what two cores can serve, and more than an API server
 /// creates; and each needs a thread with a TLS connection, a quarter of a megabyte at most.
 pub(super) const MAX_IN_FLIGHT: usize = 56;
+/// Requests that wait for a permit to call.
+const MAX_QUEUE: usize = 1024;
 /// Threads spawned per tick: each brings a TLS handshake of about a millisecond.
 const PER_TICK: usize = 4;
 /// How long an extra thread stays without anything to do.
@@ -107,11 +109,11 @@ impl Workers {
             memory: RequestMemory::new(max_request, connections.capacity()),
             server,
             connections,
-            permits: Permits::new(MAX_IN_FLIGHT),
+            permits: Permits::new(MAX_IN_FLIGHT, MAX_QUEUE),
             large_runs: LargeRuns::new(),
             waiting_memory: Budget::new(WAITING_BYTES * waiters),
             ready: Mutex::default(),
-            lists: Permits::new(1),
+            lists: Permits::new(1, usize::MAX), // no more than connections
             pages: Budget::new(PAGE_BUDGET),
             core_threads: (4 * super::cores()).min(MAX_IN_FLIGHT),
             threads: AtomicUsize::new(0),

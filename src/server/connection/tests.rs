@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Enabled;
+use crate::route::Route;
 use crate::server::exchange::{Exchange, Waits};
 use crate::server::slot::Slot;
 use std::io::{Read, Write};
@@ -219,6 +220,15 @@ fn an_empty_line_does_not_extend_the_idle_deadline() {
     let in_head = connection.deadline();
     send(&mut connection, &mut client, "E", with(&MEMORY));
     assert_eq!(connection.deadline(), in_head, "and a slow client does not extend it");
+}
+
+#[test]
+fn an_idle_one_holds_nothing_of_its_last_request() {
+    let mut exchange = Exchange::new(Slot::new(0), pair().0);
+    exchange.request = Request { bytes: vec![b'x'; 1000], ..Request::default() };
+    exchange.route = Ok(Route::Job("x".repeat(1000)));
+    exchange.end();
+    assert!(exchange.request.bytes.capacity() == 0 && matches!(exchange.route, Ok(Route::Live)));
 }
 
 #[test]

@@ -14,6 +14,9 @@ use log::error;
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How long an exchange waits for a worker at least, though its time is over: its worker says what became of it.
+const WORKER: Duration = Duration::from_secs(1);
+
 /// Whether an exchange has what it has asked for.
 pub(super) enum Admission {
     Admitted(Box<Exchange>),
@@ -85,7 +88,7 @@ impl Workers {
 
     /// Leaves an exchange to a worker.
     pub(super) fn hand_over(&self, exchange: Box<Exchange>) {
-        let deadline = exchange.arrived + self.server.config.request_timeout;
+        let deadline = (exchange.arrived + self.server.config.request_timeout).max(Instant::now() + WORKER);
         self.connections.park(exchange, Waits::Worker, deadline, |slot| {
             self.ready().push_back(slot);
             true
@@ -108,12 +111,12 @@ impl Workers {
                 self.connections.park(exchange, Waits::Client(interest), deadline, |_| true);
             }
             Step::WaitForMemory(bytes) => {
-                let was_short = self.memory.is_short();
+                let mut is_first = false;
                 self.connections.park(exchange, Waits::Memory, deadline, |slot| {
-                    self.memory.wait(slot, bytes);
+                    is_first = self.memory.wait(slot, bytes);
                     true
                 });
-                if !was_short {
+                if is_first {
                     self.connections.deadlines.wake() // it looks for slow bodies from now on
                 }
                 self.grant_memory()

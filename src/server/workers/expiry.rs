@@ -4,6 +4,7 @@ use super::{Worker, Workers};
 use crate::server::exchange::{Exchange, Shutdown, Stage, Then, Waits, on_deadline, on_shutdown};
 use crate::status::Status;
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -14,11 +15,11 @@ impl Workers {
     /// Ends each wait at its deadline, for ever.
     pub(in crate::server) fn end_in_time(&self) {
         let end = |index: u32| {
-            if let Some(exchange) = self.connections.take_overdue(index) {
-                let then = on_deadline(exchange.waits);
-                self.end(exchange, then);
-                self.grant_memory()
-            }
+            let Some(exchange) = self.connections.take_overdue(index) else { return };
+            let then = on_deadline(exchange.waits);
+            // a defect must not end all deadlines; the hook logs it
+            let _ = catch_unwind(AssertUnwindSafe(|| self.end(exchange, then)));
+            self.grant_memory()
         };
         let last = Cell::new(Instant::now());
         self.connections.deadlines.run(end, || {

@@ -119,16 +119,18 @@ impl Workers {
     fn park(&self, exchange: Box<Exchange>, look: Look, was_found: bool) {
         let time = look.waiting.time();
         let until = exchange.arrived + time - (time / 4).min(QUESTION);
-        self.put_back(exchange, look, until, was_found);
+        let version = look.waiting.seen().version;
+        self.put_back(exchange, look, version, until, was_found);
     }
 
     /// Puts an exchange where a wake-up finds it, then looks whether its Job has ended meanwhile. Returns its slot.
-    fn put_back(&self, mut exchange: Box<Exchange>, look: Look, until: Instant, was_found: bool) -> Slot {
+    /// `version`: as [`Jobs::register`](crate::jobs::Jobs::register) has it.
+    fn put_back(&self, mut exchange: Box<Exchange>, look: Look, version: u64, until: Instant, was_found: bool) -> Slot {
         let (seen, jobs, mut slot) = (look.waiting.seen().clone(), &self.server.jobs, exchange.slot);
         exchange.stage = Stage::Look(look);
         self.connections.park(exchange, Waits::Job, until, |waiter| {
             slot = waiter;
-            jobs.register(&seen, waiter);
+            jobs.register(&seen, version, waiter);
             true
         });
         if let Some(news) = jobs.look(&seen, &slot, was_found, self)
@@ -194,7 +196,7 @@ impl Workers {
         look.asks = now >= over;
         let until = if look.asks { end.max(now + LEAST_QUESTION) } else { over };
         let asks = look.asks || has_missed;
-        let slot = self.put_back(exchange, look, until, false);
+        let slot = self.put_back(exchange, look, 0, until, false); // its version may be of another history by now
         if asks {
             self.server.jobs.ask_for(&name, &slot, until, self)
         }
