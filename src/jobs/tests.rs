@@ -143,6 +143,17 @@ fn the_end_of_another_job_of_the_name_is_no_end_but_a_question() {
 }
 
 #[test]
+fn a_version_of_another_history_keeps_no_end_from_a_waiter() {
+    let told = |version: u64| {
+        let world = World::new();
+        world.jobs.register(&job(99, State::Running), version, 7);
+        world.jobs.change(job(4, State::Succeeded), &world);
+        world.taken.take().len()
+    };
+    assert_eq!((told(99), told(0)), (0, 1));
+}
+
+#[test]
 fn after_a_gap_all_are_told_for_whom_there_are_news() {
     let list_again: Step = |world| {
         world.jobs.begin();
