@@ -165,8 +165,15 @@ fn the_api_server_gives_up_first() {
     let webhook = Webhook::new(&namespace);
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--request-timeout=3s"]);
     webhook.behave(Behaviour::Silence);
-    let reply = dispatcher.post("/job", &named("a"));
-    assert_eq!(reply.error(), (504, "Timeout".into()));
+    // a busy API server may close the connection at the same moment, before it has answered
+    let gives_up = |_| match dispatcher.post("/job", &named("a")).error() {
+        (504, reason) => reason == "Timeout",
+        other => {
+            assert_eq!(other, (502, "BadGateway".into()));
+            false
+        }
+    };
+    assert!((0..3).any(gives_up), "it never answers");
     // its own words, not ours for a connection that was given up
     let log = dispatcher.logged("504: 504");
     assert!(log.contains("Timeout: "), "{log}");
