@@ -57,26 +57,21 @@ impl Workers {
     /// Ends the wait of an exchange that was taken for it.
     pub(super) fn end(&self, mut exchange: Box<Exchange>, then: Then) {
         let has_missed = !self.unqueue(&exchange);
-        let mut worker = Worker::without_client();
         match then {
             Then::Run => self.hand_over(exchange),
             Then::Stay => self.stay(exchange),
             Then::Close if exchange.connection.has_unread() => self.stay(exchange), // a request that came in time
             Then::Close => self.connections.close(exchange),
             Then::Expire => match exchange.connection.expire(exchange.waits == Waits::Memory) {
-                true => {
-                    let step = self.advance(&mut worker, &mut exchange.connection, false);
-                    self.rearm_or_hand_over(exchange, step)
-                }
+                true => self.go_on(exchange),
                 false => self.connections.close(exchange),
             },
             Then::Refuse(reason, message) => match exchange.waits {
                 Waits::Client(_) | Waits::Memory => {
                     exchange.connection.refuse(Status::new(reason, message));
-                    let step = self.advance(&mut worker, &mut exchange.connection, false);
-                    self.rearm_or_hand_over(exchange, step)
+                    self.go_on(exchange)
                 }
-                _ => self.reject_and_rearm(&mut worker, exchange, reason, message),
+                _ => self.reject_and_rearm(&mut Worker::without_client(), exchange, reason, message),
             },
             Then::EndWait if self.server.is_stopping.load(Relaxed) => match exchange.take_stage() {
                 Stage::Look(look) => self.answer_now(exchange, look),
@@ -84,6 +79,12 @@ impl Workers {
             },
             Then::EndWait => self.end_wait_of(exchange, has_missed),
         }
+    }
+
+    /// Continues with a connection that has something to send.
+    fn go_on(&self, mut exchange: Box<Exchange>) {
+        let step = self.advance(&mut Worker::without_client(), &mut exchange.connection, false);
+        self.rearm_or_hand_over(exchange, step)
     }
 
     /// Lets an exchange wait on for its client.

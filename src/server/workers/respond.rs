@@ -27,7 +27,11 @@ impl Workers {
         let frame = self.frame(&exchange.request);
         let reply = self.with_memory(reply);
         self.server.log(exchange, &frame, &reply);
-        exchange.connection.reply(reply, &frame);
+        self.send(worker, exchange, reply, &frame)
+    }
+
+    fn send(&self, worker: &mut Worker, exchange: &mut Exchange, reply: Reply, frame: &Frame) -> Step {
+        exchange.connection.reply(reply, frame);
         exchange.end();
         self.advance(worker, &mut exchange.connection, false)
     }
@@ -65,9 +69,7 @@ impl Workers {
                 let frame = self.frame(&exchange.request);
                 let took = Some(exchange.arrived.elapsed());
                 log_refusal(&frame, Some(&exchange.request), name_of(&exchange.route), &status, took);
-                exchange.connection.reply(status.into(), &frame);
-                exchange.end();
-                return self.advance(worker, &mut exchange.connection, false);
+                return self.send(worker, exchange, status.into(), &frame);
             }
         };
         self.reply(worker, exchange, reply)
