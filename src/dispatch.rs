@@ -71,7 +71,7 @@ pub(crate) enum Plan {
 }
 
 /// What a small run that did not suffice leaves to the large one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Begun {
     /// Lines that the filter has logged already.
     log_lines: u32,

@@ -10,13 +10,16 @@ mod connections;
 mod deadlines;
 mod exchange;
 mod large_runs;
+mod look;
 mod memory;
 mod output;
 mod parse;
 mod permits;
 mod poller;
+mod queue;
 mod reply;
 mod serve;
+mod shutdown;
 mod slot;
 mod workers;
 
@@ -28,17 +31,16 @@ use crate::http::Reply;
 use crate::metrics::METRICS;
 use crate::status::{Reason, Status};
 use connections::{Connections, RESERVED};
-use exchange::Shutdown;
 use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serve::Server;
+use shutdown::DRAIN;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 use workers::{MAX_IN_FLIGHT, Workers};
@@ -55,14 +57,6 @@ const SEND_BUFFER: usize = 2 << 10;
 /// Balancers drop connections that are silent while a caller waits: Azure's after 4 minutes, AWS's Network Load Balancer after 350 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// How long requests in flight may take after SIGTERM: less than a pod's default grace period of 30 s.
-const DRAIN: Duration = Duration::from_secs(25);
-/// How long, within that time, partly received requests have to arrive completely.
-const UNFINISHED: Duration = Duration::from_secs(5);
-/// How long, within that time, dispatches may pause; then each has its last try. All calls end shortly before its end.
-const PAUSES: Duration = Duration::from_secs(20);
-const LAST_REPLIES: Duration = Duration::from_secs(1);
-const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 /// Pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Connections accepted in a row before signals are checked.
@@ -106,8 +100,8 @@ pub(crate) fn run(mut config: Config) -> Result<(), String> {
     }
 
     accept_until(&listener, &workers, &mut signals, None);
-    workers.server.is_stopping.store(true, Relaxed);
-    workers.shut_down(Shutdown::IsAnnounced);
+    workers.connections.shutdown.announce();
+    workers.connections.shorten();
     info!("stopping; still accepting for {shutdown_delay:?}");
     accept_until(&listener, &workers, &mut signals, Some(Instant::now() + shutdown_delay));
     drain(listener, &workers);
@@ -239,19 +233,9 @@ fn reject(stream: &TcpStream) {
 fn drain(listener: TcpListener, workers: &Workers) {
     while accept(&listener, workers) {}
     drop(listener);
-    workers.is_draining.store(true, Relaxed);
-    let begin = Instant::now();
-    let _ = workers.calls_end.set(begin + DRAIN - LAST_REPLIES); // there is one
-    while workers.connections.len() > 0 && begin.elapsed() < DRAIN {
-        workers.shut_down(match begin.elapsed() {
-            time if time > PAUSES => Shutdown::NothingPauses,
-            time if time > UNFINISHED => Shutdown::NothingArrives,
-            _ => Shutdown::Begins,
-        });
-        thread::sleep(DRAIN_INTERVAL)
-    }
-    workers.shut_down(Shutdown::Ends);
-    match workers.connections.len() {
+    workers.connections.shutdown.begin();
+    workers.connections.shorten();
+    match workers.connections.wait_until_closed(Instant::now() + DRAIN) {
         0 => info!("stopped"),
         left => warn!("stopped with {left} connections open"),
     }

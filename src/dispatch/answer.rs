@@ -89,6 +89,13 @@ impl Told {
 }
 
 impl Waiting {
+    /// Of a lookup, or of a POST.
+    #[cfg(test)]
+    pub(crate) fn of(job: Arc<Job>, time: Duration, is_lookup: bool) -> Box<Self> {
+        let (name, depth) = (job.name.to_string(), (!is_lookup).then_some(1));
+        Box::new(Waiting { told: Told { name, code: 200, depth, ..Told::default() }, job, time })
+    }
+
     /// Of the Job.
     pub(crate) fn name(&self) -> &str {
         &self.told.name

@@ -89,11 +89,11 @@ impl Work {
         }
     }
 
-    /// The name of the Job that is read.
-    pub(crate) fn lookup_name(&self) -> Option<&str> {
+    /// The name of the Job that is read; empty if none is.
+    pub(crate) fn name(&self) -> &str {
         match &self.dispatch {
-            Dispatch::Lookup(name, _) | Dispatch::Log(name, _) => Some(name),
-            _ => None,
+            Dispatch::Lookup(name, _) | Dispatch::Log(name, _) => name,
+            Dispatch::Create(_) | Dispatch::Delete(_) | Dispatch::Nothing => "",
         }
     }
 

@@ -2,14 +2,16 @@
 
 use super::connection::{Connection, Interest};
 use super::deadlines::Deadlines;
-use super::exchange::{Exchange, Waits};
+use super::exchange::{Exchange, Then, Waits};
 use super::poller::{Event, Poller};
+use super::shutdown::{Shutdown, latest};
 use super::slot::Slot;
 use crate::budget::Reservation;
 use crate::metrics::METRICS;
 use std::collections::VecDeque;
 use std::net::TcpStream;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 /// Connections above the limit, for probes and metrics alone: a kubelet must not end the pod because others hold all places.
@@ -29,6 +31,9 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Connections {
     pub(super) deadlines: Deadlines,
+    pub(super) shutdown: Shutdown,
+    /// Sleeps until the last connection is closed.
+    closer: OnceLock<Thread>,
     poller: Poller,
     places: Vec<Mutex<Place>>,
     free: Mutex<Vec<u32>>,
@@ -71,6 +76,8 @@ impl Connections {
         let ordinary = connections as u32;
         Ok(Connections {
             deadlines: Deadlines::default(),
+            shutdown: Shutdown::default(),
+            closer: OnceLock::new(),
             poller: Poller::new()?,
             places: (0..all)
                 .map(|index| Mutex::new(Place { slot: Slot::new(index), parked: None, entry: None }))
@@ -117,13 +124,35 @@ impl Connections {
         self.enter(place)
     }
 
-    /// Enters the deadline of a place, unless it has an earlier entry.
+    /// Enters the deadline of a place, unless it has an earlier entry. A shutdown brings it forward.
     fn enter(&self, place: &mut Place) {
+        if let Some(exchange) = &mut place.parked
+            && let Some(latest) = latest(exchange.waits, exchange.received(), self.shutdown.stopping())
+        {
+            exchange.deadline = exchange.deadline.min(latest)
+        }
         if let Some(exchange) = &place.parked
             && place.entry.is_none_or(|entry| exchange.deadline < entry)
         {
             self.deadlines.enter(place.slot.index, exchange.deadline, place.entry);
             place.entry = Some(exchange.deadline)
+        }
+    }
+
+    /// Brings all deadlines forward: the shutdown is further.
+    pub(super) fn shorten(&self) {
+        (0..self.places.len() as u32).for_each(|index| self.enter(&mut self.place(index)))
+    }
+
+    /// Sleeps until the last connection is closed, or until then. Returns how many are open.
+    pub(super) fn wait_until_closed(&self, end: Instant) -> usize {
+        let _ = self.closer.set(thread::current()); // there is one
+        loop {
+            let (open, left) = (self.len(), end.saturating_duration_since(Instant::now()));
+            if open == 0 || left.is_zero() {
+                return open;
+            }
+            thread::park_timeout(left)
         }
     }
 
@@ -202,7 +231,7 @@ impl Connections {
         let mut waiting: Vec<_> = places.filter_map(since).collect();
         waiting.sort_unstable();
         let evicted = waiting.into_iter().find(|(_, index)| {
-            let evicted = self.place(*index).parked.take_if(|exchange| exchange.is_evictable());
+            let evicted = self.place(*index).parked.take_if(|exchange| exchange.on_eviction() == Then::Close);
             if evicted.is_some() {
                 self.poller.remove(*index);
                 METRICS.connection_evicted();
@@ -216,7 +245,8 @@ impl Connections {
     pub(super) fn take_oldest_waiter(&self) -> Option<Box<Exchange>> {
         let since = |index: u32| {
             let place = self.place(index);
-            Some((place.parked.as_ref()?.look()?.since, place.slot))
+            let waiter = place.parked.as_ref().filter(|exchange| exchange.on_eviction() == Then::Run)?;
+            Some((waiter.look()?.since, place.slot))
         };
         loop {
             let (_, slot) = (0..self.capacity() as u32).filter_map(since).min()?;
@@ -230,11 +260,15 @@ impl Connections {
     /// Frees the place of a closed connection.
     pub(super) fn free(&self, index: u32) {
         if (index as usize) < self.capacity() {
-            return lock(&self.free).push(index);
+            lock(&self.free).push(index)
+        } else {
+            let mut reserved = lock(&self.reserved);
+            reserved.used.retain(|used| *used != index);
+            reserved.free.push(index)
         }
-        let mut reserved = lock(&self.reserved);
-        reserved.used.retain(|used| *used != index);
-        reserved.free.push(index)
+        if let Some(closer) = self.closer.get() {
+            closer.unpark()
+        }
     }
 
     /// Waits for a connection to become ready. Returns None when `timeout` is over, or a signal came.
@@ -288,7 +322,7 @@ impl Connections {
     ) -> Option<Box<Exchange>> {
         let mut place = self.place(exchange.slot.index);
         let slot = place.slot.next();
-        if let Some(interest) = waits.interest(&exchange.connection)
+        if let Some(interest) = exchange.interest(waits)
             && self.poller.modify(exchange.connection.stream(), slot, interest).is_err()
         {
             drop(place);

@@ -4,11 +4,12 @@
 //! (`connections.rs`) owns the exchange whenever no thread does; queues hold its [`Slot`].
 
 use super::connection::{Connection, Interest};
+use super::look::Look;
 use super::serve::route_on;
+use super::shutdown::Received;
 use super::slot::Slot;
-use crate::budget::Reservation;
 use crate::config::Enabled;
-use crate::dispatch::{Begun, Waiting, Work};
+use crate::dispatch::{Begun, Work};
 use crate::http::Request;
 use crate::route::Route;
 use crate::status::{Reason, Status};
@@ -52,17 +53,7 @@ pub(super) enum Stage {
     /// Call the API server.
     Call(Box<Work>),
     /// Answer when the Job has ended.
-    Look(Look),
-}
-
-/// A caller that waits for the end of a Job.
-#[derive(Debug)]
-pub(super) struct Look {
-    pub(super) waiting: Box<Waiting>,
-    pub(super) since: Instant,
-    /// The time is nearly over, and the Job is asked for.
-    pub(super) asks: bool,
-    pub(super) _memory: Reservation,
+    Look(Box<Look>),
 }
 
 /// What a parked exchange waits for.
@@ -85,19 +76,6 @@ pub(super) enum Waits {
     Job,
 }
 
-/// How far a shutdown is.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum Shutdown {
-    /// Requests are still accepted.
-    IsAnnounced,
-    Begins,
-    /// Requests that were begun had time to arrive.
-    NothingArrives,
-    /// Calls had time to pause.
-    NothingPauses,
-    Ends,
-}
-
 /// What happens to a parked exchange.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Then {
@@ -107,22 +85,10 @@ pub(super) enum Then {
     /// Its connection says what was late, and closes.
     Expire,
     Refuse(Reason, &'static str),
-    /// The caller is answered with the Job as it is.
-    EndWait,
     Close,
 }
 
 impl Waits {
-    /// What its connection is armed for.
-    pub(super) fn interest(self, connection: &Connection) -> Option<Interest> {
-        match self {
-            Waits::Client(interest) => Some(interest),
-            Waits::Memory => Some(Interest::Nothing),
-            Waits::Job => Some(connection.parked_interest()),
-            Waits::Worker | Waits::Permit | Waits::LargeRun | Waits::Turn | Waits::Time => None,
-        }
-    }
-
     /// Whether it waits for its client, or together with it.
     pub(super) fn is_at_rest(self) -> bool {
         matches!(self, Waits::Client(_) | Waits::Memory | Waits::Job)
@@ -134,35 +100,41 @@ impl Waits {
     }
 }
 
-/// Its deadline has passed.
-pub(super) fn on_deadline(waits: Waits) -> Then {
-    match waits {
-        Waits::Client(_) | Waits::Memory => Then::Expire,
-        Waits::Worker | Waits::Permit | Waits::LargeRun | Waits::Turn => {
+/// Its deadline has passed, which a shutdown may have brought forward.
+pub(super) fn on_deadline(waits: Waits, received: Received, is_stopping: bool) -> Then {
+    let refuse = |message| Then::Refuse(Reason::ShuttingDown, message);
+    match (waits, received) {
+        (Waits::Client(_), Received::Nothing) => Then::Close,
+        (Waits::Client(_), Received::Part) if is_stopping => refuse("the request did not arrive before the shutdown"),
+        (Waits::Client(_), Received::Part | Received::All) => Then::Expire,
+        (Waits::Memory, _) if is_stopping => refuse("shutting down; no memory was available in time"),
+        (Waits::Memory, _) => Then::Expire,
+        (Waits::Worker | Waits::Permit | Waits::LargeRun | Waits::Turn, _) if is_stopping => refuse("shutting down"),
+        (Waits::Worker | Waits::Permit | Waits::LargeRun | Waits::Turn, _) => {
             Then::Refuse(Reason::Overloaded, "was queued for too long")
         }
-        Waits::Time => Then::Run,
-        Waits::Job => Then::EndWait,
+        (Waits::Time | Waits::Job, _) => Then::Run,
     }
 }
 
-/// The dispatcher stops. `is_unfinished`: part of its request was received. `is_idle`: nothing of it was.
-pub(super) fn on_shutdown(shutdown: Shutdown, waits: Waits, is_unfinished: bool, is_idle: bool) -> Then {
+/// Its client has left. The stage decides, not what it waits for: what changes something is carried out.
+/// `reads`: it changes nothing.
+pub(super) fn on_client_left(stage: &Stage, reads: bool) -> Then {
+    match stage {
+        Stage::Receive | Stage::Answer | Stage::List { has_turn: false } | Stage::Look(_) => Then::Close,
+        Stage::Plan | Stage::Call(_) if reads => Then::Close,
+        Stage::Plan | Stage::Call(_) | Stage::LargeRun(_) => Then::Stay,
+        Stage::List { has_turn: true } => Then::Stay, // it is about to be answered
+    }
+}
+
+/// Another connection needs its place. `is_unused`: it has nothing that was received and not answered.
+pub(super) fn on_eviction(waits: Waits, is_unused: bool) -> Then {
     match waits {
-        Waits::Job => Then::EndWait,
-        Waits::Client(_) if is_idle && shutdown >= Shutdown::Begins => Then::Close,
-        Waits::Client(_) if is_unfinished && shutdown >= Shutdown::NothingArrives => {
-            Then::Refuse(Reason::ShuttingDown, "the request did not arrive before the shutdown")
-        }
-        Waits::Memory if shutdown >= Shutdown::NothingArrives => {
-            Then::Refuse(Reason::ShuttingDown, "shutting down; no memory was available in time")
-        }
-        Waits::Client(_) | Waits::Memory => Then::Stay,
-        Waits::Time if shutdown == Shutdown::NothingPauses => Then::Run,
-        Waits::Worker | Waits::Permit | Waits::LargeRun | Waits::Turn | Waits::Time => match shutdown {
-            Shutdown::Ends => Then::Refuse(Reason::ShuttingDown, "shutting down"),
-            Shutdown::IsAnnounced | Shutdown::Begins | Shutdown::NothingArrives | Shutdown::NothingPauses => Then::Stay,
-        },
+        Waits::Client(_) if is_unused => Then::Close,
+        Waits::Job => Then::Run,
+        Waits::Client(_) | Waits::Memory | Waits::Worker => Then::Stay,
+        Waits::Permit | Waits::LargeRun | Waits::Turn | Waits::Time => Then::Stay,
     }
 }
 
@@ -202,9 +174,18 @@ impl Exchange {
         mem::take(&mut self.stage)
     }
 
+    /// Whether it reads a Job or a log.
+    pub(super) fn reads(&self) -> bool {
+        matches!(self.route, Ok(Route::Job(_) | Route::Log(_)))
+    }
+
     /// Whether it takes a permit to go on.
     pub(super) fn needs_permit(&self) -> bool {
-        matches!(self.stage, Stage::Plan | Stage::Call(_))
+        match self.stage {
+            Stage::Plan => !self.reads(), // the Job may be known
+            Stage::Call(_) => true,
+            _ => false,
+        }
     }
 
     /// Whether the API server was called for it.
@@ -217,9 +198,37 @@ impl Exchange {
         if let Stage::Look(look) = &self.stage { Some(look) } else { None }
     }
 
-    /// Whether it waits for its client, not for us.
-    pub(super) fn is_evictable(&self) -> bool {
-        matches!(self.waits, Waits::Client(_)) && self.connection.is_evictable()
+    /// What happens if its client has left.
+    pub(super) fn on_client_left(&self) -> Then {
+        on_client_left(&self.stage, self.reads())
+    }
+
+    /// What its connection is armed for while it waits for this. None: a worker comes soon, or what its client does makes no difference.
+    pub(super) fn interest(&self, waits: Waits) -> Option<Interest> {
+        match waits {
+            Waits::Client(interest) => Some(interest),
+            Waits::Memory => Some(Interest::Nothing),
+            Waits::Job | Waits::Permit | Waits::Turn | Waits::Time => {
+                (self.on_client_left() == Then::Close).then(|| self.connection.parked_interest())
+            }
+            Waits::Worker | Waits::LargeRun => None,
+        }
+    }
+
+    /// How far it is while it waits for its client.
+    pub(super) fn received(&self) -> Received {
+        if self.connection.is_unfinished() {
+            Received::Part
+        } else if self.connection.is_idle() {
+            Received::Nothing
+        } else {
+            Received::All
+        }
+    }
+
+    /// What happens if another connection needs its place.
+    pub(super) fn on_eviction(&self) -> Then {
+        on_eviction(self.waits, matches!(self.waits, Waits::Client(_)) && self.connection.is_evictable())
     }
 }
 
@@ -238,40 +247,43 @@ mod tests {
         Waits::Job,
     ];
 
-    #[test]
-    fn nothing_outlives_a_shutdown_but_a_reply_that_its_client_reads() {
-        for waits in ALL {
-            for (is_unfinished, is_idle) in [(true, false), (false, true)] {
-                let then = on_shutdown(Shutdown::Ends, waits, is_unfinished, is_idle);
-                assert_ne!(then, Then::Stay, "{waits:?}");
-                assert_ne!(then, Then::Run, "{waits:?}: there is no time for it");
-            }
-        }
-        let reading = on_shutdown(Shutdown::Ends, Waits::Client(Interest::Writable), false, false);
-        assert_eq!(reading, Then::Stay);
-    }
-
-    #[test]
-    fn a_shutdown_takes_back_no_more_than_it_has_to() {
-        for waits in [Waits::Worker, Waits::Permit, Waits::LargeRun, Waits::Turn] {
-            assert_eq!(on_shutdown(Shutdown::NothingPauses, waits, false, false), Then::Stay, "{waits:?}");
-        }
-        for waits in ALL {
-            let then = on_shutdown(Shutdown::IsAnnounced, waits, false, true);
-            let want = if waits == Waits::Job { Then::EndWait } else { Then::Stay };
-            assert_eq!(then, want, "{waits:?}");
-        }
-        for shutdown in [Shutdown::Begins, Shutdown::NothingArrives] {
-            assert_eq!(on_shutdown(shutdown, Waits::Time, false, false), Then::Stay);
-        }
-        assert_eq!(on_shutdown(Shutdown::NothingPauses, Waits::Time, false, false), Then::Run, "its last try");
-        for waits in [Waits::Client(Interest::Readable), Waits::Memory] {
-            assert_eq!(on_shutdown(Shutdown::Begins, waits, true, false), Then::Stay, "{waits:?}");
-        }
-    }
+    const RECEIVED: [Received; 3] = [Received::Nothing, Received::Part, Received::All];
 
     #[test]
     fn every_deadline_ends_the_wait() {
-        assert!(ALL.iter().all(|waits| on_deadline(*waits) != Then::Stay));
+        for (waits, received, is_stopping) in ALL.iter().flat_map(|waits| {
+            RECEIVED
+                .into_iter()
+                .flat_map(move |received| [true, false].map(|is_stopping| (*waits, received, is_stopping)))
+        }) {
+            assert_ne!(on_deadline(waits, received, is_stopping), Then::Stay, "{waits:?}, {received:?}");
+        }
+    }
+
+    #[test]
+    fn a_post_is_carried_out_although_its_client_has_left() {
+        let begun = crate::dispatch::Begun::default();
+        for (stage, reads, want) in [
+            (Stage::Receive, false, Then::Close),
+            (Stage::List { has_turn: false }, false, Then::Close),
+            (Stage::Plan, true, Then::Close),
+            (Stage::Plan, false, Then::Stay),
+            (Stage::LargeRun(begun), false, Then::Stay),
+        ] {
+            assert_eq!(on_client_left(&stage, reads), want, "{stage:?}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_taken_from_one_that_needs_nothing_or_can_be_answered() {
+        for waits in ALL {
+            let then = [true, false].map(|is_unused| on_eviction(waits, is_unused));
+            let want = match waits {
+                Waits::Client(_) => [Then::Close, Then::Stay],
+                Waits::Job => [Then::Run, Then::Run],
+                _ => [Then::Stay, Then::Stay],
+            };
+            assert_eq!(then, want, "{waits:?}");
+        }
     }
 }

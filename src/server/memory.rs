@@ -1,11 +1,10 @@
 //! Memory for requests, from their heads until they are answered. A large request that finds none available waits, unread, in order of
 //! arrival.
 
+use super::queue::Queue;
 use super::slot::Slot;
 use crate::budget::{Budget, Reservation};
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// Bytes up to which a request is small. Small ones have a budget of their own, so that a few slow uploads do not block them.
 pub(super) const SMALL: usize = 16 << 10;
@@ -22,16 +21,9 @@ pub(super) struct RequestMemory {
     small: Arc<Budget>,
     large: Arc<Budget>,
     waiting_input: Arc<Budget>,
-    waiting: Mutex<VecDeque<Waiting>>,
-    /// Length of `waiting`, to look at without the lock.
-    waiting_len: AtomicUsize,
+    /// How many bytes each waits for.
+    waiting: Queue<usize>,
     max_waiting: usize,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    slot: Slot,
-    bytes: usize,
 }
 
 impl RequestMemory {
@@ -41,14 +33,9 @@ impl RequestMemory {
             small: Budget::new(SMALL_BUDGET),
             large: Budget::new(LARGE_BUDGET.max(2 * max_request)),
             waiting_input: Budget::new(WAITING_BUDGET),
-            waiting: Mutex::default(),
-            waiting_len: AtomicUsize::new(0),
+            waiting: Queue::default(),
             max_waiting: connections.div_ceil(2),
         }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For a request of at most [`SMALL`] bytes, or part of a head. None: not available now.
@@ -63,7 +50,7 @@ impl RequestMemory {
 
     /// For what was received of a request that is about to wait. None: no other may wait.
     pub(super) fn try_reserve_waiting(&self, bytes: usize) -> Option<Reservation> {
-        if self.waiting_len.load(SeqCst) < self.max_waiting { self.waiting_input.try_reserve(bytes) } else { None }
+        if self.queued() < self.max_waiting { self.waiting_input.try_reserve(bytes) } else { None }
     }
 
     /// Whether requests wait.
@@ -73,36 +60,24 @@ impl RequestMemory {
 
     /// Requests that wait.
     pub(super) fn queued(&self) -> usize {
-        self.waiting_len.load(SeqCst)
+        self.waiting.len()
     }
 
     /// Queues a connection that needs so many bytes. The caller then calls [`RequestMemory::next_grant`]: bytes may have been released.
     ///
     /// Returns whether no other waits.
     pub(super) fn wait(&self, slot: Slot, bytes: usize) -> bool {
-        let mut waiting = self.waiting();
-        waiting.push_back(Waiting { slot, bytes });
-        self.waiting_len.store(waiting.len(), SeqCst);
-        waiting.len() == 1
+        self.waiting.push(slot, bytes) == 1
     }
 
     /// The connection that has waited longest, with its memory, if that is available now.
     pub(super) fn next_grant(&self) -> Option<(Slot, Reservation)> {
-        if !self.is_short() {
-            return None;
-        }
-        let mut waiting = self.waiting();
-        let reservation = self.large.try_reserve(waiting.front()?.bytes)?;
-        let Waiting { slot, .. } = waiting.pop_front()?;
-        self.waiting_len.store(waiting.len(), SeqCst);
-        Some((slot, reservation))
+        self.waiting.pop_if(|bytes| self.large.try_reserve(*bytes))
     }
 
     /// Removes a connection from the queue.
     pub(super) fn leave(&self, slot: Slot) {
-        let mut waiting = self.waiting();
-        waiting.retain(|one| one.slot != slot);
-        self.waiting_len.store(waiting.len(), SeqCst);
+        self.waiting.leave(slot)
     }
 
     pub(super) fn reserved_bytes(&self) -> usize {

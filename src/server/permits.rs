@@ -1,16 +1,15 @@
 //! A semaphore with a queue. What waits in it holds no thread: the queue has its slot.
 
+use super::queue::Queue;
 use super::slot::Slot;
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug)]
 pub(super) struct Permits {
     max: usize,
     max_queue: usize,
     used: AtomicUsize,
-    queue: Mutex<VecDeque<Slot>>,
+    queue: Queue,
 }
 
 /// What becomes of a slot.
@@ -26,11 +25,7 @@ pub(super) enum Entry {
 impl Permits {
     /// `max_queue`: slots that wait; one that has begun may come in addition.
     pub(super) fn new(max: usize, max_queue: usize) -> Self {
-        Permits { max, max_queue, used: AtomicUsize::new(0), queue: Mutex::default() }
-    }
-
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Slot>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        Permits { max, max_queue, used: AtomicUsize::new(0), queue: Queue::default() }
     }
 
     /// Permits in use.
@@ -46,46 +41,43 @@ impl Permits {
 
     /// A permit, or a place in the queue. `is_urgent`: before all others, and whether or not the queue is full.
     pub(super) fn enter(&self, slot: Slot, is_urgent: bool) -> Entry {
-        let mut queue = self.queue();
-        if self.try_acquire() {
-            return Entry::Admitted; // it was released before the queue was locked
-        }
-        match is_urgent {
-            true => queue.push_front(slot),
-            false if queue.len() >= self.max_queue => return Entry::Rejected,
-            false => queue.push_back(slot),
-        }
-        Entry::Queued
+        self.queue.change(|queue| {
+            if self.try_acquire() {
+                return Entry::Admitted; // it was released before the queue was locked
+            }
+            match is_urgent {
+                true => queue.push_front((slot, ())),
+                false if queue.len() >= self.max_queue => return Entry::Rejected,
+                false => queue.push_back((slot, ())),
+            }
+            Entry::Queued
+        })
     }
 
     /// Passes a permit on: to the slot that has waited longest. None releases it.
     pub(super) fn next(&self) -> Option<Slot> {
-        let mut queue = self.queue();
-        let next = queue.pop_front();
-        if next.is_none() {
-            self.used.fetch_sub(1, SeqCst); // while the queue is locked, so that no slot is queued behind the last one
-        }
-        next
-    }
-
-    /// Whether a slot waits.
-    pub(super) fn is_contended(&self) -> bool {
-        self.queued() > 0
+        self.queue.change(|queue| {
+            let next = queue.pop_front();
+            if next.is_none() {
+                self.used.fetch_sub(1, SeqCst); // while the queue is locked, so that no slot is queued behind the last one
+            }
+            next.map(|(slot, ())| slot)
+        })
     }
 
     /// Slots that wait.
     pub(super) fn queued(&self) -> usize {
-        self.queue().len()
+        self.queue.len()
     }
 
     /// A place behind all others, for the next request of one who has a permit, and passes that on.
     pub(super) fn queue_behind(&self, slot: Slot) {
-        self.queue().push_back(slot)
+        self.queue.push(slot, ());
     }
 
     /// A slot waits no longer.
     pub(super) fn leave(&self, slot: Slot) {
-        self.queue().retain(|one| *one != slot)
+        self.queue.leave(slot)
     }
 }
 

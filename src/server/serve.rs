@@ -16,7 +16,7 @@ use crate::route::{Route, check_headers, no_such_path, route};
 use crate::status::{Reason, Status};
 use log::{debug, error, info, warn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,6 @@ const MAX_REQUEST_ID: usize = 64;
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) config: Config,
-    /// Since SIGTERM.
-    pub(super) is_stopping: AtomicBool,
     retries: RetryBudget,
     memory: Memory,
     /// What is known of Jobs, and who waits for them.
@@ -54,7 +52,6 @@ impl Server {
         Server {
             jobs: Jobs::new(config.max_cache_bytes),
             config,
-            is_stopping: AtomicBool::new(false),
             retries: RetryBudget::default(),
             memory: Memory::default(),
             readiness: Mutex::default(),
@@ -68,12 +65,13 @@ impl Server {
         route: &Result<Route, Status>,
         request: &Request,
         client: &mut Option<Client>,
+        is_stopping: bool,
         gauges: &dyn Fn() -> Gauges,
     ) -> Reply {
         self.guarded(client, |client| match route {
             Err(status) => status.clone().into(),
             Ok(Route::Live) => ok(),
-            Ok(Route::Ready) => self.ready(client),
+            Ok(Route::Ready) => self.ready(client, is_stopping),
             Ok(Route::Metrics) => {
                 let (media_type, text) = METRICS.print(gauges(), request.header("accept").unwrap_or_default());
                 Reply::text(media_type, text.into_bytes())
@@ -159,8 +157,8 @@ impl Server {
         self.config.api_server.clone().map(Client::new)
     }
 
-    fn ready(&self, client: Option<&mut Client>) -> Reply {
-        if self.is_stopping.load(Relaxed) {
+    fn ready(&self, client: Option<&mut Client>, is_stopping: bool) -> Reply {
+        if is_stopping {
             return Status::new(Reason::ShuttingDown, "shutting down").into();
         }
         let is_ready = client.is_none_or(|client| self.is_ready(client));

@@ -19,8 +19,8 @@ use super::large_runs::LargeRuns;
 use super::memory::RequestMemory;
 use super::parse::MAX_HEAD;
 use super::permits::Permits;
+use super::queue::Queue;
 use super::serve::Server;
-use super::slot::Slot;
 use crate::budget::Budget;
 use crate::dispatch::random;
 use crate::filter::SMALL_RUN_STACK;
@@ -29,12 +29,11 @@ use crate::metrics::Gauges;
 use log::warn;
 use resting::Resting;
 use scaler::{Decision, Fastest, Scaler, TICK};
-use std::collections::VecDeque;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Dispatches in flight, so also API calls in flight. With 5 ms a call that is what two cores can serve, and more than an API server
 /// creates; and each needs a thread with a TLS connection, a quarter of a megabyte at most.
@@ -64,7 +63,7 @@ pub(super) struct Workers {
     /// For what callers who wait for Jobs hold.
     waiting_memory: Arc<Budget>,
     /// For the next worker that is woken.
-    ready: Mutex<VecDeque<Slot>>,
+    ready: Queue,
     /// For pages of Jobs: there is one. It is also held while the one whose turn it is waits until the Jobs are known.
     lists: Permits,
     /// For pages of Jobs, until they are sent.
@@ -80,10 +79,6 @@ pub(super) struct Workers {
     resting: Resting,
     scaler: OnceLock<Thread>,
     scaler_sleeps: AtomicBool,
-    /// Connections are closed after their replies.
-    pub(super) is_draining: AtomicBool,
-    /// While draining: when the last call to the API server has to end.
-    pub(super) calls_end: OnceLock<Instant>,
     /// For threads that it starts.
     this: Weak<Workers>,
 }
@@ -112,7 +107,7 @@ impl Workers {
             permits: Permits::new(MAX_IN_FLIGHT, MAX_QUEUE),
             large_runs: LargeRuns::new(),
             waiting_memory: Budget::new(WAITING_BYTES * waiters),
-            ready: Mutex::default(),
+            ready: Queue::default(),
             lists: Permits::new(1, usize::MAX), // no more than connections
             pages: Budget::new(PAGE_BUDGET),
             core_threads: (4 * super::cores()).min(MAX_IN_FLIGHT),
@@ -123,8 +118,6 @@ impl Workers {
             resting: Resting::default(),
             scaler: OnceLock::new(),
             scaler_sleeps: AtomicBool::new(false),
-            is_draining: AtomicBool::new(false),
-            calls_end: OnceLock::new(),
             this: this.clone(),
         })
     }
@@ -195,10 +188,6 @@ impl Workers {
                 Ok(replaced.filter(|exchange| exchange.connection.is_idle()))
             }
         }
-    }
-
-    fn ready(&self) -> MutexGuard<'_, VecDeque<Slot>> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets threads in, for ever.

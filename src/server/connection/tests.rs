@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::Enabled;
 use crate::route::Route;
-use crate::server::exchange::{Exchange, Waits};
+use crate::server::exchange::{Exchange, Then, Waits};
 use crate::server::slot::Slot;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -234,11 +234,11 @@ fn an_idle_one_holds_nothing_of_its_last_request() {
 #[test]
 fn one_that_waits_for_us_is_not_evicted() {
     let mut exchange = Exchange::new(Slot::new(0), pair().0);
-    assert!(exchange.is_evictable());
+    assert_eq!(exchange.on_eviction(), Then::Close);
     let all = [Waits::Memory, Waits::Worker, Waits::Permit, Waits::LargeRun, Waits::Turn, Waits::Time, Waits::Job];
     for waits in all {
         exchange.waits = waits;
-        assert!(!exchange.is_evictable(), "{waits:?}");
+        assert_ne!(exchange.on_eviction(), Then::Close, "{waits:?}");
     }
 }
 

@@ -1,11 +1,12 @@
 //! What a worker does with a ready connection: read, plan, call, reply, and wait for its next event.
 
+use super::waiting::Looked;
 use super::{Worker, Workers};
 use crate::dispatch::{Begun, Creation, Dispatch, Plan, Progress, Work, internal_error};
 use crate::filter::LARGE_RUN_STACK;
 use crate::http::Request;
 use crate::server::connection::{Connection, Step};
-use crate::server::exchange::{Exchange, Stage, Waits};
+use crate::server::exchange::{Exchange, Stage, Then, Waits};
 use crate::server::permits::{Entry, Permits};
 use crate::server::serve::admit;
 use crate::server::slot::Slot;
@@ -40,25 +41,22 @@ impl Workers {
 
     /// Handles an exchange whose connection became readable or writable.
     pub(super) fn on_ready(&self, worker: &mut Worker, slot: Slot) {
-        // one who waits for a Job stays where a wake-up finds it, unless its client has left
-        let stays = |exchange: &Exchange| {
-            let connection = &exchange.connection;
-            (exchange.waits == Waits::Job && !connection.has_left()).then(|| connection.parked_interest())
+        // one that is not its client's turn stays where a wake-up finds it, unless its client has left
+        let stays = |exchange: &Exchange| match exchange.waits {
+            Waits::Client(_) | Waits::Memory => None,
+            _ if exchange.connection.has_left() => None,
+            waits => exchange.interest(waits),
         };
-        if let Some(mut exchange) = self.connections.take_unless(slot, stays) {
+        if let Some(exchange) = self.connections.take_unless(slot, stays) {
             self.unqueue(&exchange);
             match exchange.waits {
-                Waits::Job => self.connections.close(exchange),
-                Waits::Memory if exchange.connection.is_reset() => self.connections.close(exchange),
-                // these are not armed
-                Waits::Worker | Waits::Permit | Waits::LargeRun | Waits::Turn | Waits::Time => self.hand_over(exchange),
-                Waits::Client(_) | Waits::Memory => {
-                    // if it waited for memory, the event is from before that, and it waits again
-                    let step = self.advance(worker, &mut exchange.connection, true);
-                    if let Some(exchange) = self.rearm(exchange, step) {
-                        self.run(worker, exchange)
-                    }
-                }
+                // if it waited for memory, the event is from before that, and it waits again
+                Waits::Client(_) => self.run(worker, exchange),
+                Waits::Memory if !exchange.connection.is_reset() => self.run(worker, exchange),
+                _ => match exchange.on_client_left() {
+                    Then::Close => self.connections.close(exchange),
+                    _ => self.hand_over(exchange),
+                },
             }
         }
         self.grant_memory()
@@ -66,18 +64,13 @@ impl Workers {
 
     /// Runs an exchange that another thread has handed over.
     pub(super) fn on_woken(&self, worker: &mut Worker) {
-        let (exchange, is_last) = loop {
-            let (slot, is_last) = {
-                let mut ready = self.ready();
-                (ready.pop_front(), ready.is_empty())
-            };
-            match slot.map(|slot| self.connections.take(slot)) {
-                Some(None) => (), // its wait is over
-                Some(exchange) => break (exchange, is_last),
-                None => break (None, true),
-            }
-        };
-        if !is_last {
+        let mut exchange = None;
+        while exchange.is_none()
+            && let Some((slot, ())) = self.ready.pop_if(|()| Some(()))
+        {
+            exchange = self.connections.take(slot) // unless its wait is over
+        }
+        if self.ready.len() > 0 {
             self.connections.wake_worker() // a wake-up is lost when too many are pending
         }
         if let Some(exchange) = exchange {
@@ -90,7 +83,7 @@ impl Workers {
     pub(super) fn hand_over(&self, exchange: Box<Exchange>) {
         let deadline = (exchange.arrived + self.server.config.request_timeout).max(Instant::now() + WORKER);
         self.connections.park(exchange, Waits::Worker, deadline, |slot| {
-            self.ready().push_back(slot);
+            self.ready.push(slot, ());
             true
         });
         self.connections.wake_worker()
@@ -130,43 +123,45 @@ impl Workers {
         None
     }
 
-    /// Runs an exchange, and the requests that its client has pipelined.
+    /// Runs an exchange, and the requests that its client has pipelined, until it has to wait.
     pub(super) fn run(&self, worker: &mut Worker, exchange: Box<Exchange>) {
         let mut next = Some(exchange);
         while let Some(mut exchange) = next {
-            let reply = match self.answer_known(&mut exchange) {
-                Some(Progress::Done(reply)) => reply,
-                Some(Progress::Wait(waiting)) => match self.wait(exchange, waiting) {
-                    Some((back, reply)) => {
-                        exchange = back;
-                        reply
-                    }
-                    None => return,
-                },
-                Some(Progress::Pause(..)) => internal_error().into(), // nothing is called
-                None => match exchange.stage {
-                    Stage::List { .. } => return self.list(worker, exchange),
-                    Stage::Plan | Stage::Call(_) => match self.acquire_permit(exchange) {
-                        Admission::Admitted(exchange) => return self.dispatch(worker, exchange),
-                        Admission::Queued => return,
-                        Admission::Rejected(mut full) => {
-                            let message = "too many requests are queued";
-                            let step = self.reject(worker, &mut full, Reason::Overloaded, message);
-                            next = self.rearm(full, step);
-                            continue;
-                        }
-                    },
-                    // the last three are for others to go on with
-                    Stage::Answer | Stage::Receive | Stage::LargeRun(_) | Stage::Look(_) => {
-                        exchange.request.forget_body();
-                        exchange.request.reservation = None;
-                        let gauges = || self.gauges();
-                        self.server.answer(&exchange.route, &exchange.request, &mut worker.client, &gauges)
+            let looked = match exchange.stage {
+                Stage::Receive => {
+                    let step = self.advance(worker, &mut exchange.connection, true);
+                    next = self.rearm(exchange, step);
+                    continue;
+                }
+                Stage::Answer | Stage::LargeRun(_) => {
+                    exchange.request.forget_body();
+                    exchange.request.reservation = None;
+                    let (gauges, is_stopping) = (|| self.gauges(), self.connections.shutdown.is_announced());
+                    let Exchange { route, request, .. } = &*exchange;
+                    let reply = self.server.answer(route, request, &mut worker.client, is_stopping, &gauges);
+                    Looked::Answers(exchange, reply)
+                }
+                Stage::List { .. } => return self.list(worker, exchange),
+                Stage::Plan if exchange.reads() => self.look_up(exchange),
+                Stage::Look(_) => self.look_again(exchange),
+                Stage::Plan | Stage::Call(_) => match self.acquire_permit(exchange) {
+                    Admission::Admitted(exchange) => return self.dispatch(worker, exchange),
+                    Admission::Queued => return,
+                    Admission::Rejected(mut full) => {
+                        let step = self.reject(worker, &mut full, Reason::Overloaded, "too many requests are queued");
+                        next = self.rearm(full, step);
+                        continue;
                     }
                 },
             };
-            let step = self.reply(worker, &mut exchange, reply);
-            next = self.rearm(exchange, step);
+            next = match looked {
+                Looked::Answers(mut exchange, reply) => {
+                    let step = self.reply(worker, &mut exchange, reply);
+                    self.rearm(exchange, step)
+                }
+                Looked::Calls(exchange) => Some(exchange),
+                Looked::Waits => None,
+            }
         }
     }
 
@@ -239,11 +234,15 @@ impl Workers {
                     match progress {
                         Progress::Done(reply) => reply,
                         Progress::Wait(waiting) => match self.wait(exchange, waiting) {
-                            Some((back, reply)) => {
+                            Looked::Answers(back, reply) => {
                                 exchange = back;
                                 reply
                             }
-                            None => {
+                            Looked::Calls(exchange) => {
+                                next = Some(exchange);
+                                continue;
+                            }
+                            Looked::Waits => {
                                 next = self.next_of(&self.permits);
                                 continue;
                             }
@@ -279,7 +278,7 @@ impl Workers {
                 self.hand_over(again);
                 self.next_of(&self.permits)
             }
-            Some(again) if self.permits.is_contended() => {
+            Some(again) if self.permits.queued() > 0 => {
                 let deadline = again.arrived + self.server.config.request_timeout;
                 self.connections.park(again, Waits::Permit, deadline, |slot| {
                     self.permits.queue_behind(slot);
@@ -301,7 +300,7 @@ impl Workers {
         let until = exchange.arrived + self.server.config.request_timeout;
         let end = if let Stage::Call(work) = &exchange.stage { work.until() } else { None };
         let until = end.map_or(until, |end| until.min(end));
-        self.calls_end.get().map_or(until, |end| until.min(*end))
+        self.connections.shutdown.calls_end().map_or(until, |end| until.min(end))
     }
 
     /// Queues a large run, and starts the thread for it if there is none.

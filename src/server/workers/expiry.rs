@@ -1,11 +1,10 @@
 //! Ends what has waited too long, and what a shutdown does not wait for.
 
 use super::{Worker, Workers};
-use crate::server::exchange::{Exchange, Shutdown, Stage, Then, Waits, on_deadline, on_shutdown};
+use crate::server::exchange::{Exchange, Stage, Then, Waits, on_deadline};
 use crate::status::Status;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// While requests wait for memory.
@@ -15,11 +14,8 @@ impl Workers {
     /// Ends each wait at its deadline, for ever.
     pub(in crate::server) fn end_in_time(&self) {
         let end = |index: u32| {
-            let Some(exchange) = self.connections.take_overdue(index) else { return };
-            let then = on_deadline(exchange.waits);
             // a defect must not end all deadlines; the hook logs it
-            let _ = catch_unwind(AssertUnwindSafe(|| self.end(exchange, then)));
-            self.grant_memory()
+            let _ = catch_unwind(AssertUnwindSafe(|| self.end_overdue(index)));
         };
         let last = Cell::new(Instant::now());
         self.connections.deadlines.run(end, || {
@@ -32,6 +28,21 @@ impl Workers {
         })
     }
 
+    /// Ends the wait in this place, if its deadline has passed.
+    pub(super) fn end_overdue(&self, index: u32) {
+        if let Some(exchange) = self.connections.take_overdue(index) {
+            self.end_now(exchange)
+        }
+        self.grant_memory()
+    }
+
+    /// Ends the wait of an exchange that was taken at its deadline.
+    pub(super) fn end_now(&self, exchange: Box<Exchange>) {
+        let is_stopping = self.connections.shutdown.has_begun();
+        let then = on_deadline(exchange.waits, exchange.received(), is_stopping);
+        self.end(exchange, then)
+    }
+
     /// Ends large bodies that arrive too slowly, while others wait for their memory. Visits all connections.
     fn end_slow(&self, now: Instant) {
         let is_slow = |one: &Exchange| matches!(one.waits, Waits::Client(_)) && one.connection.is_slow(now);
@@ -39,28 +50,16 @@ impl Workers {
         self.grant_memory()
     }
 
-    /// Ends what a shutdown that is so far does not wait for.
-    pub(in crate::server) fn shut_down(&self, shutdown: Shutdown) {
-        let then = |one: &Exchange| {
-            let connection = &one.connection;
-            on_shutdown(shutdown, one.waits, connection.is_unfinished(), connection.is_idle())
-        };
-        self.connections.take_each(
-            |exchange| then(exchange) != Then::Stay,
-            |exchange| {
-                let then = then(&exchange);
-                self.end(exchange, then)
-            },
-        )
-    }
-
     /// Ends the wait of an exchange that was taken for it.
-    pub(super) fn end(&self, mut exchange: Box<Exchange>, then: Then) {
-        let has_missed = !self.unqueue(&exchange);
+    fn end(&self, mut exchange: Box<Exchange>, then: Then) {
+        let was_queued = self.unqueue(&exchange);
+        if let Stage::Look(look) = &mut exchange.stage {
+            look.has_missed |= !was_queued
+        }
         match then {
             Then::Run => self.hand_over(exchange),
             Then::Stay => self.stay(exchange),
-            Then::Close if exchange.connection.has_unread() => self.stay(exchange), // a request that came in time
+            Then::Close if exchange.connection.has_unread() => self.hand_over(exchange), // a request that came in time
             Then::Close => self.connections.close(exchange),
             Then::Expire => match exchange.connection.expire(exchange.waits == Waits::Memory) {
                 true => self.go_on(exchange),
@@ -73,11 +72,6 @@ impl Workers {
                 }
                 _ => self.reject_and_rearm(&mut Worker::without_client(), exchange, reason, message),
             },
-            Then::EndWait if self.server.is_stopping.load(Relaxed) => match exchange.take_stage() {
-                Stage::Look(look) => self.answer_now(exchange, look),
-                _ => self.connections.close(exchange),
-            },
-            Then::EndWait => self.end_wait_of(exchange, has_missed),
         }
     }
 
@@ -99,7 +93,7 @@ impl Workers {
         match exchange.waits {
             Waits::Client(_) | Waits::Time => (),
             Waits::Memory => self.memory.leave(slot),
-            Waits::Worker => self.ready().retain(|ready| *ready != slot),
+            Waits::Worker => self.ready.leave(slot),
             Waits::Permit => self.permits.leave(slot),
             Waits::LargeRun => self.large_runs.permits.leave(slot),
             Waits::Turn => self.lists.leave(slot),

@@ -7,7 +7,6 @@ use crate::http::Reply;
 use crate::server::exchange::{Exchange, Stage, Waits};
 use crate::status::{Reason, Status};
 use std::borrow::Cow;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// How long a list waits until the Jobs are known.
@@ -54,7 +53,7 @@ impl Workers {
         let Some(mut memory) = self.pages.try_reserve(MAX_PAGE) else {
             return Some(Status::new(Reason::Overloaded, "too many lists are being sent").into());
         };
-        let has_time = exchange.arrived.elapsed() < TIME && !self.server.is_stopping.load(Relaxed);
+        let has_time = exchange.arrived.elapsed() < TIME && !self.connections.shutdown.is_announced();
         let mut reply = match self.server.list(&exchange.request) {
             None if has_time => return None,
             None => {

@@ -8,11 +8,13 @@ use crate::budget::Reservation;
 use crate::filter::LARGE_RUN_STACK;
 use crate::jobs::{Host, News};
 use crate::kube::{Job, Situation, State};
-use crate::server::exchange::{Shutdown, Waits, on_deadline};
+use crate::server::connections::RESERVED;
+use crate::server::exchange::Waits;
 use crate::server::serve::Server;
+use crate::server::slot::Slot;
 use crate::{cli, config};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -141,6 +143,7 @@ impl World {
         };
         for event in events {
             run.happens(*event);
+            run.end_overdue();
             run.check(*event)
         }
         run.end();
@@ -201,19 +204,20 @@ impl Run<'_> {
             },
             Deadline => {
                 self.is_timed_out = true;
-                workers.connections.take_each(
-                    |_| true,
-                    |exchange| {
-                        let then = on_deadline(exchange.waits);
-                        workers.end(exchange, then)
-                    },
-                )
+                workers.connections.take_each(|_| true, |exchange| workers.end_now(exchange))
             }
             Stops => {
-                workers.server.is_stopping.store(true, Relaxed);
-                workers.is_draining.store(true, Relaxed);
-                workers.shut_down(Shutdown::Begins)
+                workers.connections.shutdown.begin();
+                workers.connections.shorten()
             }
+        }
+    }
+
+    /// Ends what is overdue in a shutdown.
+    fn end_overdue(&self) {
+        let workers = &self.world.workers;
+        if workers.connections.shutdown.is_announced() {
+            (0..(workers.connections.capacity() + RESERVED) as u32).for_each(|index| workers.end_overdue(index))
         }
     }
 
@@ -255,14 +259,14 @@ impl Run<'_> {
             (Waits::Permit, workers.permits.queued(), permits),
             (Waits::LargeRun, workers.large_runs.permits.queued(), 0),
             (Waits::Memory, workers.memory.queued(), memory),
-            (Waits::Worker, workers.ready().len(), 0),
+            (Waits::Worker, workers.ready.len(), 0),
             (Waits::Job, workers.server.jobs.waiters(), news),
         ] {
             let parked = workers.connections.count(waits);
             let is_right = queued <= parked && parked <= queued + given;
             self.must(is_right, format!("after {event:?} {parked} are parked for {waits:?}, and {queued} queued"))
         }
-        let is_stopping = workers.server.is_stopping.load(Relaxed);
+        let is_stopping = workers.connections.shutdown.is_announced();
         let waiting = workers.connections.count(Waits::Job);
         self.must(!is_stopping || waiting == 0, format!("after {event:?} {waiting} wait for a Job in a shutdown"))
     }
@@ -301,15 +305,13 @@ impl Run<'_> {
         self.must(open == 0, format!("{open} connections are open"));
         for (permits, what) in [(&workers.permits, "a call"), (&workers.large_runs.permits, "a large run")] {
             self.must(permits.used() == 0, format!("{} permits for {what} are held", permits.used()));
-            self.must(!permits.is_contended(), format!("a slot waits for {what}"));
+            self.must(permits.queued() == 0, format!("a slot waits for {what}"));
         }
         let held = workers.memory.reserved_bytes();
         self.must(held == 0, format!("{held} bytes are held"));
         self.must(!workers.memory.is_short(), "a slot waits for memory");
         self.must(workers.server.jobs.waiters() == 0, "a slot waits for a Job");
-        self.must(workers.ready().is_empty(), "a slot waits for a worker");
-        workers.server.is_stopping.store(false, Relaxed);
-        workers.is_draining.store(false, Relaxed)
+        self.must(workers.ready.len() == 0, "a slot waits for a worker")
     }
 
     /// How many the client has received.
@@ -324,76 +326,4 @@ impl Run<'_> {
     }
 }
 
-/// All orders of these events, in which those of each list keep theirs.
-fn orders(lists: &[&[Event]]) -> Vec<Vec<Event>> {
-    if lists.iter().all(|list| list.is_empty()) {
-        return vec![Vec::new()];
-    }
-    let mut all = Vec::new();
-    for (number, list) in lists.iter().enumerate() {
-        if let [first, rest @ ..] = list {
-            let mut others = lists.to_vec();
-            others[number] = rest;
-            all.extend(orders(&others).into_iter().map(|order| [&[*first], &order[..]].concat()))
-        }
-    }
-    all
-}
-
-/// Plays all orders of each of these. Returns how many there are.
-fn play(request: &str, scenes: &[&[&[Event]]]) -> usize {
-    let all = || {
-        let mut world = World::new();
-        let mut wrongs: BTreeMap<String, Vec<Event>> = BTreeMap::new();
-        let orders: Vec<_> = scenes.iter().flat_map(|scene| orders(scene)).collect();
-        for order in &orders {
-            let wrong = world.run(request, order);
-            if !wrong.is_empty() {
-                wrongs.insert(wrong, order.clone());
-                world = World::new() // what is held would be wrong in the next too
-            }
-        }
-        assert!(wrongs.is_empty(), "{wrongs:#?}");
-        orders.len()
-    };
-    thread::scope(|scope| {
-        let thread = thread::Builder::new().stack_size(LARGE_RUN_STACK);
-        thread.spawn_scoped(scope, all).unwrap().join().unwrap()
-    })
-}
-
-const CLIENT: &[Event] = &[Begins, Sends];
-const WORK: &[Event] = &[Works, Works, Works];
-
-#[test]
-fn a_small_request_has_one_answer_in_every_order() {
-    let scenes: &[&[&[Event]]] = &[
-        &[CLIENT, WORK, &[PermitIsFree, Arrives], &[Stops]],
-        &[CLIENT, WORK, &[PermitIsFree, Arrives], &[Deadline]],
-        &[&[Begins, Sends, Leaves], WORK, &[PermitIsFree, Arrives]],
-    ];
-    assert!(play(&post(1), scenes) > 3_000);
-}
-
-#[test]
-fn a_large_request_has_one_answer_in_every_order() {
-    let scenes: &[&[&[Event]]] = &[
-        &[CLIENT, WORK, &[MemoryIsFree, Arrives, RunIsFree]],
-        &[CLIENT, WORK, &[MemoryIsFree, Arrives], &[Deadline]],
-        &[CLIENT, WORK, &[MemoryIsFree, Arrives], &[Stops]],
-        &[CLIENT, &[Works, Works], &[PermitIsFree, Arrives, RunIsFree], &[Deadline]],
-        &[&[Begins, Sends, Leaves], WORK, &[MemoryIsFree, Arrives]],
-    ];
-    assert!(play(&post(LARGE), scenes) > 5_000);
-}
-
-#[test]
-fn a_caller_that_waits_has_one_answer_in_every_order() {
-    let request = "GET /job/a?wait=20s HTTP/1.1\r\nHost: h\r\n\r\n";
-    let scenes: &[&[&[Event]]] = &[
-        &[CLIENT, WORK, &[JobEnds, Arrives], &[Deadline]],
-        &[CLIENT, WORK, &[JobEnds, Arrives], &[Stops]],
-        &[&[Begins, Sends, Leaves], WORK, &[JobEnds, Arrives]],
-    ];
-    assert!(play(request, scenes) > 3_000);
-}
+mod scenes;

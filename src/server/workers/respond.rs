@@ -10,7 +10,6 @@ use crate::server::reply::Frame;
 use crate::server::serve::{log_refusal, name_of, request_id};
 use crate::status::{Reason, Status};
 use std::borrow::Cow;
-use std::sync::atomic::Ordering::Relaxed;
 
 impl Workers {
     fn frame(&self, request: &Request) -> Frame {
@@ -18,7 +17,7 @@ impl Workers {
             id: request_id(request.header("x-request-id")),
             is_head: request.method() == "HEAD",
             is_http_10: request.is_http_10,
-            close: request.close || self.is_draining.load(Relaxed),
+            close: request.close || self.connections.shutdown.has_begun(),
         }
     }
 
@@ -57,7 +56,13 @@ impl Workers {
     /// Answers what cannot go on: with the Job as far as it is known, else with an error.
     pub(super) fn reject(&self, worker: &mut Worker, exchange: &mut Exchange, reason: Reason, message: &str) -> Step {
         let status = Status::new(reason, message);
-        let stage = exchange.take_stage();
+        let stage = match exchange.take_stage() {
+            Stage::Look(look) => {
+                let reply = self.told_at_once(exchange, look, false);
+                return self.reply(worker, exchange, reply);
+            }
+            stage => stage,
+        };
         let work = if let Stage::Call(work) = &stage { Some(work) } else { None };
         let known = work.map(|work| work.failure(status.clone())).filter(|reply| reply.code == 200);
         let reply = match (known, work.and_then(|work| work.tried())) {
