@@ -13,7 +13,7 @@ mod retry;
 
 pub(crate) use answer::Waiting;
 pub(crate) use list::{MAX_PAGE, Query};
-pub(crate) use perform::{Memory, Progress, Shared, Work, perform};
+pub(crate) use perform::{Progress, Shared, Work, perform};
 pub(crate) use retry::RetryBudget;
 
 use key::Key;
@@ -33,6 +33,13 @@ use std::time::Instant;
 
 /// Headers that a filter does not see: they are credentials for other systems.
 const HIDDEN_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
+
+/// Slashes of a path: each adds three bytes to the reply's `Location`, and proxies bound a reply's head.
+const MAX_SLASHES: usize = 100;
+
+fn slashes(request: &Request) -> usize {
+    request.path().matches('/').count()
+}
 
 /// What a request asks for, decided.
 #[derive(Debug)]
@@ -87,6 +94,9 @@ pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Ins
         Route::Job(id) if manifest::is_label(id) => {
             let wait = prefer::wait(request, config.max_wait, true)?;
             Ok(Plan::Ready(Work::boxed(Dispatch::Lookup(id.clone(), wait))))
+        }
+        Route::Dispatch(_) if slashes(request) > MAX_SLASHES => {
+            Err(Status::new(Reason::UriTooLong, format!("the path has more than {MAX_SLASHES} slashes")))
         }
         Route::Dispatch(path) => {
             let key = key::key(request, path, &config.idempotency_headers)?;
@@ -155,7 +165,7 @@ fn create(config: &Config, request: &Request, outcome: Run, key: Option<Key>) ->
         fingerprint,
         nonce,
         delivery,
-        depth: request.path().matches('/').count(),
+        depth: slashes(request),
         body: prefer::body(request),
         wait: prefer::wait(request, config.max_wait, false)?,
     })))

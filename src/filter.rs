@@ -57,7 +57,7 @@ pub(crate) const MAX_OUTPUT: usize = 1 << 20;
 const SMALL: Limits =
     Limits { memory: 96 << 10, stack: 48 << 10, output: 32 << 10, steps: 1 << 17, time: Duration::from_millis(100) };
 /// Bytes of a body from which on a small run is not tried: the values would not fit.
-const MAX_SMALL_BODY: usize = 64 << 10;
+pub(crate) const MAX_SMALL_BODY: usize = 64 << 10;
 /// Steps of a small run after which the thread returns freed pages: more than ordinary filters take, fewer than fill a megabyte.
 const MANY_STEPS: u64 = 8 << 10;
 /// Bytes of an error's message, and of its details as JSON.

@@ -1,6 +1,6 @@
 //! Our request and reply: plain data, no I/O.
 
-use crate::budget::Reservation;
+use crate::account::Reservation;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Duration;
@@ -52,6 +52,19 @@ impl Request {
             ..Request::default()
         }
     }
+    /// Bytes that it holds.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.head_len + self.bytes.capacity()
+    }
+
+    /// Frees the body, which is needed no longer.
+    pub(crate) fn drop_body(&mut self) {
+        if self.bytes.len() > self.head_len {
+            self.bytes.truncate(self.head_len);
+            self.bytes.shrink_to_fit();
+        }
+    }
+
     fn text(&self, at: &Range<usize>) -> &str {
         std::str::from_utf8(&self.bytes[at.clone()]).unwrap_or_default() // the parser lets only ASCII through
     }

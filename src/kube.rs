@@ -2,6 +2,7 @@
 //! Knows neither jq nor our routes.
 
 mod answer;
+mod bound;
 mod circuit;
 mod client;
 mod credentials;
@@ -10,6 +11,7 @@ mod errors;
 mod job;
 mod leaves;
 mod log;
+mod metadata;
 mod pods;
 mod resolver;
 mod scalar;
@@ -19,11 +21,12 @@ mod tls;
 mod url;
 
 pub(crate) use answer::{Outcome, Refusal, RefusalKind};
+pub(crate) use bound::{LONG_ANSWER, USUAL_ANSWER};
 pub(crate) use client::Client;
 #[cfg(test)]
 pub(crate) use job::Situation;
 pub(crate) use job::{Job, State};
-pub(crate) use log::{Log, Which};
+pub(crate) use log::{LOG_ANSWER, Log, Which};
 pub(crate) use pods::{Pod, Pods};
 pub(crate) use socket::Patience;
 pub(crate) use stream::{End, Event, From};

@@ -1,7 +1,7 @@
 //! HTTP in, Kubernetes Job out, with one jq filter as the whole configuration.
 
+mod account;
 mod alloc;
-mod budget;
 mod cli;
 mod config;
 mod dispatch;

@@ -1,7 +1,7 @@
 //! From a filter's output to the manifest that is sent: validated, named, and labelled as ours. Pure. Works on JSON text, because a tree
 //! would take many times its memory.
 
-use crate::budget::Reservation;
+use crate::account::Reservation;
 use crate::filter::{Member, Output};
 use crate::status::{Reason, Status};
 use std::ops::Range;

@@ -2,6 +2,7 @@
 //!
 //! Every label has few values: they come from enums and tables of ours, never from a request.
 
+use crate::account::{ByKind, Kind};
 use crate::kube::{End, State};
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder, prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
@@ -59,7 +60,7 @@ pub(crate) struct Gauges {
     pub(crate) connections_working: usize,
     pub(crate) dispatches_in_flight: usize,
     pub(crate) dispatches_queued: usize,
-    pub(crate) unfinished_bytes: usize,
+    pub(crate) reserved_bytes: ByKind,
     /// Jobs that are known, by state.
     pub(crate) jobs: [(State, usize); State::ALL.len()],
     pub(crate) cached_bytes: usize,
@@ -83,7 +84,7 @@ pub(crate) struct Metrics {
     evicted: Counter,
     rejected: Counter,
     dispatches: Family<Label, Gauge>,
-    unfinished_bytes: Gauge,
+    reserved_bytes: Family<Label, Gauge>,
     jobs: Family<Label, Gauge>,
     cached_bytes: Gauge,
     waiters: Gauge,
@@ -107,7 +108,7 @@ impl Metrics {
             evicted: Counter::default(),
             rejected: Counter::default(),
             dispatches: Family::default(),
-            unfinished_bytes: Gauge::default(),
+            reserved_bytes: Family::default(),
             jobs: Family::default(),
             cached_bytes: Gauge::default(),
             waiters: Gauge::default(),
@@ -177,10 +178,10 @@ impl Metrics {
             self.dispatches.clone(),
         );
         registry.register_with_unit(
-            "unfinished",
-            "Bytes reserved for requests that are not answered yet",
+            "reserved",
+            "Bytes that requests and their answers hold",
             Unit::Bytes,
-            self.unfinished_bytes.clone(),
+            self.reserved_bytes.clone(),
         );
         registry.register("jobs", "Jobs that the watch has told of, by state", self.jobs.clone());
         registry.register_with_unit(
@@ -253,7 +254,9 @@ impl Metrics {
         ] {
             family.get_or_create(&[("state", state)]).set(value as i64);
         }
-        self.unfinished_bytes.set(gauges.unfinished_bytes as i64);
+        for (kind, bytes) in Kind::ALL.into_iter().zip(gauges.reserved_bytes) {
+            self.reserved_bytes.get_or_create(&[("kind", kind.name())]).set(bytes as i64);
+        }
         for (state, number) in gauges.jobs {
             self.jobs.get_or_create(&[("state", state.name())]).set(number as i64);
         }
@@ -293,7 +296,7 @@ mod tests {
             connections_working: 0,
             dispatches_in_flight: 0,
             dispatches_queued: 0,
-            unfinished_bytes: 0,
+            reserved_bytes: [1, 2, 3, 4, 5],
             jobs: State::ALL.map(|state| (state, 2)),
             cached_bytes: 5,
             waiters: 4,
@@ -313,7 +316,7 @@ mod tests {
             "k8s_job_dispatcher_filter_runs_total{outcome=\"output\"} 1",
             "k8s_job_dispatcher_connections{state=\"waiting\"} 3",
             "k8s_job_dispatcher_connections_evicted_total 1",
-            "k8s_job_dispatcher_unfinished_bytes 0",
+            "k8s_job_dispatcher_reserved_bytes{kind=\"parked\"} 4",
             "k8s_job_dispatcher_jobs{state=\"succeeded\"} 2",
             "k8s_job_dispatcher_waiters 4",
             "k8s_job_dispatcher_watch_silence_seconds 1.5",

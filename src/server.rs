@@ -9,7 +9,6 @@ mod connection;
 mod connections;
 mod deadlines;
 mod exchange;
-mod large_runs;
 mod look;
 mod memory;
 mod output;
@@ -19,8 +18,10 @@ mod poller;
 mod queue;
 mod reply;
 mod serve;
+mod shared;
 mod shutdown;
 mod slot;
+mod texts;
 mod workers;
 
 use serve::request_id;

@@ -4,10 +4,10 @@ use super::next::{Answer, Attempts, Call, Intent, Step, next, without_call};
 use super::perform::Shared;
 use super::retry::pause;
 use super::{internal_error, random};
-use crate::budget::Reservation;
+use crate::account::{Kind, Reservation};
 use crate::config::DryRun;
 use crate::jobs::{Before, Known};
-use crate::kube::{Client, Create, Job, Outcome, RefusalKind};
+use crate::kube::{Client, Create, Job, LONG_ANSWER, Outcome, RefusalKind};
 use crate::manifest::Manifest;
 use crate::status::Status;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ const MIN_CALL: Duration = Duration::from_millis(500);
 pub(super) struct Calls<'c> {
     pub(super) shared: Shared<'c>,
     pub(super) client: &'c mut Client,
+    /// For a long answer.
+    pub(super) memory: Option<Reservation>,
     /// When the answer has to be there.
     pub(super) until: Instant,
 }
@@ -31,11 +33,13 @@ pub(super) struct NextCall {
     pub(super) name: String,
     pub(super) call: Call,
     pub(super) attempts: Attempts,
+    /// Its answer needs memory of its own.
+    pub(super) is_long: bool,
 }
 
 impl NextCall {
     pub(super) fn new(name: String, call: Call) -> Self {
-        NextCall { name, call, attempts: Attempts::default() }
+        NextCall { name, call, attempts: Attempts::default(), is_long: false }
     }
 
     /// To read a Job; where it is known, its pods.
@@ -52,19 +56,21 @@ pub(super) enum Ended {
         tries: u32,
         answer: Result<Answer, Status>,
     },
-    /// The next call is to be made after this time.
+    /// The next call is to be made after this time. `memory`: for the pause, but for what a large manifest has.
     Pause {
         next_call: NextCall,
-        memory: Reservation,
+        memory: Option<Reservation>,
         pause: Duration,
     },
+    /// The next call is to be made when there is memory for a long answer.
+    Long(NextCall),
 }
 
 impl Calls<'_> {
     /// Makes one call after the other until there is an answer, or a pause. `manifest`: of the Job that is to be created; a further name is
     /// chosen in it.
     pub(super) fn run(&mut self, intent: Intent<'_>, first: NextCall, mut manifest: Option<&mut Manifest>) -> Ended {
-        let NextCall { mut name, call, attempts } = first;
+        let NextCall { mut name, call, attempts, .. } = first;
         let (mut names, mut tries) = (attempts.names, 1);
         let mut step = Step::Call(call, attempts);
         loop {
@@ -83,13 +89,25 @@ impl Calls<'_> {
                 }
                 Step::Again { call, attempts, retry_after, otherwise } => {
                     let pause = pause(attempts.retries, retry_after, random());
-                    if let Some(memory) = self.may_pause(pause, &attempts, manifest.as_deref()) {
-                        return Ended::Pause { next_call: NextCall { name, call, attempts }, memory, pause };
+                    if let Some(memory) = self.may_pause(pause, &attempts, manifest.as_deref_mut()) {
+                        return Ended::Pause {
+                            next_call: NextCall { name, call, attempts, is_long: false },
+                            memory,
+                            pause,
+                        };
                     }
                     match *otherwise {
                         step @ Step::Call(..) if !self.shared.budget.withdraw() => without_call(step),
                         step => step,
                     }
+                }
+                Step::ReadLong(attempts) => {
+                    // others need the memory for their runs
+                    if let Some(Manifest { reservation: Some(memory), .. }) = manifest {
+                        let bytes = memory.bytes();
+                        memory.try_become(Kind::Parked, bytes);
+                    }
+                    return Ended::Long(NextCall { name, call: Call::Get, attempts, is_long: true });
                 }
                 Step::Answer(answer) => return Ended::Answer { name, tries, answer },
             }
@@ -105,7 +123,7 @@ impl Calls<'_> {
         name: &str,
         manifest: Option<&Manifest>,
     ) -> Result<Outcome, Status> {
-        let Shared { config, memory, known, .. } = self.shared;
+        let Shared { config, known, .. } = self.shared;
         let (namespace, until) = (&config.namespace[..], self.until);
         let how = if config.dry_run == DryRun::Server { Create::DryRun } else { Create::Store };
         let uid = attempts.found.as_ref().map_or("", |job| &job.uid);
@@ -116,11 +134,14 @@ impl Calls<'_> {
                 let json = manifest.map_or(&[][..], |manifest| &manifest.json);
                 self.client.create(namespace, name, json, how, until)
             }
-            Call::Get => self.client.get(namespace, name, until),
+            Call::Get => {
+                let is_long = self.memory.as_ref().is_some_and(|memory| memory.bytes() >= LONG_ANSWER);
+                self.client.get(namespace, name, is_long, until)
+            }
             Call::Pods => self.client.pods(namespace, name, uid, only, until),
-            Call::Log => match &attempts.which {
-                Some(which) => self.client.log(namespace, which, &memory.logs, until),
-                None => return Err(internal_error()), // it is chosen before
+            Call::Log => match (&attempts.which, self.memory.take()) {
+                (Some(which), Some(memory)) => self.client.log(namespace, which, memory, until),
+                _ => return Err(internal_error()), // it is chosen before, and reserved
             },
             Call::Delete => self.client.delete(namespace, name, uid, how, until),
         };
@@ -131,16 +152,28 @@ impl Calls<'_> {
     }
 
     /// Memory for a pause; None if there is no pause, for want of time, of memory, or of tokens for retries.
-    fn may_pause(&self, pause: Duration, attempts: &Attempts, manifest: Option<&Manifest>) -> Option<Reservation> {
-        let Shared { config, budget, .. } = self.shared;
-        // a large manifest has its memory already, which others need for their runs
-        let (bytes, has_room) = match manifest {
-            None => (attempts.found.as_ref().map_or(0, |job| size_of::<Job>() + job.text_bytes()), true),
-            Some(Manifest { reservation: None, json, .. }) => (json.capacity(), true),
-            Some(Manifest { reservation: Some(of_runs), .. }) => (0, of_runs.leaves(2 * config.filter.max_output())),
-        };
-        let is_in_time = Instant::now() + pause + MIN_CALL < self.until;
-        if is_in_time && has_room && !self.client.is_cut_off() { budget.withdraw_pause(bytes) } else { None }
+    fn may_pause(
+        &self,
+        pause: Duration,
+        attempts: &Attempts,
+        manifest: Option<&mut Manifest>,
+    ) -> Option<Option<Reservation>> {
+        let Shared { budget, account, .. } = self.shared;
+        if Instant::now() + pause + MIN_CALL >= self.until || self.client.is_cut_off() {
+            return None;
+        }
+        match manifest {
+            // others need the memory for their runs
+            Some(Manifest { reservation: Some(memory), .. }) => {
+                let bytes = memory.bytes();
+                (memory.try_become(Kind::Parked, bytes) && budget.withdraw()).then_some(None)
+            }
+            Some(Manifest { reservation: None, json, .. }) => budget.withdraw_pause(account, json.capacity()).map(Some),
+            None => {
+                let bytes = attempts.found.as_ref().map_or(0, |job| size_of::<Job>() + job.text_bytes());
+                budget.withdraw_pause(account, bytes).map(Some)
+            }
+        }
     }
 }
 

@@ -96,6 +96,8 @@ pub(super) enum Step {
         retry_after: Option<u32>,
         otherwise: Box<Step>,
     },
+    /// Get the Job once there is memory for a long answer.
+    ReadLong(Attempts),
     Answer(Result<Answer, Status>),
 }
 
@@ -133,7 +135,10 @@ pub(super) fn next(intent: Intent<'_>, attempts: Attempts, call: Call, outcome: 
                 .with_note("the kubelet cannot retrieve it"),
         ),
         Outcome::Log(log) => Step::Answer(Ok(Answer::Log(log))),
-        Outcome::NoMemory => fail(Status::new(Reason::Overloaded, "too many logs are being read")),
+        Outcome::TooLong => {
+            let may_be_done = attempts.may_be_done || call.changes();
+            Step::ReadLong(Attempts { may_be_done, ..attempts })
+        }
         Outcome::Refused(refusal) => refused(intent, attempts, call, refusal),
         // also when a refusal came before: whether the Job exists is not known
         Outcome::NotCalled => fail(

@@ -5,21 +5,18 @@ use super::calls::{Calls, Ended, NextCall};
 use super::next::{self, Answer, Call, Intent, Naming};
 use super::retry::RetryBudget;
 use super::{Creation, Dispatch, LogQuery, Wait, internal_error, random};
-use crate::budget::{Budget, Reservation};
+use crate::account::{Account, Reservation};
 use crate::config::{Config, DryRun};
 use crate::http::Reply;
 use crate::jobs::Known;
-use crate::kube::{Client, Job, Log};
+use crate::kube::{Client, Job, LOG_ANSWER, LONG_ANSWER, Log};
 use crate::manifest::Name;
 use crate::status::{Reason, Status};
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes of logs until they are sent: twelve are read at once, and an ordinary one has ten kilobytes.
-const LOG_BUDGET: usize = 6 << 20;
-/// Bytes of answers with pods until they are sent: as many of the longest as are made at once.
-const POD_BUDGET: usize = 56 * (64 << 10);
+/// Bytes of an answer's pods at most.
+const PODS: usize = 128 << 10;
 
 /// A dispatch, and how far it has come.
 #[derive(Debug)]
@@ -31,12 +28,14 @@ pub(crate) struct Work {
 /// What is known and was done before.
 #[derive(Debug, Default)]
 struct SoFar {
-    /// The next call, after a pause.
+    /// The next call, after a pause, or once there is memory for its answer.
     next_call: Option<NextCall>,
     /// Of the API server.
     warnings: u32,
     /// While it pauses.
     memory: Option<Reservation>,
+    /// For a long answer.
+    answer_memory: Option<Reservation>,
     /// The Job that is asked for, as it is now: its pods or a log are all that is still to be asked for.
     known: Option<Arc<Job>>,
     /// The Job that is asked for, which had ended when it was last heard of, and how long that is ago. It is the answer if no call can be made.
@@ -61,6 +60,28 @@ impl Work {
         self.so_far.with_pods = with_pods;
         self.so_far.ended = last.filter(|(job, _)| job.situation.state.is_final());
         self
+    }
+
+    /// Bytes that a long answer needs before the next call; 0 for a usual one.
+    pub(crate) fn answer_bytes(&self) -> usize {
+        match (&self.dispatch, &self.so_far.next_call) {
+            (Dispatch::Log(..), _) => LOG_ANSWER.max(if self.is_long() { LONG_ANSWER } else { 0 }),
+            _ if self.is_long() => LONG_ANSWER,
+            _ => self
+                .so_far
+                .known
+                .as_ref()
+                .map_or(0, |job| if job.is_long() { (job.answer_bytes() + PODS).min(LONG_ANSWER) } else { 0 }),
+        }
+    }
+
+    fn is_long(&self) -> bool {
+        self.so_far.next_call.as_ref().is_some_and(|next_call| next_call.is_long)
+    }
+
+    /// It has memory for a long answer.
+    pub(crate) fn give(&mut self, memory: Option<Reservation>) {
+        self.so_far.answer_memory = memory
     }
 
     /// Answers by then.
@@ -125,9 +146,21 @@ impl SoFar {
     }
 
     /// To be continued.
-    fn pause(mut self, dispatch: Dispatch, next_call: NextCall, memory: Reservation, pause: Duration) -> Progress {
-        (self.next_call, self.memory) = (Some(next_call), Some(memory));
+    fn pause(
+        mut self,
+        dispatch: Dispatch,
+        next_call: NextCall,
+        memory: Option<Reservation>,
+        pause: Duration,
+    ) -> Progress {
+        (self.next_call, self.memory) = (Some(next_call), memory);
         Progress::Pause(Box::new(Work { dispatch, so_far: self }), pause)
+    }
+
+    /// To be continued when there is memory for a long answer.
+    fn wait_for_memory(mut self, dispatch: Dispatch, next_call: NextCall) -> Progress {
+        self.next_call = Some(next_call);
+        Progress::Long(Box::new(Work { dispatch, so_far: self }))
     }
 
     /// The answer to a lookup when a call has failed, or cannot be made: with what is known of the Job if that is enough.
@@ -151,21 +184,10 @@ pub(crate) enum Progress {
     Done(Reply),
     /// To be continued after this time.
     Pause(Box<Work>, Duration),
+    /// To be continued when there is memory for its [answer](Work::answer_bytes).
+    Long(Box<Work>),
     /// To be answered when its Job has ended.
     Wait(Box<Waiting>),
-}
-
-/// For what is read for callers, until it is sent.
-#[derive(Debug)]
-pub(crate) struct Memory {
-    pub(super) logs: Arc<Budget>,
-    pods: Arc<Budget>,
-}
-
-impl Default for Memory {
-    fn default() -> Self {
-        Memory { logs: Budget::new(LOG_BUDGET), pods: Budget::new(POD_BUDGET) }
-    }
 }
 
 impl From<Status> for Progress {
@@ -179,7 +201,7 @@ impl From<Status> for Progress {
 pub(crate) struct Shared<'s> {
     pub(crate) config: &'s Config,
     pub(crate) budget: &'s RetryBudget,
-    pub(crate) memory: &'s Memory,
+    pub(crate) account: &'s Arc<Account>,
     /// Learns what each call has told.
     pub(crate) known: &'s Known,
 }
@@ -190,13 +212,19 @@ pub(crate) fn perform(shared: Shared<'_>, client: Option<&mut Client>, work: Box
     let Some(client) = client else { return Progress::Done(shown(dispatch)) };
     client.take_warnings(); // of a readiness check, which are not this caller's
     so_far.memory = None;
-    let mut calls = Calls { shared, client, until };
-    match dispatch {
+    let mut calls = Calls { shared, client, memory: so_far.answer_memory.take(), until };
+    let progress = match dispatch {
         Dispatch::Nothing => Progress::Done(Reply::empty(204)),
         Dispatch::Create(creation) => create(&mut calls, creation, so_far),
         Dispatch::Lookup(name, wait) => look_up(&mut calls, name, wait, so_far),
         Dispatch::Log(name, query) => read_log(&mut calls, name, query, so_far),
         Dispatch::Delete(name) => delete(&mut calls, name, so_far),
+    };
+    match progress {
+        Progress::Done(reply) if reply.reservation.is_none() => {
+            Progress::Done(Reply { reservation: calls.memory, ..reply })
+        }
+        progress => progress,
     }
 }
 
@@ -220,6 +248,7 @@ fn create(calls: &mut Calls<'_>, mut creation: Creation, mut so_far: SoFar) -> P
         Ended::Pause { next_call, memory, pause } => {
             return so_far.pause(Dispatch::Create(creation), next_call, memory, pause);
         }
+        Ended::Long(next_call) => return so_far.wait_for_memory(Dispatch::Create(creation), next_call),
         Ended::Answer { name, tries, answer } => (name, tries, answer),
     };
     let told = |code| {
@@ -262,6 +291,7 @@ fn look_up(calls: &mut Calls<'_>, name: String, wait: Option<Wait>, mut so_far: 
             Ended::Pause { next_call, memory, pause } => {
                 return so_far.pause(Dispatch::Lookup(name, wait), next_call, memory, pause);
             }
+            Ended::Long(next_call) => return so_far.wait_for_memory(Dispatch::Lookup(name, wait), next_call),
             Ended::Answer { tries, answer, .. } => (tries, answer),
         };
         let told = || Told { name: name.clone(), code: 200, warnings, wait, tries, ..Told::default() };
@@ -278,17 +308,7 @@ fn look_up(calls: &mut Calls<'_>, name: String, wait: Option<Wait>, mut so_far: 
                 continue;
             }
             Ok(Answer::Found(job)) => told().or_wait(Arc::new(*job)),
-            Ok(Answer::WithPods(job, pods)) => {
-                let mut reply = Told { pods: Some(pods), ..told() }.reply(Some(&job));
-                if let Cow::Owned(body) = &mut reply.body {
-                    body.shrink_to_fit()
-                }
-                // none for slow readers beyond this
-                match calls.shared.memory.pods.try_reserve(reply.body.len()) {
-                    memory @ Some(_) => Progress::Done(Reply { reservation: memory, ..reply }),
-                    None => failed(so_far, Status::new(Reason::Overloaded, "too many lists of pods are being sent")),
-                }
-            }
+            Ok(Answer::WithPods(job, pods)) => Progress::Done(Told { pods: Some(pods), ..told() }.reply(Some(&job))),
             Ok(_) => internal_error().into(),
             Err(status) => failed(so_far, status),
         };
@@ -303,6 +323,7 @@ fn read_log(calls: &mut Calls<'_>, name: String, query: LogQuery, mut so_far: So
     };
     match calls.run(Intent::Log(&query), next_call, None) {
         Ended::Pause { next_call, memory, pause } => so_far.pause(Dispatch::Log(name, query), next_call, memory, pause),
+        Ended::Long(next_call) => so_far.wait_for_memory(Dispatch::Log(name, query), next_call),
         Ended::Answer { tries, answer: Ok(Answer::Log(log)), .. } => {
             let Some(Log { text, memory }) = Arc::into_inner(log) else { return internal_error().into() };
             let reply = Reply::text("text/plain; charset=utf-8", text);
@@ -324,6 +345,7 @@ fn delete(calls: &mut Calls<'_>, name: String, mut so_far: SoFar) -> Progress {
     let warnings = so_far.count_warnings(calls);
     match ended {
         Ended::Pause { next_call, memory, pause } => so_far.pause(Dispatch::Delete(name), next_call, memory, pause),
+        Ended::Long(next_call) => so_far.wait_for_memory(Dispatch::Delete(name), next_call),
         Ended::Answer { tries, answer: Ok(Answer::Deleting(job)), .. } => {
             let is_dry_run = calls.shared.config.dry_run == DryRun::Server;
             let told = Told { name, code: 202, is_dry_run, warnings, tries, ..Told::default() };

@@ -1,6 +1,6 @@
 //! When a call is made again: after a random pause, and only while retries are a small part of all calls.
 
-use crate::budget::{Budget, Reservation};
+use crate::account::{Account, Kind, Reservation};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
@@ -24,20 +24,16 @@ pub(super) fn pause(number: u8, retry_after: Option<u32>, random: u64) -> Durati
 pub(crate) struct RetryBudget {
     /// In fifths of tokens.
     fifths: AtomicU32,
-    /// For what dispatches hold while they pause.
-    memory: Arc<Budget>,
 }
 
 /// Retries without a dispatch before: enough for a moment's trouble of an idle dispatcher.
 const MAX_TOKENS: u32 = 20;
-/// Bytes of manifests that wait for their next try, of which an ordinary one has two kilobytes.
-const MAX_WAITING: usize = 512 << 10;
 /// Bytes that a dispatch without a manifest holds beside its request.
 const LEAST: usize = 512;
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        RetryBudget { fifths: AtomicU32::new(5 * MAX_TOKENS), memory: Budget::new(MAX_WAITING) }
+        RetryBudget { fifths: AtomicU32::new(5 * MAX_TOKENS) }
     }
 }
 
@@ -53,8 +49,8 @@ impl RetryBudget {
     }
 
     /// Takes a token, and reserves memory for a dispatch that holds so many bytes while it pauses. Returns None if there is none of either.
-    pub(super) fn withdraw_pause(&self, bytes: usize) -> Option<Reservation> {
-        let memory = self.memory.try_reserve(bytes + LEAST)?;
+    pub(super) fn withdraw_pause(&self, account: &Arc<Account>, bytes: usize) -> Option<Reservation> {
+        let memory = account.try_reserve(Kind::Parked, bytes + LEAST)?;
         self.withdraw().then_some(memory)
     }
 }
@@ -62,6 +58,11 @@ impl RetryBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::ByKind;
+
+    fn account(bytes: usize) -> Arc<Account> {
+        Account::new(ByKind::default(), bytes)
+    }
 
     #[test]
     fn pauses_are_random_and_grow_up_to_two_seconds() {
@@ -76,11 +77,11 @@ mod tests {
 
     #[test]
     fn retries_add_at_most_a_fifth() {
-        let budget = RetryBudget::default();
+        let (budget, account) = (RetryBudget::default(), account(1 << 20));
         for _ in 0..MAX_TOKENS {
             assert!(budget.withdraw());
         }
-        assert!(!budget.withdraw() && budget.withdraw_pause(0).is_none());
+        assert!(!budget.withdraw() && budget.withdraw_pause(&account, 0).is_none());
         let mut retries = 0;
         for _ in 0..1000 {
             budget.deposit();
@@ -88,15 +89,15 @@ mod tests {
         }
         assert_eq!(retries, 200);
         (0..1000).for_each(|_| budget.deposit());
-        assert_eq!((0..1000).filter(|_| budget.withdraw_pause(0).is_some()).count(), MAX_TOKENS as usize);
+        assert_eq!((0..1000).filter(|_| budget.withdraw_pause(&account, 0).is_some()).count(), MAX_TOKENS as usize);
     }
 
     #[test]
     fn what_waits_has_a_bound() {
-        let budget = RetryBudget::default();
-        let waiting: Vec<_> = (0..MAX_TOKENS).map_while(|_| budget.withdraw_pause(MAX_WAITING / 4)).collect();
+        let (budget, account) = (RetryBudget::default(), account(4000));
+        let waiting: Vec<_> = (0..MAX_TOKENS).map_while(|_| budget.withdraw_pause(&account, 500)).collect();
         assert_eq!(waiting.len(), 3);
         drop(waiting);
-        assert!(budget.withdraw_pause(MAX_WAITING / 4).is_some());
+        assert!(budget.withdraw_pause(&account, 500).is_some());
     }
 }

@@ -85,7 +85,7 @@ impl<W: Copy + PartialEq> Jobs<W> {
     /// Asks for one Job, and tells those whom the answer concerns.
     pub(super) fn ask_now(&self, client: &mut Client, namespace: &str, name: &str, until: Instant, host: &dyn Host<W>) {
         let (sent, before) = (Instant::now(), self.known.before(name));
-        let news = match client.get(namespace, name, until) {
+        let news = match client.get(namespace, name, true, until) {
             Outcome::Found(job) => {
                 self.known.found(&before, &job);
                 if job.is_ours { News::Is(Arc::new(*job)) } else { News::Gone }

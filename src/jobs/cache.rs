@@ -199,7 +199,8 @@ impl Cache {
         let job = match self.by_name.get(&*job.name) {
             // a deletion is never undone, though the watch may tell of a change before it
             Some(known) if known.is_deleted && known.job.uid == job.uid && !job.is_being_deleted => Arc::new(job),
-            Some(known) if known.job.version >= job.version => {
+            // a call keeps few labels
+            Some(known) if (known.job.version, known.job.labels.len()) >= (job.version, job.labels.len()) => {
                 let known = known.job.clone();
                 self.put(known.clone(), true);
                 known

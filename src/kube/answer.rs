@@ -1,9 +1,10 @@
 //! Interprets the API server's responses. Pure: code, headers and body in, [`Outcome`] out.
 
+use super::bound::{Bounded, LONG, TooLong, within};
 use super::job::{Job, JobObject};
 use super::log::{self, Log};
 use super::pods::Pods;
-use crate::budget::Reservation;
+use crate::account::Reservation;
 use crate::status::Cause;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -26,8 +27,8 @@ pub(crate) enum Outcome {
     Pods(Box<Pods>),
     /// Of a container.
     Log(Arc<Log>),
-    /// The logs of others hold the memory for it.
-    NoMemory,
+    /// What the Job says of itself is longer than there is room for. A POST was processed.
+    TooLong,
     Refused(Refusal),
     /// No connection could be made, so nothing was sent.
     Unreachable(String),
@@ -112,12 +113,12 @@ impl<R: Read> Answer<R> {
 
     /// The outcome of a POST of the Job `name`.
     pub(super) fn outcome_of_create(self, name: &str) -> Outcome {
-        self.outcome(name, 201, Outcome::Created)
+        self.outcome(name, 201, false, Outcome::Created)
     }
 
-    /// The outcome of a GET of the Job `name`.
-    pub(super) fn outcome_of_get(self, name: &str) -> Outcome {
-        self.outcome(name, 200, Outcome::Found)
+    /// The outcome of a GET of the Job `name`. `is_long`: there is memory for a long answer.
+    pub(super) fn outcome_of_get(self, name: &str, is_long: bool) -> Outcome {
+        self.outcome(name, 200, is_long, Outcome::Found)
     }
 
     /// The outcome of a DELETE of the Job `name`. The answer has the Job, or a Status.
@@ -152,8 +153,7 @@ impl<R: Read> Answer<R> {
         }
         let read = log::read(&mut self.whole_body(), memory);
         match read {
-            Ok(Some(log)) => Outcome::Log(Arc::new(log)),
-            Ok(None) => Outcome::NoMemory,
+            Ok(log) => Outcome::Log(Arc::new(log)),
             Err(error) => (self.read_error)(error),
         }
     }
@@ -162,7 +162,7 @@ impl<R: Read> Answer<R> {
         let body = Cursor::new(std::mem::take(&mut self.body));
         match self.rest.take() {
             None => Box::new(body),
-            Some(rest) => Box::new(body.chain(BufReader::new(rest))),
+            Some(rest) => Box::new(Bounded(body.chain(BufReader::new(rest)))),
         }
     }
 
@@ -172,16 +172,23 @@ impl<R: Read> Answer<R> {
     }
 
     /// `success`: the code that comes with the Job.
-    fn outcome(mut self, name: &str, success: u16, told: fn(Box<Job>) -> Outcome) -> Outcome {
+    fn outcome(mut self, name: &str, success: u16, is_long: bool, told: fn(Box<Job>) -> Outcome) -> Outcome {
         if self.code != success {
             return refusal(name, self.code, self.retry_after, &self.body);
         }
-        let object: serde_json::Result<JobObject> = match self.rest {
+        let object: Result<serde_json::Result<JobObject>, TooLong> = within(is_long, || match self.rest {
             None => serde_json::from_slice(&self.body),
             Some(_) => {
                 let mut body = self.whole_body();
                 let mut json = deserializer(&mut body);
                 JobObject::deserialize(&mut json).and_then(|object| json.end().map(|()| object))
+            }
+        });
+        let object = match object {
+            Ok(object) => object,
+            Err(TooLong { is_hopeless: false }) => return Outcome::TooLong,
+            Err(TooLong { is_hopeless: true }) => {
+                return Outcome::InvalidResponse(format!("{success} with a status of more than {LONG} bytes"));
             }
         };
         match object {

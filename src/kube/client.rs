@@ -149,11 +149,11 @@ impl Client {
         }
     }
 
-    /// Gets the Job of this name, which is a DNS-1123 label.
-    pub(crate) fn get(&mut self, namespace: &str, name: &str, until: Instant) -> Outcome {
+    /// Gets the Job of this name, which is a DNS-1123 label. `is_long`: there is memory for a [long answer](super::LONG_ANSWER).
+    pub(crate) fn get(&mut self, namespace: &str, name: &str, is_long: bool, until: Instant) -> Outcome {
         let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}");
         match self.call(Call { verb: Verb::Get, path: &path, body: None, until }) {
-            Ok(answer) => answer.outcome_of_get(name),
+            Ok(answer) => answer.outcome_of_get(name, is_long),
             Err(outcome) => outcome,
         }
     }

@@ -15,7 +15,7 @@ impl fmt::Display for Outcome {
             Outcome::Deleted => f.write_str("deleted"),
             Outcome::Pods(_) => f.write_str("pods"),
             Outcome::Log(_) => f.write_str("a log"),
-            Outcome::NoMemory => f.write_str("the logs of others hold the memory for it"),
+            Outcome::TooLong => f.write_str("the Job's status is long"),
             Outcome::Refused(refusal) => f.write_str(&refusal.said),
             Outcome::NotCalled => f.write_str("not called: it could not be reached before"),
             Outcome::Unreachable(why)

@@ -1,15 +1,11 @@
 //! A Job as the API server gives it: the parts that we need, and what they say of its state. Pure.
 
+use super::bound::{USUAL_ANSWER, keep};
+use super::metadata::{LABEL, Metadata};
 use super::scalar::Scalar;
-use crate::manifest::{DELIVERY, FINGERPRINT, MANAGED_BY, MANAGER, NONCE};
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny};
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
-use std::fmt;
-
-/// On a bookmark of a watch that began with all objects: they have been sent (Kubernetes API Concepts, "Streaming lists").
-const INITIAL_END: &str = "k8s.io/initial-events-end";
 
 /// What has become of a Job.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -129,9 +125,6 @@ impl PartialEq for Job {
     }
 }
 
-/// Bytes of a label beside its text.
-const LABEL: usize = 48;
-
 impl Job {
     pub(crate) fn label(&self, wanted: &str) -> Option<&str> {
         self.labels.iter().find(|(key, _)| **key == *wanted).map(|(_, value)| &value[..])
@@ -145,6 +138,17 @@ impl Job {
         let strings: usize = texts.into_iter().chain(situation).map(text).sum();
         let labels: usize = self.labels.iter().map(|(key, value)| LABEL + key.len() + value.len()).sum();
         labels + self.name.len() + self.uid.len() + self.status.get().len() + strings
+    }
+
+    /// Bytes of an answer with it, but for some that every answer has.
+    pub(crate) fn answer_bytes(&self) -> usize {
+        let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+        self.status.get().len() + text(&self.situation.reason) + text(&self.situation.message)
+    }
+
+    /// Whether an answer with it is longer than a usual one, for which every call has room.
+    pub(crate) fn is_long(&self) -> bool {
+        self.answer_bytes() > USUAL_ANSWER
     }
 
     /// As it is from its deletion on, unless it had ended before.
@@ -176,20 +180,8 @@ pub(super) struct JobObject {
     pub(super) code: Scalar,
     #[serde(default)]
     spec: Option<Spec>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "kept")]
     status: Option<Box<RawValue>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(super) struct Metadata {
-    pub(super) name: Scalar,
-    uid: Scalar,
-    resource_version: Scalar,
-    labels: Labels,
-    annotations: Annotations,
-    creation_timestamp: Scalar,
-    deletion_timestamp: Scalar,
 }
 
 #[derive(Default, Deserialize)]
@@ -232,18 +224,6 @@ struct Condition {
     last_transition_time: Option<Box<str>>,
 }
 
-impl Metadata {
-    /// 0 if it is absent or no number, which no API server gives (KEP-5504).
-    pub(super) fn version(&self) -> u64 {
-        self.resource_version.text().and_then(|version| version.parse().ok()).unwrap_or(0)
-    }
-
-    /// Whether this bookmark ends the beginning of a watch.
-    pub(super) fn is_initial_end(&self) -> bool {
-        self.annotations.is_initial_end
-    }
-}
-
 impl JobObject {
     /// Errors: its status is none.
     pub(super) fn job(self) -> serde_json::Result<Job> {
@@ -260,8 +240,8 @@ impl JobObject {
             version: metadata.version(),
             name: metadata.name.into_text().unwrap_or_default(),
             uid: metadata.uid.into_text().unwrap_or_default(),
-            is_ours: metadata.labels.0.iter().any(|(key, value)| **key == *MANAGED_BY && **value == *MANAGER),
-            labels: metadata.labels.0,
+            is_ours: metadata.labels.is_ours,
+            labels: metadata.labels.all,
             fingerprint: metadata.annotations.fingerprint,
             nonce: metadata.annotations.nonce,
             delivery: metadata.annotations.delivery,
@@ -313,82 +293,9 @@ fn situation(status: JobStatus, is_suspended: bool, is_being_deleted: bool) -> S
     }
 }
 
-#[derive(Default)]
-struct Labels(Box<[(Box<str>, Box<str>)]>);
-
-#[derive(Default)]
-struct Annotations {
-    fingerprint: Option<Box<str>>,
-    nonce: Option<Box<str>>,
-    delivery: Option<Box<str>>,
-    is_initial_end: bool,
-}
-
-impl<'de> Deserialize<'de> for Labels {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        let labels = Option::<BTreeMap<Box<str>, Scalar>>::deserialize(json)?.unwrap_or_default();
-        Ok(Labels(labels.into_iter().filter_map(|(key, value)| Some((key, value.into_text()?))).collect()))
-    }
-}
-
-impl<'de> Deserialize<'de> for Annotations {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        let [fingerprint, nonce, delivery, end] =
-            json.deserialize_option(Members([FINGERPRINT, NONCE, DELIVERY, INITIAL_END]))?;
-        Ok(Annotations { fingerprint, nonce, delivery, is_initial_end: end.as_deref() == Some("true") })
-    }
-}
-
-/// The values of these keys of an object of strings; the others are skipped.
-struct Members<const N: usize>([&'static str; N]);
-
-impl<'de, const N: usize> Visitor<'de> for Members<N> {
-    type Value = [Option<Box<str>>; N];
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of strings, or null")
-    }
-
-    fn visit_none<E>(self) -> Result<Self::Value, E> {
-        Ok([const { None }; N])
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_map(self)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Self::Value, A::Error> {
-        let mut values = [const { None }; N];
-        while let Some(place) = pairs.next_key_seed(Place(&self.0))? {
-            match place {
-                Some(place) => values[place] = pairs.next_value::<Scalar>()?.into_text(),
-                None => _ = pairs.next_value::<IgnoredAny>()?,
-            }
-        }
-        Ok(values)
-    }
-}
-
-/// Where a key is in a list, without a copy of it.
-struct Place<'k>(&'k [&'static str]);
-
-impl<'de> DeserializeSeed<'de> for Place<'_> {
-    type Value = Option<usize>;
-    fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<Self::Value, D::Error> {
-        key.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Place<'_> {
-    type Value = Option<usize>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.iter().position(|one| *one == key))
-    }
+/// Text that is kept.
+fn kept<'de, D: Deserializer<'de>>(json: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    keep(|| Option::deserialize(json))
 }
 
 #[cfg(test)]

@@ -3,16 +3,15 @@
 use super::answer::Outcome;
 use super::client::{Call, Client, Verb};
 use super::stream::escaped;
-use crate::budget::{Budget, Reservation};
+use crate::account::Reservation;
 use std::fmt;
 use std::io::Read;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// Bytes of a log that are asked for, and of the text that is made of them.
 pub(super) const MAX_LOG: usize = 1 << 20;
 /// Bytes that are reserved for each log while it is read, so that few are: a node that does not answer must not take the calls of dispatches.
-const LEAST: usize = 512 << 10;
+pub(crate) const LOG_ANSWER: usize = MAX_LOG + 3 * STEP;
 /// Bytes by which the text's memory grows.
 const STEP: usize = 32 << 10;
 const BUFFER: usize = 4 << 10;
@@ -49,9 +48,8 @@ pub(crate) struct Which {
 }
 
 impl Client {
-    /// Reads a log. `budget`: for its memory.
-    pub(crate) fn log(&mut self, namespace: &str, which: &Which, budget: &Arc<Budget>, until: Instant) -> Outcome {
-        let Some(memory) = budget.try_reserve(LEAST) else { return Outcome::NoMemory };
+    /// Reads a log. `memory`: [`LOG_ANSWER`] for its text.
+    pub(crate) fn log(&mut self, namespace: &str, which: &Which, memory: Reservation, until: Instant) -> Outcome {
         let Which { tail, previous, .. } = which;
         let (pod, container) = (escaped(&which.pod), escaped(&which.container));
         let path = format!(
@@ -72,8 +70,8 @@ impl Log {
 }
 
 /// Reads text in UTF-8. What is none, and control characters, become U+FFFD; what they mean in a terminal is done where text needs it: see
-/// [`Screen`]. What exceeds [`MAX_LOG`] is cut off. None: there is no memory for it.
-pub(super) fn read(log: &mut dyn Read, mut memory: Reservation) -> std::io::Result<Option<Log>> {
+/// [`Screen`]. What exceeds [`MAX_LOG`] is cut off.
+pub(super) fn read(log: &mut dyn Read, mut memory: Reservation) -> std::io::Result<Log> {
     let (mut screen, mut buffer, mut held) = (Screen::default(), [0; BUFFER], 0);
     loop {
         let read = log.read(&mut buffer[held..])?;
@@ -81,9 +79,6 @@ pub(super) fn read(log: &mut dyn Read, mut memory: Reservation) -> std::io::Resu
         // each byte becomes three at most, and so do those of an unfinished sequence
         let text = &mut screen.text;
         if text.capacity() - text.len() < 3 * (BUFFER + MAX_SEQUENCE) {
-            if !memory.try_grow(text.capacity() + STEP) {
-                return Ok(None);
-            }
             text.reserve_exact(text.capacity() + STEP - text.len())
         }
         let mut rest = &buffer[..held];
@@ -109,7 +104,7 @@ pub(super) fn read(log: &mut dyn Read, mut memory: Reservation) -> std::io::Resu
             text.truncate(text.floor_char_boundary(MAX_LOG));
             text.shrink_to_fit();
             memory.shrink(text.capacity());
-            return Ok(Some(Log { text: text.into_bytes(), memory }));
+            return Ok(Log { text: text.into_bytes(), memory });
         }
     }
 }
@@ -174,6 +169,7 @@ impl Screen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::{Account, ByKind, Kind};
 
     /// Gives a few bytes at a time.
     struct Pieces<'p>(&'p [u8], usize);
@@ -185,9 +181,12 @@ mod tests {
         }
     }
 
+    fn memory(bytes: usize) -> Reservation {
+        Account::new(ByKind::default(), bytes).try_reserve(Kind::Answer, bytes).unwrap()
+    }
+
     fn text(log: &[u8], piece: usize) -> String {
-        let budget = Budget::new(4 << 20);
-        let log = read(&mut Pieces(log, piece), budget.try_reserve(LEAST).unwrap()).unwrap().unwrap();
+        let log = read(&mut Pieces(log, piece), memory(LOG_ANSWER)).unwrap();
         assert!(log.memory.bytes() >= log.text.len() && log.text.len() <= MAX_LOG);
         String::from_utf8(log.text).unwrap()
     }
@@ -222,10 +221,7 @@ mod tests {
 
     #[test]
     fn what_the_kubelet_says_in_place_of_a_log_is_known() {
-        let is_missing = |text: &str| {
-            let memory = Budget::new(LEAST).try_reserve(1).unwrap();
-            Log { text: text.into(), memory }.is_missing()
-        };
+        let is_missing = |text: &str| Log { text: text.into(), memory: memory(1) }.is_missing();
         assert!(is_missing("unable to retrieve container logs for containerd://0123"));
         assert!(is_missing("unable to retrieve container logs for containerd://0123\n"));
         assert!(!is_missing("unable to retrieve container logs for containerd://0123\nand more"));
@@ -237,8 +233,5 @@ mod tests {
         let long = "é".repeat(MAX_LOG);
         assert_eq!(text(long.as_bytes(), 4000).len(), MAX_LOG);
         assert_eq!(text(&b"\x01".repeat(MAX_LOG), 4000).len(), MAX_LOG / 3 * 3);
-        let (budget, longer) = (Budget::new(LEAST), "x".repeat(LEAST));
-        assert!(read(&mut longer.as_bytes(), budget.try_reserve(LEAST).unwrap()).unwrap().is_none());
-        assert_eq!(budget.reserved_bytes(), 0);
     }
 }

@@ -1,16 +1,17 @@
 //! The state machine of one connection; never blocks on its client: bytes in, requests out; replies in, bytes out.
 
 use super::chunked::Chunks;
-use super::memory::RequestMemory;
+use super::memory::Memory;
 use super::output::Output;
 use super::parse::{self, MAX_HEAD, Scan};
 use super::reply::Frame;
 use super::serve::{log_refusal, name_of, request_id};
-use crate::budget::Reservation;
+use crate::account::{Kind, Reservation};
 use crate::config::Enabled;
 use crate::http::{Reply, Request};
 use crate::route::route;
 use crate::status::{Reason, Status};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use std::net::{Shutdown, TcpStream};
@@ -36,7 +37,7 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds<'a> {
     pub(super) max_body: usize,
-    pub(super) memory: &'a RequestMemory,
+    pub(super) memory: &'a Memory,
     pub(super) enabled: Enabled,
     /// How long an idle connection is kept.
     pub(super) idle: Duration,
@@ -59,7 +60,7 @@ pub(super) enum Interest {
 pub(super) enum Step {
     Wait(Interest),
     /// The rest of the request stays unread until so many bytes are granted.
-    WaitForMemory(usize),
+    WaitForMemory(Kind, usize),
     Close,
     Serve(Request),
 }
@@ -86,7 +87,7 @@ enum Awaited {
 enum Parsed {
     Request(Request),
     Incomplete,
-    NeedsMemory(usize),
+    NeedsMemory(Kind, usize),
 }
 
 /// Errors: the error that a request gets before its body is read, so that `Expect: 100-continue` saves the client its upload.
@@ -107,6 +108,8 @@ pub(super) struct Connection {
     /// Whether the empty line that may precede the next request was skipped.
     has_skipped_line: bool,
     granted: Option<Reservation>,
+    /// Bytes of the request's memory that are for a large run.
+    for_run: usize,
     /// It has a place that is for probes.
     is_reserved: bool,
     /// Since when it waits for its client, or for memory.
@@ -127,6 +130,7 @@ impl Connection {
             in_a_row: 0,
             has_skipped_line: false,
             granted: None,
+            for_run: 0,
             is_reserved: false,
             waits_since: now,
             deadline: now + idle,
@@ -171,8 +175,9 @@ impl Connection {
 
     /// Whether its client has reset it.
     pub(super) fn is_reset(&self) -> bool {
-        let peeked = recv(&self.stream, &mut [0; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK);
-        peeked.is_err_and(|error| !matches!(error, Errno::AGAIN | Errno::INTR))
+        let mut polled = [PollFd::new(&self.stream, PollFlags::empty())]; // what was sent before may be unread
+        let ended = PollFlags::ERR | PollFlags::HUP;
+        poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && polled[0].revents().intersects(ended)
     }
 
     /// Makes progress until the client has to act, memory is missing, or a whole request was received. `readable`: there may be input.
@@ -211,13 +216,11 @@ impl Connection {
                 }
                 Ok(Parsed::Incomplete) if self.output.is_pending() => continue,
                 Ok(Parsed::Incomplete) => (),
-                Ok(Parsed::NeedsMemory(bytes)) => {
-                    self.input.shrink_to_fit();
-                    self.input_memory = bounds.memory.try_reserve_waiting(self.input.capacity());
-                    if self.input_memory.is_some() {
+                Ok(Parsed::NeedsMemory(kind, bytes)) => {
+                    if bounds.memory.may_wait() && self.park_input(bounds.memory) {
                         self.waits_since = Instant::now();
                         self.deadline = self.waits_since + bounds.max_wait;
-                        return Step::WaitForMemory(bytes);
+                        return Step::WaitForMemory(kind, bytes);
                     }
                     self.refuse(Status::new(Reason::Overloaded, "too many requests wait for memory"));
                     continue;
@@ -277,18 +280,19 @@ impl Connection {
             return true;
         }
         self.input.shrink_to_fit();
-        let bytes = self.input.capacity();
-        match &mut self.input_memory {
-            Some(memory) if memory.bytes() >= bytes => {
-                memory.shrink(bytes);
-                true
-            }
-            Some(memory) => memory.try_grow(bytes),
-            None => {
-                self.input_memory = bounds.memory.try_reserve_small(bytes);
-                self.input_memory.is_some()
+        bounds.memory.try_become(&mut self.input_memory, Kind::Small, self.input.capacity())
+    }
+
+    /// Keeps what was received as parked memory, before it waits for more. Returns false if there is none.
+    fn park_input(&mut self, memory: &Memory) -> bool {
+        self.input.shrink_to_fit();
+        if let Phase::Body(request, _) = &mut self.phase {
+            let bytes = request.head_len + request.bytes.capacity();
+            if !memory.try_become(&mut request.reservation, Kind::Parked, bytes) {
+                return false;
             }
         }
+        memory.try_become(&mut self.input_memory, Kind::Parked, self.input.capacity())
     }
 
     fn forget_input(&mut self) {
@@ -306,11 +310,10 @@ impl Connection {
     }
 
     /// The deadline has passed, or the body [is too slow](Connection::is_slow). Returns false if no reply can be sent.
-    pub(super) fn expire(&mut self, waits_for_memory: bool) -> bool {
+    pub(super) fn expire(&mut self) -> bool {
         let status = match &self.phase {
             _ if !self.output.is_empty() => return false,
             Phase::Idle | Phase::Linger(_) => return false,
-            _ if waits_for_memory => Status::new(Reason::Overloaded, "no memory was available in time"),
             Phase::Head(_) => Status::new(Reason::RequestTimeout, format!("the head did not arrive within {HEAD:?}")),
             Phase::Body(..) if Instant::now() < self.deadline => {
                 Status::new(Reason::RequestTimeout, "the body arrives too slowly while others wait for memory")
@@ -349,7 +352,11 @@ impl Connection {
         if self.output.is_empty() {
             return Ok(true);
         }
+        let before = self.output.sent();
         if !self.output.send(&self.stream)? {
+            if self.output.sent() > before {
+                self.waits_since = Instant::now()
+            }
             return Ok(false);
         }
         self.output.clear();

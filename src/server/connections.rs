@@ -6,7 +6,6 @@ use super::exchange::{Exchange, Then, Waits};
 use super::poller::{Event, Poller};
 use super::shutdown::{Shutdown, latest};
 use super::slot::Slot;
-use crate::budget::Reservation;
 use crate::metrics::METRICS;
 use std::collections::VecDeque;
 use std::net::TcpStream;
@@ -241,6 +240,18 @@ impl Connections {
         evicted.map(|(_, index)| index)
     }
 
+    /// The slots of those whose clients have read nothing for a while, the longest first.
+    pub(super) fn stalled(&self, now: Instant) -> Vec<Slot> {
+        let since = |place: &Mutex<Place>| {
+            let place = lock(place);
+            let exchange = place.parked.as_ref().filter(|exchange| exchange.connection.is_stalled(now))?;
+            Some((exchange.connection.waits_since(), place.slot))
+        };
+        let mut stalled: Vec<_> = self.places.iter().filter_map(since).collect();
+        stalled.sort_unstable();
+        stalled.into_iter().map(|(_, slot)| slot).collect()
+    }
+
     /// Takes the exchange that has waited longest for the end of a Job.
     pub(super) fn take_oldest_waiter(&self) -> Option<Box<Exchange>> {
         let since = |index: u32| {
@@ -335,18 +346,6 @@ impl Connections {
         (exchange.slot, exchange.waits, exchange.deadline) = (slot, waits, deadline);
         self.put(&mut place, exchange);
         None
-    }
-
-    /// Gives memory to an exchange that waits for it, and makes it ready. Drops the memory if the wait is over.
-    pub(super) fn grant(&self, slot: Slot, memory: Reservation) {
-        let mut place = self.place(slot.index);
-        if let Some(exchange) = place.parked(slot) {
-            exchange.connection.grant(memory);
-            (exchange.waits, exchange.deadline) = (Waits::Client(Interest::Writable), exchange.connection.deadline());
-            // Writable at once: nothing is being sent to it. If this fails, its deadline closes it.
-            let _ = self.poller.modify(exchange.connection.stream(), slot, Interest::Writable);
-            self.enter(&mut place)
-        }
     }
 
     pub(super) fn close(&self, exchange: Box<Exchange>) {

@@ -6,8 +6,10 @@
 use super::connection::{Connection, Interest};
 use super::look::Look;
 use super::serve::route_on;
+use super::shared::Key;
 use super::shutdown::Received;
 use super::slot::Slot;
+use crate::account::{Kind, Reservation};
 use crate::config::Enabled;
 use crate::dispatch::{Begun, Work};
 use crate::http::Request;
@@ -31,6 +33,10 @@ pub(super) struct Exchange {
     /// When the whole request was received.
     pub(super) arrived: Instant,
     pub(super) stage: Stage,
+    /// For its answer.
+    pub(super) memory: Option<Reservation>,
+    /// It reads the pods of this Job for others too.
+    pub(super) reads_for: Option<Key>,
     /// While it is parked, or was last.
     pub(super) waits: Waits,
     pub(super) deadline: Instant,
@@ -61,8 +67,8 @@ pub(super) enum Stage {
 pub(super) enum Waits {
     /// Its client sends, reads, or begins its next request.
     Client(Interest),
-    /// For the request, the rest of which stays unread.
-    Memory,
+    /// For a request, the rest of which stays unread; or for a large run or an answer.
+    Memory(Kind),
     /// Any worker runs it.
     Worker,
     /// To call the API server.
@@ -74,6 +80,8 @@ pub(super) enum Waits {
     Time,
     /// The end of a Job.
     Job,
+    /// The pods of a Job, for which another exchange asks.
+    Pods,
 }
 
 /// What happens to a parked exchange.
@@ -91,7 +99,7 @@ pub(super) enum Then {
 impl Waits {
     /// Whether it waits for its client, or together with it.
     pub(super) fn is_at_rest(self) -> bool {
-        matches!(self, Waits::Client(_) | Waits::Memory | Waits::Job)
+        matches!(self, Waits::Client(_) | Waits::Memory(_) | Waits::Job | Waits::Pods)
     }
 
     /// Whether it waits for its turn, or for its next try.
@@ -107,13 +115,13 @@ pub(super) fn on_deadline(waits: Waits, received: Received, is_stopping: bool) -
         (Waits::Client(_), Received::Nothing) => Then::Close,
         (Waits::Client(_), Received::Part) if is_stopping => refuse("the request did not arrive before the shutdown"),
         (Waits::Client(_), Received::Part | Received::All) => Then::Expire,
-        (Waits::Memory, _) if is_stopping => refuse("shutting down; no memory was available in time"),
-        (Waits::Memory, _) => Then::Expire,
+        (Waits::Memory(_), _) if is_stopping => refuse("shutting down; no memory was available in time"),
+        (Waits::Memory(_), _) => Then::Refuse(Reason::Overloaded, "no memory was available in time"),
         (Waits::Worker | Waits::Permit | Waits::LargeRun | Waits::Turn, _) if is_stopping => refuse("shutting down"),
         (Waits::Worker | Waits::Permit | Waits::LargeRun | Waits::Turn, _) => {
             Then::Refuse(Reason::Overloaded, "was queued for too long")
         }
-        (Waits::Time | Waits::Job, _) => Then::Run,
+        (Waits::Time | Waits::Job | Waits::Pods, _) => Then::Run,
     }
 }
 
@@ -132,8 +140,8 @@ pub(super) fn on_client_left(stage: &Stage, reads: bool) -> Then {
 pub(super) fn on_eviction(waits: Waits, is_unused: bool) -> Then {
     match waits {
         Waits::Client(_) if is_unused => Then::Close,
-        Waits::Job => Then::Run,
-        Waits::Client(_) | Waits::Memory | Waits::Worker => Then::Stay,
+        Waits::Job | Waits::Pods => Then::Run,
+        Waits::Client(_) | Waits::Memory(_) | Waits::Worker => Then::Stay,
         Waits::Permit | Waits::LargeRun | Waits::Turn | Waits::Time => Then::Stay,
     }
 }
@@ -148,6 +156,8 @@ impl Exchange {
             request: Request::default(),
             route: NONE,
             stage: Stage::Receive,
+            memory: None,
+            reads_for: None,
             waits: Waits::Client(Interest::Readable),
         })
     }
@@ -166,12 +176,21 @@ impl Exchange {
 
     /// Its request is answered, and its memory free.
     pub(super) fn end(&mut self) {
-        (self.request, self.route, self.stage) = (Request::default(), NONE, Stage::Receive)
+        (self.request, self.route, self.stage, self.memory) = (Request::default(), NONE, Stage::Receive, None)
     }
 
     /// What is to be done, which the caller of this does now, or puts back.
     pub(super) fn take_stage(&mut self) -> Stage {
         mem::take(&mut self.stage)
+    }
+
+    /// It has the memory that it has waited for.
+    pub(super) fn grant(&mut self, memory: Reservation) {
+        match self.stage {
+            Stage::Receive => self.connection.grant(memory),
+            Stage::LargeRun(_) => self.request.reservation = Some(memory),
+            _ => self.memory = Some(memory),
+        }
     }
 
     /// Whether it reads a Job or a log.
@@ -207,8 +226,8 @@ impl Exchange {
     pub(super) fn interest(&self, waits: Waits) -> Option<Interest> {
         match waits {
             Waits::Client(interest) => Some(interest),
-            Waits::Memory => Some(Interest::Nothing),
-            Waits::Job | Waits::Permit | Waits::Turn | Waits::Time => {
+            Waits::Memory(_) if matches!(self.stage, Stage::Receive) => Some(Interest::Nothing),
+            Waits::Memory(_) | Waits::Job | Waits::Pods | Waits::Permit | Waits::Turn | Waits::Time => {
                 (self.on_client_left() == Then::Close).then(|| self.connection.parked_interest())
             }
             Waits::Worker | Waits::LargeRun => None,
@@ -236,15 +255,16 @@ impl Exchange {
 mod tests {
     use super::*;
 
-    const ALL: [Waits; 8] = [
+    const ALL: [Waits; 9] = [
         Waits::Client(Interest::Readable),
-        Waits::Memory,
+        Waits::Memory(Kind::Large),
         Waits::Worker,
         Waits::Permit,
         Waits::LargeRun,
         Waits::Turn,
         Waits::Time,
         Waits::Job,
+        Waits::Pods,
     ];
 
     const RECEIVED: [Received; 3] = [Received::Nothing, Received::Part, Received::All];
@@ -280,7 +300,7 @@ mod tests {
             let then = [true, false].map(|is_unused| on_eviction(waits, is_unused));
             let want = match waits {
                 Waits::Client(_) => [Then::Close, Then::Stay],
-                Waits::Job => [Then::Run, Then::Run],
+                Waits::Job | Waits::Pods => [Then::Run, Then::Run],
                 _ => [Then::Stay, Then::Stay],
             };
             assert_eq!(then, want, "{waits:?}");

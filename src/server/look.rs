@@ -1,6 +1,6 @@
 //! A caller that waits for the end of a Job: when it looks at the Job again, and what it is told then.
 
-use crate::budget::Reservation;
+use crate::account::Reservation;
 use crate::dispatch::Waiting;
 use crate::http::Reply;
 use crate::jobs::News;
@@ -24,9 +24,16 @@ pub(super) struct Look {
     asks: bool,
     /// It was woken with these.
     pub(super) news: Option<News>,
+    /// What another caller was told, with the pods of the Job.
+    pub(super) answer: Option<Arc<[u8]>>,
+    /// There are no pods for it.
+    pub(super) lacks_pods: bool,
     /// News came when it was looking already, and are lost.
     pub(super) has_missed: bool,
-    pub(super) _memory: Reservation,
+    /// For all of it but the Job.
+    _memory: Reservation,
+    /// For the text of the Job that it has seen.
+    pub(super) text: Arc<Reservation>,
 }
 
 /// What decides what a look comes to, beside the caller's own.
@@ -65,9 +72,20 @@ pub(super) enum Seen {
 }
 
 impl Look {
-    pub(super) fn new(waiting: Box<Waiting>, arrived: Instant, memory: Reservation) -> Self {
+    pub(super) fn new(waiting: Box<Waiting>, arrived: Instant, memory: Reservation, text: Arc<Reservation>) -> Self {
         let (since, end) = (Instant::now(), arrived + waiting.time());
-        Look { waiting, since, end, asks: false, news: None, has_missed: false, _memory: memory }
+        Look {
+            waiting,
+            since,
+            end,
+            asks: false,
+            news: None,
+            answer: None,
+            lacks_pods: false,
+            has_missed: false,
+            _memory: memory,
+            text,
+        }
     }
 
     /// A call, or the cache, has just told of the Job, which goes on.
@@ -79,6 +97,11 @@ impl Look {
     /// As long before the end, or a quarter of the wait.
     fn shortly(&self, time: Duration) -> Duration {
         (self.waiting.time() / 4).min(time)
+    }
+
+    /// It is answered with this when it looks again: there has to be memory for the answer first.
+    pub(super) fn answer_later(&mut self, news: News) {
+        (self.news, self.asks) = (Some(news), true)
     }
 
     /// Looks again: it was woken, or its time is over.
@@ -113,6 +136,12 @@ impl Look {
         Seen::Nothing { until, version: 0, asks, was_found: false } // the version that it has may be of another history by now
     }
 
+    /// With the answer of another caller.
+    pub(super) fn reply_as(self, answer: &[u8]) -> Reply {
+        let waited = self.since.elapsed();
+        Reply { waited, ..self.waiting.reply_as(answer.to_vec()) }
+    }
+
     /// `last`: the Job as it was when it was last heard of, and how long that is ago. Not for [`Seen::Nothing`].
     pub(super) fn reply(self, seen: &Seen, last: Option<(Arc<Job>, Duration)>) -> Reply {
         let waited = self.since.elapsed();
@@ -128,7 +157,7 @@ impl Look {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::Budget;
+    use crate::account::{Account, ByKind, Kind};
     use crate::kube::{Situation, State};
 
     const WAIT: Duration = Duration::from_secs(20);
@@ -140,7 +169,8 @@ mod tests {
 
     fn look(is_lookup: bool) -> Look {
         let waiting = Waiting::of(job("u", 5, State::Running), WAIT, is_lookup);
-        Look::new(waiting, Instant::now(), Budget::new(1).try_reserve(1).unwrap())
+        let memory = || Account::new(ByKind::default(), 1).try_reserve(Kind::Parked, 1).unwrap();
+        Look::new(waiting, Instant::now(), memory(), Arc::new(memory()))
     }
 
     /// After so many seconds of its wait.
@@ -215,6 +245,17 @@ mod tests {
             assert_eq!(shown(&look, &seen), "20.0 true");
             look.news = news;
             let facts = facts(&look, 20.0, job);
+            let seen = look.again(facts);
+            assert_eq!(shown(&look, &seen), want);
+        }
+    }
+
+    #[test]
+    fn one_who_waits_for_memory_for_its_answer_is_not_put_back() {
+        for (news, want) in [(News::Is(job("u", 5, State::Running)), "u running"), (News::Unknown, "unconfirmed")] {
+            let mut look = look(true);
+            look.answer_later(news);
+            let facts = facts(&look, 18.0, None);
             let seen = look.again(facts);
             assert_eq!(shown(&look, &seen), want);
         }

@@ -1,7 +1,7 @@
 //! Replies on their way to the client, who may read slowly or not at all.
 
 use super::reply::{Frame, print};
-use crate::budget::Reservation;
+use crate::account::Reservation;
 use crate::http::Reply;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
@@ -18,7 +18,7 @@ pub(super) struct Output {
     bytes: Vec<u8>,
     large_body: Cow<'static, [u8]>,
     sent: usize,
-    /// Memory for the large body.
+    /// Memory for a large reply.
     reservation: Option<Reservation>,
 }
 
@@ -39,11 +39,30 @@ impl Output {
     /// Adds a reply. The one before has been sent.
     pub(super) fn reply(&mut self, reply: Reply, frame: &Frame) {
         print(&mut self.bytes, &reply, frame);
+        self.reservation = reply.reservation;
         match reply.body {
             _ if frame.is_head => (),
             small if small.len() <= SMALL_BODY => self.bytes.extend(&*small),
-            large => (self.large_body, self.reservation) = (large, reply.reservation),
+            large => self.large_body = large,
         }
+    }
+
+    /// Whether a large body that is not the program's own waits for its client without a reservation.
+    pub(super) fn is_unreserved(&self) -> bool {
+        matches!(self.large_body, Cow::Owned(_))
+            && self.is_pending()
+            && self.reservation.is_none()
+            && !self.large_body.is_empty()
+    }
+
+    /// Whether what waits for the client has memory that others may need.
+    pub(super) fn is_reserved(&self) -> bool {
+        self.is_pending() && self.reservation.is_some()
+    }
+
+    /// Bytes that were sent.
+    pub(super) fn sent(&self) -> usize {
+        self.sent
     }
 
     /// Sends as much as the client accepts now. Returns whether that was everything.

@@ -3,9 +3,10 @@
 use super::exchange::Exchange;
 use super::reply::Frame;
 use super::slot::Slot;
+use crate::account::Account;
 use crate::config::{Config, Enabled};
 use crate::dispatch::{
-    Begun, Memory, Plan, Progress, Query, RetryBudget, Shared, Work, internal_error, perform, plan, plan_large,
+    Begun, Plan, Progress, Query, RetryBudget, Shared, Work, internal_error, perform, plan, plan_large,
 };
 use crate::docs::{self, Docs};
 use crate::http::{Reply, Request};
@@ -17,7 +18,7 @@ use crate::status::{Reason, Status};
 use log::{debug, error, info, warn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Minimum time between two readiness checks of the API server, however many probes arrive.
@@ -31,7 +32,6 @@ const MAX_REQUEST_ID: usize = 64;
 pub(super) struct Server {
     pub(super) config: Config,
     retries: RetryBudget,
-    memory: Memory,
     /// What is known of Jobs, and who waits for them.
     pub(super) jobs: Jobs<Slot>,
     readiness: Mutex<Readiness>,
@@ -53,7 +53,6 @@ impl Server {
             jobs: Jobs::new(config.max_cache_bytes),
             config,
             retries: RetryBudget::default(),
-            memory: Memory::default(),
             readiness: Mutex::default(),
             docs,
         }
@@ -127,10 +126,16 @@ impl Server {
     }
 
     /// Calls the API server until a dispatch is done, or has to pause.
-    pub(super) fn perform(&self, work: Box<Work>, client: &mut Option<Client>, until: Instant) -> Progress {
+    pub(super) fn perform(
+        &self,
+        work: Box<Work>,
+        client: &mut Option<Client>,
+        account: &Arc<Account>,
+        until: Instant,
+    ) -> Progress {
         self.guarded(client, |client| {
-            let (config, budget, memory, known) = (&self.config, &self.retries, &self.memory, &self.jobs.known);
-            perform(Shared { config, budget, memory, known }, client, work, until)
+            let (config, budget, known) = (&self.config, &self.retries, &self.jobs.known);
+            perform(Shared { config, budget, account, known }, client, work, until)
         })
     }
 

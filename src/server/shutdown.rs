@@ -77,14 +77,14 @@ impl Shutdown {
 pub(super) fn latest(waits: Waits, received: Received, stopping: Stopping) -> Option<Instant> {
     let begun = match (stopping, waits) {
         (Stopping::No, _) => return None,
-        (Stopping::Announced(at) | Stopping::Begun(at), Waits::Job) => return Some(at),
+        (Stopping::Announced(at) | Stopping::Begun(at), Waits::Job | Waits::Pods) => return Some(at),
         (Stopping::Announced(_), _) => return None,
         (Stopping::Begun(at), _) => at,
     };
     match (waits, received) {
         (Waits::Client(_), Received::All) => None,
-        (Waits::Client(_), Received::Nothing) | (Waits::Job, _) => Some(begun),
-        (Waits::Client(_), Received::Part) | (Waits::Memory, _) => Some(begun + UNFINISHED),
+        (Waits::Client(_), Received::Nothing) | (Waits::Job | Waits::Pods, _) => Some(begun),
+        (Waits::Client(_), Received::Part) | (Waits::Memory(_), _) => Some(begun + UNFINISHED),
         (Waits::Time, _) => Some(begun + PAUSES),
         (Waits::Worker | Waits::Permit | Waits::LargeRun | Waits::Turn, _) => Some(begun + CALLS),
     }
@@ -93,6 +93,7 @@ pub(super) fn latest(waits: Waits, received: Received, stopping: Stopping) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::Kind;
     use crate::server::connection::Interest;
 
     #[test]
@@ -102,16 +103,17 @@ mod tests {
         let client = Waits::Client(Interest::Readable);
         for (waits, want) in [
             (client, [Some(0), Some(5), None]),
-            (Waits::Memory, [Some(5); 3]),
+            (Waits::Memory(Kind::Large), [Some(5); 3]),
             (Waits::Worker, [Some(24); 3]),
             (Waits::Permit, [Some(24); 3]),
             (Waits::LargeRun, [Some(24); 3]),
             (Waits::Turn, [Some(24); 3]),
             (Waits::Time, [Some(20); 3]),
             (Waits::Job, [Some(0); 3]),
+            (Waits::Pods, [Some(0); 3]),
         ] {
             assert_eq!(all.map(|received| seconds(waits, received, Stopping::Begun(at))), want, "{waits:?}");
-            let early = if waits == Waits::Job { Some(0) } else { None };
+            let early = if matches!(waits, Waits::Job | Waits::Pods) { Some(0) } else { None };
             assert_eq!(all.map(|received| seconds(waits, received, Stopping::Announced(at))), [early; 3], "{waits:?}");
             assert_eq!(all.map(|received| seconds(waits, received, Stopping::No)), [None; 3], "{waits:?}");
         }

@@ -6,7 +6,10 @@
 
 mod drive;
 mod expiry;
+mod large_runs;
 mod list;
+mod memory;
+mod pods;
 mod respond;
 mod resting;
 mod scaler;
@@ -15,13 +18,12 @@ mod waiting;
 use super::connection::Bounds;
 use super::connections::{Connections, Next};
 use super::exchange::Exchange;
-use super::large_runs::LargeRuns;
-use super::memory::RequestMemory;
-use super::parse::MAX_HEAD;
+use super::memory::Memory;
 use super::permits::Permits;
 use super::queue::Queue;
 use super::serve::Server;
-use crate::budget::Budget;
+use super::shared::Shared;
+use super::texts::Texts;
 use crate::dispatch::random;
 use crate::filter::SMALL_RUN_STACK;
 use crate::kube::Client;
@@ -31,23 +33,19 @@ use resting::Resting;
 use scaler::{Decision, Fastest, Scaler, TICK};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Dispatches in flight, so also API calls in flight. With 5 ms a call that is what two cores can serve, and more than an API server
 /// creates; and each needs a thread with a TLS connection, a quarter of a megabyte at most.
 pub(super) const MAX_IN_FLIGHT: usize = 56;
-/// Requests that wait for a permit to call.
+/// Requests that wait for a permit to call; and for a large run.
 const MAX_QUEUE: usize = 1024;
 /// Threads spawned per tick: each brings a TLS handshake of about a millisecond.
 const PER_TICK: usize = 4;
 /// How long an extra thread stays without anything to do.
 const LINGER: Duration = Duration::from_secs(10);
-/// Bytes for each caller that may wait, with its Job's status.
-const WAITING_BYTES: usize = 2 << 10;
-/// Bytes of pages of Jobs: four of the longest.
-const PAGE_BUDGET: usize = 1 << 20;
 const SCRATCH: usize = 8 << 10;
 /// After a thread could not be started.
 const BACK_OFF: Duration = Duration::from_secs(1);
@@ -56,18 +54,21 @@ const BACK_OFF: Duration = Duration::from_secs(1);
 pub(super) struct Workers {
     pub(super) server: Server,
     pub(super) connections: Connections,
-    memory: RequestMemory,
+    memory: Memory,
+    texts: Texts,
+    /// Lists of pods that several callers ask for.
+    shared: Shared,
     /// For calls.
     permits: Permits,
-    large_runs: LargeRuns,
-    /// For what callers who wait for Jobs hold.
-    waiting_memory: Arc<Budget>,
+    /// For large runs of the filter, one at a time, by a thread that exists while there is one. What waits for it holds neither a worker
+    /// thread nor a permit for calls, so that small requests pass.
+    large_runs: Permits,
     /// For the next worker that is woken.
     ready: Queue,
     /// For pages of Jobs: there is one. It is also held while the one whose turn it is waits until the Jobs are known.
     lists: Permits,
-    /// For pages of Jobs, until they are sent.
-    pages: Arc<Budget>,
+    /// When connections were last visited to make room for answers.
+    made_room: Mutex<Option<Instant>>,
     core_threads: usize,
     /// Running threads.
     threads: AtomicUsize,
@@ -98,18 +99,21 @@ impl Worker {
 
 impl Workers {
     pub(super) fn new(server: Server, connections: Connections) -> Arc<Self> {
-        let max_request = 2 * MAX_HEAD + server.config.max_body_bytes;
-        let waiters = connections.capacity().div_ceil(2);
         Arc::new_cyclic(|this| Workers {
-            memory: RequestMemory::new(max_request, connections.capacity()),
+            memory: Memory::new(
+                server.config.max_body_bytes,
+                server.config.filter.max_output(),
+                connections.capacity(),
+            ),
+            texts: Texts::default(),
+            shared: Shared::default(),
             server,
             connections,
             permits: Permits::new(MAX_IN_FLIGHT, MAX_QUEUE),
-            large_runs: LargeRuns::new(),
-            waiting_memory: Budget::new(WAITING_BYTES * waiters),
+            large_runs: Permits::new(1, MAX_QUEUE),
             ready: Queue::default(),
             lists: Permits::new(1, usize::MAX), // no more than connections
-            pages: Budget::new(PAGE_BUDGET),
+            made_room: Mutex::default(),
             core_threads: (4 * super::cores()).min(MAX_IN_FLIGHT),
             threads: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
@@ -244,7 +248,7 @@ impl Workers {
             connections_working: all.saturating_sub(waiting),
             dispatches_in_flight: self.permits.used(),
             dispatches_queued: queued,
-            unfinished_bytes: self.memory.reserved_bytes(),
+            reserved_bytes: self.memory.account.reserved_bytes(),
             jobs: self.server.jobs.known.count(),
             cached_bytes: self.server.jobs.known.cached_bytes(),
             waiters: self.server.jobs.waiters(),

@@ -339,12 +339,12 @@ fn readiness_is_checked_at_most_once_a_second() {
 }
 
 #[test]
-fn unanswered_bodies_have_a_limit() {
+fn large_manifests_that_wait_for_an_answer_have_a_limit() {
     const MANY: usize = 16;
     let server = Scripted::start(vec![Act::Silence; MANY]);
     let dispatcher =
-        Dispatcher::start(&["{spec: {}}", "--server", &server.url, "--namespace=ns", "--request-timeout=3s"]);
-    let body = format!("\"{}\"", "x".repeat(2_000_000));
+        Dispatcher::start(&["{spec: {x: .}}", "--server", &server.url, "--namespace=ns", "--request-timeout=3s"]);
+    let body = format!("\"{}\"", "x".repeat(900_000));
     let text = crate::support::http::request("POST", "/job", crate::support::http::JSON, &body);
     let mut codes: Vec<u16> = std::thread::scope(|scope| {
         let posting: Vec<_> = (0..MANY).map(|_| scope.spawn(|| dispatcher.send(&text).error())).collect();

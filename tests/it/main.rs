@@ -4,6 +4,8 @@
 
 mod support;
 
+/// What the process holds for large Jobs and slow clients, and that others are served meanwhile.
+mod bounds;
 /// The Helm chart, and the YAML for users without Helm.
 mod chart;
 /// Options, exit codes, messages.

@@ -71,7 +71,9 @@ fn requests_are_counted() {
         ("connections_rejected_total", 0.0),
         (r#"dispatches{state="in_flight"}"#, 0.0),
         (r#"dispatches{state="queued"}"#, 0.0),
-        ("unfinished_bytes", 0.0),
+        ("reserved_bytes{kind=\"large\"}", 0.0),
+        ("reserved_bytes{kind=\"answer\"}", 0.0),
+        ("reserved_bytes{kind=\"parked\"}", 0.0),
     ] {
         assert_eq!(value(&text, &format!("k8s_job_dispatcher_{series}")), Some(want), "{series} in\n{text}");
     }

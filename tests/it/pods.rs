@@ -1,6 +1,6 @@
 use crate::support::dispatcher::{AS_IS, Dispatcher};
 use crate::support::eventually;
-use crate::support::http::{Reply, request};
+use crate::support::http::{Line, Reply, request};
 use crate::support::kubelet::ends;
 use crate::support::logs::Logs;
 use crate::support::namespace::Namespace;
@@ -68,6 +68,27 @@ fn a_job_tells_how_its_pods_ended() {
     }
     let off = Dispatcher::for_namespace(&namespace, &[AS_IS]);
     assert_eq!(off.get("/job/a").json().get("pods"), None);
+}
+
+#[test]
+fn those_who_wait_for_the_same_job_share_a_list_of_its_pods() {
+    const MANY: usize = 200;
+    let namespace = namespace();
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--enable=pods"]);
+    assert_eq!(dispatcher.post("/job", &manifest("a", "", ends(5 * SECOND, 3, "said at the end"))).code, 201);
+    let mut waiters: Vec<Line> = (0..MANY).map(|_| dispatcher.line()).collect();
+    waiters.iter_mut().for_each(|line| line.send(request("GET", "/job/a?wait=40s", "", "")));
+    for line in &mut waiters {
+        let job = line.receive().unwrap().json();
+        assert_eq!(job["state"], "failed", "{job}");
+        assert_eq!(job["pods"][0]["containers"][0]["message"], "said at the end", "{job}");
+    }
+    let metrics = String::from_utf8(dispatcher.get("/metrics").body).unwrap();
+    let calls = metrics.lines().find_map(|line| {
+        line.strip_prefix("k8s_job_dispatcher_api_requests_total{verb=\"pods\",code=\"200\"} ")?.parse::<usize>().ok()
+    });
+    let calls = calls.unwrap_or_else(|| panic!("no calls in {metrics}"));
+    assert!((1..=20).contains(&calls), "{calls} calls for {MANY} callers");
 }
 
 #[test]

@@ -174,6 +174,7 @@ impl World {
                 ));
                 if self.luck.faults > 0 {
                     all.push((faulty(self.clone()), lost()));
+                    all.push((faulty(self.clone()), Outcome::TooLong));
                     all.push((faulty(self.clone()), Outcome::NotCalled))
                 }
             }
@@ -197,6 +198,9 @@ impl World {
                 if self.luck.faults > 0 {
                     all.push((faulty(world.clone()), lost()));
                     all.push((faulty(world.clone()), Outcome::InvalidResponse(String::new())));
+                    if !taken {
+                        all.push((faulty(world.clone()), Outcome::TooLong))
+                    }
                     all.push((faulty(world), refused(RefusalKind::Fault)));
                     all.push((faulty(self.clone()), refused(RefusalKind::Busy)));
                     all.push((faulty(self.clone()), Outcome::NotCalled));
@@ -232,6 +236,7 @@ impl World {
         while let Some(step) = steps.pop() {
             let (call, attempts) = match step {
                 Step::Call(call, attempts) => (call, attempts),
+                Step::ReadLong(attempts) => (Call::Get, attempts),
                 Step::Again { call, attempts, otherwise, .. } => {
                     steps.push(without_call((*otherwise).clone()));
                     steps.push(*otherwise);

@@ -266,6 +266,7 @@ fn every_repeated_call_is_counted() {
             while let Some(step) = steps.pop() {
                 let (next, attempts) = match step {
                     Step::Call(next, attempts) => (next, attempts),
+                    Step::ReadLong(attempts) => (Call::Get, attempts),
                     Step::Again { call, attempts, otherwise, .. } => {
                         steps.push(*otherwise);
                         (call, attempts)
@@ -329,4 +330,14 @@ fn only_our_jobs_are_deleted_and_only_the_one_that_was_found() {
 fn a_dry_run_is_not_a_creation() {
     assert_eq!(success(after(CREATE, NONE, Call::Create, Outcome::Created(Box::default()))), "created");
     assert_eq!(success(after(DRY_RUN, NONE, Call::Create, Outcome::Created(Box::default()))), "valid");
+}
+
+#[test]
+fn a_long_job_is_read_when_there_is_memory_for_it() {
+    for (intent, call, may_be_done) in
+        [(Intent::Lookup, Call::Get, false), (CREATE, Call::Get, false), (CREATE, Call::Create, true)]
+    {
+        let want = Step::ReadLong(Attempts { may_be_done, ..NONE });
+        assert_eq!(after(intent, NONE, call, Outcome::TooLong), want, "{call:?}");
+    }
 }

@@ -191,12 +191,12 @@ fn only_the_requested_job_is_accepted() {
         status: status_of(r#"{"active":1}"#),
         ..Job::default()
     };
-    assert_eq!(answer(200, job("Job", "a")).outcome_of_get("a"), Outcome::Found(Box::new(found)));
+    assert_eq!(answer(200, job("Job", "a")).outcome_of_get("a", false), Outcome::Found(Box::new(found)));
     let bare = br#"{"kind":"Job","metadata":{"name":"a"}}"#;
-    assert_eq!(answer(200, bare).outcome_of_get("a"), Outcome::Found(named()));
+    assert_eq!(answer(200, bare).outcome_of_get("a", false), Outcome::Found(named()));
     assert_eq!(answer(201, bare).outcome_of_create("a"), Outcome::Created(named()));
     for body in [job("JobList", "a"), job("Job", "b"), "<html>".to_owned(), String::new()] {
-        assert!(matches!(answer(200, &*body).outcome_of_get("a"), Outcome::InvalidResponse(_)), "{body}");
+        assert!(matches!(answer(200, &*body).outcome_of_get("a", false), Outcome::InvalidResponse(_)), "{body}");
         assert!(matches!(answer(201, &*body).outcome_of_create("a"), Outcome::InvalidResponse(_)), "{body}");
     }
 }
@@ -300,7 +300,7 @@ fn a_body_of_unknown_length_that_ends_early_is_a_broken_connection() {
     for body in ["", "{", &whole[..20], &whole[..whole.len() - 1]] {
         assert!(matches!(unbounded(body).outcome_of_create("a"), Outcome::Disconnected(_)), "{body}");
         let get = Answer { code: 200, ..unbounded(body) };
-        assert!(matches!(get.outcome_of_get("a"), Outcome::Disconnected(_)), "{body}");
+        assert!(matches!(get.outcome_of_get("a", false), Outcome::Disconnected(_)), "{body}");
         if body.len() < whole.len() - 1 {
             assert!(matches!(answer(201, body).outcome_of_create("a"), Outcome::InvalidResponse(_)), "{body}");
         }
@@ -312,13 +312,16 @@ fn a_body_of_unknown_length_that_ends_early_is_a_broken_connection() {
 fn a_long_job_is_read_without_being_held() {
     let large = json!({"kind": "Job", "metadata": {"name": "a", "managedFields": "x".repeat(100_000)}, "status": {"active": 1}}).to_string();
     let (start, rest) = large.as_bytes().split_at(60_000);
-    let job = Answer { rest: Some(rest), ..answer(200, start) }.outcome_of_get("a");
+    let job = Answer { rest: Some(rest), ..answer(200, start) }.outcome_of_get("a", false);
     let situation = Situation { state: State::Running, ..Situation::default() };
     let running = Job { situation, status: status_of(r#"{"active":1}"#), ..*named() };
     assert_eq!(job, Outcome::Found(Box::new(running)));
-    assert!(matches!(Answer { rest: Some(&rest[1..]), ..answer(200, start) }.outcome_of_get("a"), Outcome::Found(_)));
     assert!(matches!(
-        Answer { rest: Some(&rest[..9]), ..answer(200, start) }.outcome_of_get("a"),
+        Answer { rest: Some(&rest[1..]), ..answer(200, start) }.outcome_of_get("a", false),
+        Outcome::Found(_)
+    ));
+    assert!(matches!(
+        Answer { rest: Some(&rest[..9]), ..answer(200, start) }.outcome_of_get("a", false),
         Outcome::InvalidResponse(_)
     ));
 }

@@ -1,7 +1,8 @@
 //! From a connection's input to a whole request.
 
 use super::{Admit, Awaited, BODY, Bounds, CONTINUE, Connection, HEAD, Parsed, Phase};
-use crate::budget::Reservation;
+use crate::account::Kind;
+use crate::filter::MAX_SMALL_BODY;
 use crate::route::route;
 use crate::server::chunked::Chunks;
 use crate::server::memory::SMALL;
@@ -36,15 +37,20 @@ impl Connection {
                     length
                 }
             };
-            if let Some(needed) = self.take_head(length, bounds, admit)? {
-                return Ok(Parsed::NeedsMemory(needed));
+            if let Some((kind, needed)) = self.take_head(length, bounds, admit)? {
+                return Ok(Parsed::NeedsMemory(kind, needed));
             }
         }
         self.take_body(bounds)
     }
 
-    /// Parses the head, and reserves memory for the whole request. Returns the bytes that are missing, if they are.
-    fn take_head(&mut self, length: usize, bounds: Bounds<'_>, admit: Admit<'_>) -> Result<Option<usize>, Status> {
+    /// Parses the head, and reserves memory for the whole request. Returns the bytes that are missing, and their kind, if they are.
+    fn take_head(
+        &mut self,
+        length: usize,
+        bounds: Bounds<'_>,
+        admit: Admit<'_>,
+    ) -> Result<Option<(Kind, usize)>, Status> {
         let parse::Head { mut request, framing, expects_continue } =
             parse::head(&self.input[..length], bounds.max_body)?;
         let body_len = match framing {
@@ -60,15 +66,16 @@ impl Connection {
         }
         // The head counts twice: as text, and for the parsed path and header fields. Without a length, memory for a very small body;
         // `take_body` reserves more.
-        let needed = 2 * length + if framing == Framing::Chunked { CHUNKED } else { body_len };
+        self.for_run = for_run(body_len, bounds);
+        let needed = 2 * length + if framing == Framing::Chunked { CHUNKED } else { body_len } + self.for_run;
+        let kind = if needed <= SMALL { Kind::Small } else { Kind::Large };
         let granted = self.granted.take().filter(|memory| memory.bytes() >= needed);
-        let small = || if needed <= SMALL { bounds.memory.try_reserve_small(needed) } else { None };
-        let memory = granted.or_else(small).or_else(|| bounds.memory.try_reserve_large(needed));
+        let memory = granted.or_else(|| bounds.memory.try_reserve(kind, needed));
         if memory.is_none() {
             request.bytes = self.input[..length].to_vec();
             // without a body, and no dispatch: it is answered at once, so that `/health/live` does not depend on what others hold
             if framing != Framing::Length(0) || route(&request, bounds.enabled).is_ok_and(|route| route.is_dispatch()) {
-                return Ok(Some(needed));
+                return Ok(Some((kind, needed)));
             }
         }
         request.reservation = memory;
@@ -107,13 +114,15 @@ impl Connection {
                 if let Some(memory) = self.granted.take() {
                     request.reservation = Some(memory)
                 } else if head + needed > reserved {
+                    let memory = &mut request.reservation;
                     let more = (head + 2 * needed).min(SMALL);
-                    let grows = |memory: &mut Reservation| memory.try_grow(more);
-                    if head + needed > SMALL || !request.reservation.as_mut().is_some_and(grows) {
-                        // its length is unknown: the largest body is reserved at once, for two that each wait for more could wait for ever
-                        let memory = bounds.memory.try_reserve_large(head + most);
-                        let Some(memory) = memory else { return Ok(Parsed::NeedsMemory(head + most)) };
-                        request.reservation = Some(memory);
+                    if head + needed > SMALL || !bounds.memory.try_become(memory, Kind::Small, more) {
+                        // its length is unknown: the largest body is reserved at once, for nothing waits to grow
+                        self.for_run = for_run(bounds.max_body, bounds);
+                        let most = head + most + self.for_run;
+                        if !bounds.memory.try_become(memory, Kind::Large, most) {
+                            return Ok(Parsed::NeedsMemory(Kind::Large, most));
+                        }
                     }
                 }
                 if request.bytes.capacity() < needed {
@@ -130,12 +139,16 @@ impl Connection {
         }
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Body(mut request, _) => {
-                if let Some(memory) = &mut request.reservation {
-                    memory.shrink(request.head_len + request.bytes.capacity())
-                }
+                let held = request.held_bytes() + for_run(request.body().len(), bounds);
+                request.reservation.iter_mut().for_each(|memory| memory.shrink(held));
                 Ok(Parsed::Request(request))
             }
             _ => Ok(Parsed::Incomplete),
         }
     }
+}
+
+/// Bytes that a large run may add to a request with a body of so many bytes. Of a smaller one it is not known before whether it needs one.
+fn for_run(body: usize, bounds: Bounds<'_>) -> usize {
+    if body > MAX_SMALL_BODY { bounds.memory.for_run } else { 0 }
 }

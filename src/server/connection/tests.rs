@@ -1,7 +1,9 @@
 use super::*;
+use crate::account::Kind;
 use crate::config::Enabled;
 use crate::route::Route;
-use crate::server::exchange::{Exchange, Then, Waits};
+use crate::server::exchange::{Exchange, Then, Waits, on_deadline};
+use crate::server::shutdown::Received;
 use crate::server::slot::Slot;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -10,15 +12,15 @@ use std::sync::LazyLock;
 const MAX_BODY: usize = 1 << 20;
 const IDLE: Duration = Duration::from_secs(75);
 
-static MEMORY: LazyLock<RequestMemory> = LazyLock::new(|| RequestMemory::new(MAX_BODY, 1000));
+static MEMORY: LazyLock<Memory> = LazyLock::new(|| Memory::new(MAX_BODY, 1 << 20, 1000));
 /// Another request waits for the large budget.
-static NO_MEMORY: LazyLock<RequestMemory> = LazyLock::new(|| {
-    let memory = RequestMemory::new(MAX_BODY, 1000);
-    memory.wait(Slot::new(0), usize::MAX);
+static NO_MEMORY: LazyLock<Memory> = LazyLock::new(|| {
+    let memory = Memory::new(MAX_BODY, 1 << 20, 1000);
+    memory.wait(Slot::new(0), Kind::Large, usize::MAX);
     memory
 });
 
-fn with(memory: &RequestMemory) -> Bounds<'_> {
+fn with(memory: &Memory) -> Bounds<'_> {
     Bounds { max_body: MAX_BODY, memory, enabled: Enabled::default(), idle: IDLE, max_wait: Duration::from_secs(7) }
 }
 
@@ -104,9 +106,13 @@ fn without_memory_a_large_request_waits_unread_and_a_small_one_does_not() {
         std::thread::yield_now()
     }
     let advance = |connection: &mut Connection| connection.advance(&mut [0; 4096], true, with(&NO_MEMORY), &|_| Ok(()));
-    let Step::WaitForMemory(bytes) = advance(&mut connection) else { panic!("it does not wait") };
-    assert_eq!(bytes, text.len() + post(100_000, "").len(), "its head counts twice");
-    connection.grant(MEMORY.try_reserve_large(bytes).unwrap());
+    let Step::WaitForMemory(Kind::Large, bytes) = advance(&mut connection) else { panic!("it does not wait") };
+    assert_eq!(
+        bytes,
+        text.len() + post(100_000, "").len() + (1 << 20),
+        "its head counts twice, and it takes a large run"
+    );
+    connection.grant(MEMORY.try_reserve(Kind::Large, bytes).unwrap());
     assert!(matches!(advance(&mut connection), Step::Wait(Interest::Readable)));
     client.write_all(&text.as_bytes()[50_000..]).unwrap();
     let request = loop {
@@ -120,31 +126,41 @@ fn without_memory_a_large_request_waits_unread_and_a_small_one_does_not() {
 
 #[test]
 fn memory_is_granted_for_one_request() {
-    let memory = RequestMemory::new(MAX_BODY, 1000);
+    let memory = Memory::new(MAX_BODY, 1 << 20, 1000);
     let (mut connection, mut client) = pair();
-    connection.grant(memory.try_reserve_large(10_000).unwrap());
+    connection.grant(memory.try_reserve(Kind::Small, 10_000).unwrap());
     let step = send(&mut connection, &mut client, &post(3, "abc"), with(&memory));
     assert!(matches!(step, Step::Serve(_)), "{step:?}");
     drop(step);
     serve(&mut connection, with(&memory));
-    assert_eq!(memory.reserved_bytes(), 0, "what exceeds the request is released with it");
+    assert_eq!(memory.account.reserved_bytes(), [0; 5], "what exceeds the request is released with it");
     send(&mut connection, &mut client, &post(100_000, "a"), with(&memory));
-    assert!(memory.reserved_bytes() > 100_000);
+    assert!(memory.account.reserved_bytes()[Kind::Large as usize] > 100_000);
 }
 
 #[test]
 fn a_probe_is_answered_without_any_memory() {
-    let memory = RequestMemory::new(MAX_BODY, 1000);
-    let _small = memory.try_reserve_small(3 << 19).unwrap();
-    memory.wait(Slot::new(0), usize::MAX);
+    let memory = Memory::new(MAX_BODY, 1 << 20, 1000);
+    let mut small = Vec::new();
+    for bytes in [1 << 20, 1 << 10, 1] {
+        small.extend(std::iter::from_fn(|| memory.try_reserve(Kind::Small, bytes)))
+    }
+    memory.wait(Slot::new(0), Kind::Large, usize::MAX);
     let (mut connection, mut client) = pair();
     for text in ["GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n", "GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n"] {
         let step = send(&mut connection, &mut client, text, with(&memory));
         assert!(matches!(step, Step::Serve(_)), "{step:?}");
         serve(&mut connection, with(&memory));
     }
+    received(&mut client);
+    send(&mut connection, &mut client, &post(1, "a"), with(&memory));
+    assert!(received(&mut client).starts_with("HTTP/1.1 503 "), "there is no room to wait");
+
+    small.truncate(1);
+    memory.wait(Slot::new(1), Kind::Small, usize::MAX);
+    let (mut connection, mut client) = pair();
     let step = send(&mut connection, &mut client, &post(1, "a"), with(&memory));
-    assert!(matches!(step, Step::WaitForMemory(_)), "{step:?}");
+    assert!(matches!(step, Step::WaitForMemory(Kind::Small, _)), "{step:?}");
 }
 
 #[test]
@@ -154,7 +170,7 @@ fn a_large_body_is_slow_when_it_will_not_arrive_in_time() {
     send(&mut connection, &mut client, &post(100_000, &"x".repeat(20_000)), with(&MEMORY));
     assert!(!connection.is_slow(begin + Duration::from_secs(5)), "a fifth in a ninth of the time");
     assert!(connection.is_slow(begin + Duration::from_secs(10)));
-    assert!(connection.expire(false));
+    assert!(connection.expire());
     connection.advance(&mut [0; 64], false, with(&MEMORY), &|_| Ok(()));
     let reply = received(&mut client);
     assert!(reply.starts_with("HTTP/1.1 408 ") && reply.contains("too slowly while others wait"), "{reply}");
@@ -167,8 +183,10 @@ fn a_large_body_is_slow_when_it_will_not_arrive_in_time() {
 fn a_request_that_gets_no_memory_in_time_is_told_so() {
     let (mut connection, mut client) = pair();
     let step = send(&mut connection, &mut client, &post(100_000, ""), with(&NO_MEMORY));
-    assert!(matches!(step, Step::WaitForMemory(_)), "{step:?}");
-    assert!(connection.expire(true));
+    assert!(matches!(step, Step::WaitForMemory(..)), "{step:?}");
+    let then = on_deadline(Waits::Memory(Kind::Large), Received::Part, false);
+    let Then::Refuse(reason, message) = then else { panic!("{then:?}") };
+    connection.refuse(Status::new(reason, message));
     connection.advance(&mut [0; 64], false, with(&NO_MEMORY), &|_| Ok(()));
     let reply = received(&mut client);
     assert!(reply.starts_with("HTTP/1.1 503 ") && reply.contains("Retry-After: 1"), "{reply}");
@@ -200,12 +218,12 @@ fn a_408_names_what_is_missing() {
     for (text, missing) in [("GET / HTTP/1.1\r\n", "the head"), (&post(10, "a"), "the body")] {
         let (mut connection, mut client) = pair();
         send(&mut connection, &mut client, text, with(&MEMORY));
-        assert!(connection.expire(false));
+        assert!(connection.expire());
         connection.advance(&mut [0; 64], false, with(&MEMORY), &|_| Ok(()));
         let reply = received(&mut client);
         assert!(reply.starts_with("HTTP/1.1 408 ") && reply.contains(missing), "{reply}");
     }
-    assert!(!pair().0.expire(false), "an idle one is closed without a reply");
+    assert!(!pair().0.expire(), "an idle one is closed without a reply");
 }
 
 #[test]
@@ -235,7 +253,15 @@ fn an_idle_one_holds_nothing_of_its_last_request() {
 fn one_that_waits_for_us_is_not_evicted() {
     let mut exchange = Exchange::new(Slot::new(0), pair().0);
     assert_eq!(exchange.on_eviction(), Then::Close);
-    let all = [Waits::Memory, Waits::Worker, Waits::Permit, Waits::LargeRun, Waits::Turn, Waits::Time, Waits::Job];
+    let all = [
+        Waits::Memory(Kind::Small),
+        Waits::Worker,
+        Waits::Permit,
+        Waits::LargeRun,
+        Waits::Turn,
+        Waits::Time,
+        Waits::Job,
+    ];
     for waits in all {
         exchange.waits = waits;
         assert_ne!(exchange.on_eviction(), Then::Close, "{waits:?}");
@@ -265,4 +291,19 @@ fn a_pipelining_client_yields_to_others() {
     }
     assert!(matches!(step, Step::Wait(Interest::Writable)), "{step:?}");
     assert_eq!(served, MAX_IN_A_ROW);
+}
+
+#[test]
+fn a_client_that_resets_the_connection_is_noticed_beside_unread_input() {
+    let (connection, mut client) = pair();
+    client.write_all(b"unread").unwrap();
+    while !connection.has_unread() {
+        std::thread::yield_now()
+    }
+    assert!(!connection.is_reset());
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    while !connection.is_reset() {
+        std::thread::yield_now()
+    }
 }

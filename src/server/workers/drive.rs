@@ -2,17 +2,16 @@
 
 use super::waiting::Looked;
 use super::{Worker, Workers};
-use crate::dispatch::{Begun, Creation, Dispatch, Plan, Progress, Work, internal_error};
-use crate::filter::LARGE_RUN_STACK;
+use crate::account::Kind;
+use crate::dispatch::{Plan, Progress, internal_error};
 use crate::http::Request;
 use crate::server::connection::{Connection, Step};
 use crate::server::exchange::{Exchange, Stage, Then, Waits};
+use crate::server::memory::SMALL;
 use crate::server::permits::{Entry, Permits};
 use crate::server::serve::admit;
 use crate::server::slot::Slot;
 use crate::status::{Reason, Status};
-use log::error;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long an exchange waits for a worker at least, though its time is over: its worker says what became of it.
@@ -43,18 +42,24 @@ impl Workers {
     pub(super) fn on_ready(&self, worker: &mut Worker, slot: Slot) {
         // one that is not its client's turn stays where a wake-up finds it, unless its client has left
         let stays = |exchange: &Exchange| match exchange.waits {
-            Waits::Client(_) | Waits::Memory => None,
+            Waits::Client(_) => None,
+            Waits::Memory(_) if matches!(exchange.stage, Stage::Receive) => None,
             _ if exchange.connection.has_left() => None,
             waits => exchange.interest(waits),
         };
-        if let Some(exchange) = self.connections.take_unless(slot, stays) {
+        if let Some(mut exchange) = self.connections.take_unless(slot, stays) {
             self.unqueue(&exchange);
             match exchange.waits {
                 // if it waited for memory, the event is from before that, and it waits again
                 Waits::Client(_) => self.run(worker, exchange),
-                Waits::Memory if !exchange.connection.is_reset() => self.run(worker, exchange),
+                Waits::Memory(_) if matches!(exchange.stage, Stage::Receive) && !exchange.connection.is_reset() => {
+                    self.run(worker, exchange)
+                }
                 _ => match exchange.on_client_left() {
-                    Then::Close => self.connections.close(exchange),
+                    Then::Close => {
+                        self.tell_others(&mut exchange, None);
+                        self.connections.close(exchange)
+                    }
                     _ => self.hand_over(exchange),
                 },
             }
@@ -81,19 +86,16 @@ impl Workers {
 
     /// Leaves an exchange to a worker.
     pub(super) fn hand_over(&self, exchange: Box<Exchange>) {
-        let deadline = (exchange.arrived + self.server.config.request_timeout).max(Instant::now() + WORKER);
+        let deadline = match exchange.stage {
+            Stage::Receive => exchange.connection.deadline(),
+            _ => exchange.arrived + self.server.config.request_timeout,
+        };
+        let deadline = deadline.max(Instant::now() + WORKER);
         self.connections.park(exchange, Waits::Worker, deadline, |slot| {
             self.ready.push(slot, ());
             true
         });
         self.connections.wake_worker()
-    }
-
-    /// Gives released memory to the requests that have waited longest.
-    pub(in crate::server) fn grant_memory(&self) {
-        while let Some((slot, memory)) = self.memory.next_grant() {
-            self.connections.grant(slot, memory)
-        }
     }
 
     /// Waits for the next event of the connection, unless a whole request has been received on it.
@@ -103,17 +105,7 @@ impl Workers {
             Step::Wait(interest) => {
                 self.connections.park(exchange, Waits::Client(interest), deadline, |_| true);
             }
-            Step::WaitForMemory(bytes) => {
-                let mut is_first = false;
-                self.connections.park(exchange, Waits::Memory, deadline, |slot| {
-                    is_first = self.memory.wait(slot, bytes);
-                    true
-                });
-                if is_first {
-                    self.connections.deadlines.wake() // it looks for slow bodies from now on
-                }
-                self.grant_memory()
-            }
+            Step::WaitForMemory(kind, bytes) => self.wait_for_memory(exchange, kind, bytes, deadline),
             Step::Close => self.connections.close(exchange),
             Step::Serve(request) => {
                 exchange.begin(request, self.server.config.enabled);
@@ -133,8 +125,9 @@ impl Workers {
                     next = self.rearm(exchange, step);
                     continue;
                 }
-                Stage::Answer | Stage::LargeRun(_) => {
-                    exchange.request.forget_body();
+                Stage::LargeRun(_) => return self.queue_large_run(worker, exchange),
+                Stage::Answer => {
+                    exchange.request.drop_body();
                     exchange.request.reservation = None;
                     let (gauges, is_stopping) = (|| self.gauges(), self.connections.shutdown.is_announced());
                     let Exchange { route, request, .. } = &*exchange;
@@ -144,7 +137,7 @@ impl Workers {
                 Stage::List { .. } => return self.list(worker, exchange),
                 Stage::Plan if exchange.reads() => self.look_up(exchange),
                 Stage::Look(_) => self.look_again(exchange),
-                Stage::Plan | Stage::Call(_) => match self.acquire_permit(exchange) {
+                Stage::Plan | Stage::Call(_) => match self.acquire_call(exchange) {
                     Admission::Admitted(exchange) => return self.dispatch(worker, exchange),
                     Admission::Queued => return,
                     Admission::Rejected(mut full) => {
@@ -165,8 +158,13 @@ impl Workers {
         }
     }
 
-    /// A permit, or a place in the queue for it.
-    fn acquire_permit(&self, exchange: Box<Exchange>) -> Admission {
+    /// What it takes to call: memory for a long answer, then a permit; or a place in the queue for them.
+    fn acquire_call(&self, exchange: Box<Exchange>) -> Admission {
+        let bytes = if let Stage::Call(work) = &exchange.stage { work.answer_bytes() } else { 0 };
+        let exchange = match self.acquire_answer(exchange, bytes) {
+            Admission::Admitted(exchange) => exchange,
+            other => return other,
+        };
         let timeout = self.server.config.request_timeout;
         let is_urgent = exchange.has_begun(); // few at once, for which the retry budget has a bound
         self.enter(&self.permits, exchange, Waits::Permit, timeout, is_urgent)
@@ -220,16 +218,26 @@ impl Workers {
             let until = self.until(&exchange);
             let planned = match exchange.take_stage() {
                 Stage::Call(work) => Ok(Plan::Ready(work)),
-                _ if Instant::now() > until => {
+                Stage::Receive | Stage::Answer | Stage::List { .. } | Stage::LargeRun(_) | Stage::Look(_) => {
+                    Err(internal_error()) // these make no calls
+                }
+                Stage::Plan if Instant::now() > until => {
                     Err(Status::new(Reason::Overloaded, "too many requests were queued before this one"))
                 }
-                _ => self.server.plan(&exchange.route, &exchange.request, until),
+                Stage::Plan => self.server.plan(&exchange.route, &exchange.request, until),
             };
             let reply = match planned {
                 Err(status) => status.into(),
                 Ok(Plan::Ready(work)) => {
+                    if exchange.request.bytes.len() > SMALL {
+                        exchange.request.drop_body();
+                        let held = exchange.request.held_bytes();
+                        exchange.request.reservation.iter_mut().for_each(|memory| memory.shrink(held))
+                    }
                     self.grant_memory(); // what the request did not need
-                    let progress = self.server.perform(work, &mut worker.client, until);
+                    let mut work = work;
+                    work.give(exchange.memory.take());
+                    let progress = self.server.perform(work, &mut worker.client, &self.memory.account, until);
                     worker.client.iter_mut().for_each(|client| self.fastest.note(client.take_waited()));
                     match progress {
                         Progress::Done(reply) => reply,
@@ -238,8 +246,13 @@ impl Workers {
                                 exchange = back;
                                 reply
                             }
-                            Looked::Calls(exchange) => {
+                            Looked::Calls(exchange) if exchange.needs_permit() => {
                                 next = Some(exchange);
+                                continue;
+                            }
+                            Looked::Calls(exchange) => {
+                                self.hand_over(exchange);
+                                next = self.next_of(&self.permits);
                                 continue;
                             }
                             Looked::Waits => {
@@ -250,6 +263,12 @@ impl Workers {
                         Progress::Pause(work, pause) => {
                             exchange.stage = Stage::Call(work);
                             self.pause(exchange, pause);
+                            next = self.next_of(&self.permits);
+                            continue;
+                        }
+                        Progress::Long(work) => {
+                            exchange.stage = Stage::Call(work);
+                            self.hand_over(exchange); // to wait for memory without a permit
                             next = self.next_of(&self.permits);
                             continue;
                         }
@@ -291,7 +310,10 @@ impl Workers {
     }
 
     /// Lets an exchange go on after a pause.
-    pub(super) fn pause(&self, exchange: Box<Exchange>, pause: Duration) {
+    pub(super) fn pause(&self, mut exchange: Box<Exchange>, pause: Duration) {
+        exchange.request.drop_body();
+        let held = exchange.request.held_bytes();
+        self.memory.try_become(&mut exchange.request.reservation, Kind::Parked, held); // if not, the pause is short
         self.connections.park(exchange, Waits::Time, Instant::now() + pause, |_| true);
     }
 
@@ -301,75 +323,5 @@ impl Workers {
         let end = if let Stage::Call(work) = &exchange.stage { work.until() } else { None };
         let until = end.map_or(until, |end| until.min(end));
         self.connections.shutdown.calls_end().map_or(until, |end| until.min(end))
-    }
-
-    /// Queues a large run, and starts the thread for it if there is none.
-    fn queue_large_run(&self, worker: &mut Worker, exchange: Box<Exchange>) {
-        // one that has waited longer would have no time left for the API server
-        let time = self.server.config.request_timeout / 2;
-        let permits = &self.large_runs.permits;
-        let exchange = match self.enter(permits, exchange, Waits::LargeRun, time, false) {
-            Admission::Admitted(exchange) => exchange,
-            Admission::Queued => return,
-            Admission::Rejected(exchange) => {
-                return self.reject_and_rearm(worker, exchange, Reason::Overloaded, "too many large requests");
-            }
-        };
-        // the thread finds it in the queue
-        let deadline = exchange.arrived + time;
-        self.connections.park(exchange, Waits::LargeRun, deadline, |slot| {
-            permits.queue_behind(slot);
-            true
-        });
-        let Some(workers) = self.this.upgrade() else { return };
-        let thread = thread::Builder::new().name("large-run".into()).stack_size(LARGE_RUN_STACK);
-        if let Err(cause) = thread.spawn(move || workers.do_large_runs()) {
-            error!("cannot start a thread: {cause}");
-            while let Some(exchange) = self.next_of(permits) {
-                self.reject_and_rearm(worker, exchange, Reason::Overloaded, "no thread is available")
-            }
-        }
-    }
-
-    /// Does large runs until there are none left. The exchanges then go back to the workers, who call the API server.
-    pub(super) fn do_large_runs(&self) {
-        let mut worker = Worker::without_client();
-        while let Some(mut exchange) = self.next_of(&self.large_runs.permits) {
-            let done = match exchange.take_stage() {
-                Stage::LargeRun(begun) => self.do_large_run(&exchange, begun),
-                _ => Err(internal_error()),
-            };
-            match done {
-                Ok(work) => {
-                    exchange.stage = Stage::Call(work);
-                    exchange.request.forget_body();
-                    self.hand_over(exchange)
-                }
-                Err(status) => {
-                    let step = self.reply(&mut worker, &mut exchange, status.into());
-                    self.rearm_or_hand_over(exchange, step)
-                }
-            }
-            self.grant_memory()
-        }
-    }
-
-    fn do_large_run(&self, exchange: &Exchange, begun: Begun) -> Result<Box<Work>, Status> {
-        let config = &self.server.config;
-        let until = exchange.arrived + config.request_timeout;
-        let start_by = until - config.request_timeout / 2;
-        let late = || Status::new(Reason::Overloaded, "too many large requests were queued before this one");
-        if Instant::now() > start_by {
-            return Err(late());
-        }
-        let memory = self.large_runs.reserve_output(config.filter.max_output(), start_by);
-        let mut memory = memory.ok_or_else(late)?;
-        let wall_end = until.min(Instant::now() + config.request_timeout / 2);
-        let mut work = self.server.plan_large(&exchange.route, &exchange.request, begun, wall_end)?;
-        if let Dispatch::Create(Creation { manifest, .. }) = &mut work.dispatch {
-            memory.shrink(manifest.json.capacity());
-            manifest.reservation = Some(memory)
-        }
-        Ok(work)
     }
 }

@@ -43,30 +43,32 @@ impl Workers {
         self.end(exchange, then)
     }
 
-    /// Ends large bodies that arrive too slowly, while others wait for their memory. Visits all connections.
+    /// Ends large bodies that arrive too slowly, and replies that are not read, while others wait for their memory. Visits all connections.
     fn end_slow(&self, now: Instant) {
         let is_slow = |one: &Exchange| matches!(one.waits, Waits::Client(_)) && one.connection.is_slow(now);
         self.connections.take_each(is_slow, |exchange| self.end(exchange, Then::Expire));
-        self.grant_memory()
+        self.grant_memory();
+        self.make_room_for_queued(now)
     }
 
     /// Ends the wait of an exchange that was taken for it.
     fn end(&self, mut exchange: Box<Exchange>, then: Then) {
         let was_queued = self.unqueue(&exchange);
         if let Stage::Look(look) = &mut exchange.stage {
-            look.has_missed |= !was_queued
+            look.has_missed |= !was_queued;
+            look.lacks_pods |= exchange.waits == Waits::Pods // in time
         }
         match then {
             Then::Run => self.hand_over(exchange),
             Then::Stay => self.stay(exchange),
             Then::Close if exchange.connection.has_unread() => self.hand_over(exchange), // a request that came in time
             Then::Close => self.connections.close(exchange),
-            Then::Expire => match exchange.connection.expire(exchange.waits == Waits::Memory) {
+            Then::Expire => match exchange.connection.expire() {
                 true => self.go_on(exchange),
                 false => self.connections.close(exchange),
             },
-            Then::Refuse(reason, message) => match exchange.waits {
-                Waits::Client(_) | Waits::Memory => {
+            Then::Refuse(reason, message) => match exchange.stage {
+                Stage::Receive => {
                     exchange.connection.refuse(Status::new(reason, message));
                     self.go_on(exchange)
                 }
@@ -92,11 +94,12 @@ impl Workers {
         let slot = exchange.slot;
         match exchange.waits {
             Waits::Client(_) | Waits::Time => (),
-            Waits::Memory => self.memory.leave(slot),
+            Waits::Memory(kind) => self.memory.leave(slot, kind),
             Waits::Worker => self.ready.leave(slot),
             Waits::Permit => self.permits.leave(slot),
-            Waits::LargeRun => self.large_runs.permits.leave(slot),
+            Waits::LargeRun => self.large_runs.leave(slot),
             Waits::Turn => self.lists.leave(slot),
+            Waits::Pods => self.shared.leave(slot),
             Waits::Job => {
                 return exchange.look().is_some_and(|look| self.server.jobs.leave(look.waiting.name(), &slot));
             }

@@ -5,8 +5,8 @@ use super::{Worker, Workers};
 use crate::dispatch::MAX_PAGE;
 use crate::http::Reply;
 use crate::server::exchange::{Exchange, Stage, Waits};
+use crate::server::parse::MAX_HEAD;
 use crate::status::{Reason, Status};
-use std::borrow::Cow;
 use std::time::Duration;
 
 /// How long a list waits until the Jobs are known.
@@ -30,8 +30,22 @@ impl Workers {
             }
         };
         while let Some(mut exchange) = next {
+            exchange.stage = Stage::List { has_turn: true };
+            let mut exchange = match self.acquire_answer(exchange, MAX_PAGE + MAX_HEAD) {
+                Admission::Admitted(exchange) => exchange,
+                Admission::Queued => return,
+                // that passes the turn on
+                Admission::Rejected(exchange) => {
+                    return self.reject_and_rearm(
+                        worker,
+                        exchange,
+                        Reason::Overloaded,
+                        "too many requests wait for memory",
+                    );
+                }
+            };
             let Some(reply) = self.page(&exchange) else {
-                exchange.stage = Stage::List { has_turn: true };
+                exchange.memory = None;
                 return self.pause(exchange, PAUSE);
             };
             let step = self.reply(worker, &mut exchange, reply);
@@ -50,25 +64,14 @@ impl Workers {
 
     /// A page of Jobs; None if they are not known at the moment, and there is time to wait for them.
     fn page(&self, exchange: &Exchange) -> Option<Reply> {
-        let Some(mut memory) = self.pages.try_reserve(MAX_PAGE) else {
-            return Some(Status::new(Reason::Overloaded, "too many lists are being sent").into());
-        };
         let has_time = exchange.arrived.elapsed() < TIME && !self.connections.shutdown.is_announced();
-        let mut reply = match self.server.list(&exchange.request) {
-            None if has_time => return None,
+        match self.server.list(&exchange.request) {
+            None if has_time => None,
             None => {
                 let status = Status::new(Reason::ServiceUnavailable, "the Jobs are not known at the moment");
-                status.with_retry_after(1).into()
+                Some(status.with_retry_after(1).into())
             }
-            Some(reply) => reply,
-        };
-        if let Cow::Owned(body) = &mut reply.body {
-            body.shrink_to_fit();
-            if body.capacity() <= MAX_PAGE {
-                memory.shrink(body.capacity());
-                reply.reservation = Some(memory)
-            }
+            reply => reply,
         }
-        Some(reply)
     }
 }

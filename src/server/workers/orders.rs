@@ -4,7 +4,7 @@
 //! has one answer, and nothing is held.
 
 use super::*;
-use crate::budget::Reservation;
+use crate::account::{Kind, Reservation};
 use crate::filter::LARGE_RUN_STACK;
 use crate::jobs::{Host, News};
 use crate::kube::{Job, Situation, State};
@@ -53,6 +53,8 @@ enum Gift {
 }
 
 const POST: &str = "POST /job HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: ";
+/// In a request that is about a Job with a long text.
+const LONG_JOB: &str = "x=long";
 /// More than a small request.
 const LARGE: usize = 20_000;
 
@@ -61,8 +63,10 @@ fn post(id: usize) -> String {
     format!("{POST}{}\r\n\r\n{body}", body.len())
 }
 
-fn job(version: u64, state: State) -> Job {
-    let situation = Situation { state, ..Situation::default() };
+/// `is_long`: an answer with it has to wait for memory.
+fn job(version: u64, state: State, is_long: bool) -> Job {
+    let message = is_long.then(|| "x".repeat(100_000).into());
+    let situation = Situation { state, message, ..Situation::default() };
     let uid = format!("uid-{}", version / 2);
     Job { name: "a".into(), uid: uid.into(), version, situation, is_ours: true, ..Job::default() }
 }
@@ -119,13 +123,16 @@ impl World {
     fn run(&mut self, request: &str, events: &[Event]) -> String {
         let workers = self.workers.clone();
         self.version += 2;
-        workers.server.jobs.is_told(job(self.version, State::Running), &*workers);
-        assert!(workers.large_runs.permits.try_acquire());
+        let is_long = request.contains(LONG_JOB);
+        workers.server.jobs.is_told(job(self.version, State::Running, is_long), &*workers);
+        assert!(workers.large_runs.try_acquire());
         let permits = (0..MAX_IN_FLIGHT).filter(|_| workers.permits.try_acquire()).count();
         let mut memory = Vec::new();
         if events.contains(&MemoryIsFree) {
             for bytes in [1 << 20, 1 << 10, 1] {
-                memory.extend(std::iter::from_fn(|| workers.memory.try_reserve_large(bytes)))
+                for kind in [Kind::Large, Kind::Answer] {
+                    memory.extend(std::iter::from_fn(|| workers.memory.try_reserve(kind, bytes)))
+                }
             }
         }
         let mut run = Run {
@@ -177,7 +184,7 @@ impl Run<'_> {
             PermitIsFree => (),
             RunIsFree => {
                 workers.do_large_runs();
-                assert!(workers.large_runs.permits.try_acquire(), "it is the only one")
+                assert!(workers.large_runs.try_acquire(), "it is the only one")
             }
             MemoryIsFree => {
                 self.memory.clear();
@@ -186,7 +193,10 @@ impl Run<'_> {
             JobEnds => {
                 self.has_ended = true;
                 let post = Post(RefCell::default());
-                workers.server.jobs.is_told(job(self.world.version + 1, State::Succeeded), &post);
+                workers
+                    .server
+                    .jobs
+                    .is_told(job(self.world.version + 1, State::Succeeded, self.request.contains(LONG_JOB)), &post);
                 self.gifts.extend(post.0.into_inner().into_iter().map(|(slot, news)| Gift::News(slot, news)))
             }
             Arrives => match self.gifts.pop_front() {
@@ -196,7 +206,7 @@ impl Run<'_> {
                     }
                 }
                 Some(Gift::Memory(slot, memory)) => {
-                    workers.connections.grant(slot, memory);
+                    workers.grant(slot, memory);
                     workers.grant_memory()
                 }
                 Some(Gift::News(slot, news)) => workers.wake(slot, news),
@@ -257,8 +267,9 @@ impl Run<'_> {
         let news = gifts(|gift| matches!(gift, Gift::News(..)));
         for (waits, queued, given) in [
             (Waits::Permit, workers.permits.queued(), permits),
-            (Waits::LargeRun, workers.large_runs.permits.queued(), 0),
-            (Waits::Memory, workers.memory.queued(), memory),
+            (Waits::LargeRun, workers.large_runs.queued(), 0),
+            (Waits::Memory(Kind::Large), workers.memory.queued_for(Kind::Large), memory),
+            (Waits::Memory(Kind::Answer), workers.memory.queued_for(Kind::Answer), memory),
             (Waits::Worker, workers.ready.len(), 0),
             (Waits::Job, workers.server.jobs.waiters(), news),
         ] {
@@ -303,12 +314,12 @@ impl Run<'_> {
         }
         let open = workers.connections.len();
         self.must(open == 0, format!("{open} connections are open"));
-        for (permits, what) in [(&workers.permits, "a call"), (&workers.large_runs.permits, "a large run")] {
+        for (permits, what) in [(&workers.permits, "a call"), (&workers.large_runs, "a large run")] {
             self.must(permits.used() == 0, format!("{} permits for {what} are held", permits.used()));
             self.must(permits.queued() == 0, format!("a slot waits for {what}"));
         }
-        let held = workers.memory.reserved_bytes();
-        self.must(held == 0, format!("{held} bytes are held"));
+        let held = workers.memory.account.reserved_bytes();
+        self.must(held == [0; 5], format!("these bytes are held: {held:?}"));
         self.must(!workers.memory.is_short(), "a slot waits for memory");
         self.must(workers.server.jobs.waiters() == 0, "a slot waits for a Job");
         self.must(workers.ready.len() == 0, "a slot waits for a worker")

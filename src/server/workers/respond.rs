@@ -1,15 +1,20 @@
 //! How an exchange gets its reply.
 
 use super::{Worker, Workers};
+use crate::account::Kind;
+use crate::config::DryRun;
 use crate::http::{Reply, Request};
+use crate::route::Route;
 use crate::server::connection::Step;
 use crate::server::exchange::{Exchange, Stage};
-use crate::server::memory::SMALL;
 use crate::server::output::SMALL_BODY;
 use crate::server::reply::Frame;
 use crate::server::serve::{log_refusal, name_of, request_id};
 use crate::status::{Reason, Status};
 use std::borrow::Cow;
+
+/// Bytes of a reply that the kernel takes at once from a client that has read everything before.
+const AT_ONCE: usize = 4 << 10;
 
 impl Workers {
     fn frame(&self, request: &Request) -> Frame {
@@ -24,33 +29,66 @@ impl Workers {
     /// Logs and sends the reply, and continues with the connection.
     pub(super) fn reply(&self, worker: &mut Worker, exchange: &mut Exchange, reply: Reply) -> Step {
         let frame = self.frame(&exchange.request);
-        let reply = self.with_memory(reply);
+        let reply = self.with_memory(exchange, reply);
         self.server.log(exchange, &frame, &reply);
+        self.tell_others(exchange, if reply.code == 200 { Some(&reply.body) } else { None });
         self.send(worker, exchange, reply, &frame)
     }
 
     fn send(&self, worker: &mut Worker, exchange: &mut Exchange, reply: Reply, frame: &Frame) -> Step {
         exchange.connection.reply(reply, frame);
         exchange.end();
-        self.advance(worker, &mut exchange.connection, false)
+        match self.advance(worker, &mut exchange.connection, false) {
+            Step::Wait(_) if exchange.connection.has_unreserved_output() => Step::Close,
+            step => step,
+        }
     }
 
-    /// Reserves memory for a large body until its client has read it; without memory, 503 takes the reply's place.
-    fn with_memory(&self, mut reply: Reply) -> Reply {
-        if let Cow::Owned(body) = &mut reply.body
-            && body.len() > SMALL_BODY
-            && reply.reservation.is_none()
-        {
-            body.shrink_to_fit();
-            match self.large_runs.try_reserve_reply(body.capacity()) {
-                Some(memory) => reply.reservation = Some(memory),
-                None => {
-                    let status = Status::new(Reason::Overloaded, "too many large replies are being sent");
-                    return Reply { job: reply.job, note: reply.note, ..status.into() };
-                }
+    /// Reserves memory for a large reply until its client has read it. Without memory a reply that its client can take at once is sent
+    /// nevertheless; 503 takes the place of others.
+    fn with_memory(&self, exchange: &mut Exchange, mut reply: Reply) -> Reply {
+        let mut memory = reply.reservation.take().or(exchange.memory.take());
+        let head: usize = reply.headers.iter().map(|(_, value)| value.len()).sum();
+        let body = match &mut reply.body {
+            Cow::Owned(body) if body.len() > SMALL_BODY => {
+                body.shrink_to_fit();
+                body.capacity()
             }
+            _ => 0,
+        };
+        let bytes = body + if head > SMALL_BODY { head } else { 0 };
+        if bytes == 0 {
+            return reply;
         }
-        reply
+        let kind = if matches!(exchange.route, Ok(Route::Metrics)) { Kind::Metrics } else { Kind::Answer };
+        // usual answers do not queue behind long ones: they are sent as soon as they are there
+        let has_memory = memory.as_mut().is_some_and(|memory| {
+            memory.try_become(kind, bytes)
+                || memory.bytes() >= bytes && {
+                    memory.shrink(bytes);
+                    true
+                }
+        });
+        if !has_memory {
+            drop(memory.take());
+            let account = &self.memory.account;
+            memory = account.try_reserve(kind, bytes).or_else(|| self.make_room(kind, bytes))
+        }
+        if memory.is_none() && bytes > AT_ONCE {
+            // what was done is not denied
+            let is_done = match &exchange.route {
+                Ok(Route::Dispatch(_)) => matches!(reply.code, 200 | 201),
+                Ok(Route::Delete(_)) => reply.code == 202,
+                _ => false,
+            };
+            if let (true, DryRun::None, Some(name)) = (is_done, self.server.config.dry_run, &reply.job) {
+                let body = format!("{{\"id\":\"{name}\"}}"); // a DNS-1123 label
+                return Reply { body: body.into_bytes().into(), ..reply };
+            }
+            let status = Status::new(Reason::Overloaded, "too many large replies are being sent");
+            return Reply { job: reply.job, note: reply.note, ..status.into() };
+        }
+        Reply { reservation: memory, ..reply }
     }
 
     /// Answers what cannot go on: with the Job as far as it is known, else with an error.
@@ -99,19 +137,6 @@ impl Workers {
     pub(super) fn rearm_or_hand_over(&self, exchange: Box<Exchange>, step: Step) {
         if let Some(exchange) = self.rearm(exchange, step) {
             self.hand_over(exchange)
-        }
-    }
-}
-
-impl Request {
-    /// Frees the memory of a large body that is needed no longer.
-    pub(super) fn forget_body(&mut self) {
-        if self.bytes.len() > SMALL {
-            self.bytes.truncate(self.head_len);
-            self.bytes.shrink_to_fit();
-            if let Some(memory) = &mut self.reservation {
-                memory.shrink(self.head_len + self.bytes.capacity())
-            }
         }
     }
 }

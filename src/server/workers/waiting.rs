@@ -1,17 +1,21 @@
 //! Callers who wait for the end of a Job: their connections stand where idle ones do, until the watch wakes them, their time is over, or
 //! they leave. Then a worker [looks](Look::again) at the Job again.
 
+use super::drive::Admission;
 use super::{Worker, Workers};
+use crate::account::Kind;
 use crate::dispatch::{Plan, Progress, Waiting, internal_error, random};
 use crate::http::Reply;
 use crate::jobs::{Host, News};
+use crate::kube::{Job, LONG_ANSWER};
 use crate::metrics::METRICS;
 use crate::server::exchange::{Exchange, Stage, Waits};
-use crate::server::look::{Facts, LEAST_QUESTION, Look, Seen};
+use crate::server::look::{Facts, Look, Seen};
 use crate::server::slot::Slot;
 use crate::status::{Reason, Status};
 use log::error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,10 +24,21 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// TLS, and Jobs as they are parsed.
 const STACK: usize = 256 << 10;
 
+/// Bytes of an answer beside the Job's text.
+const BESIDE: usize = 1 << 10;
+
+/// The answer where there is no memory for a long one.
+fn without_memory(look: Option<Box<Look>>) -> Reply {
+    match look {
+        Some(look) if !look.waiting.is_lookup() => look.waiting.reply_bare(), // the Job was created
+        _ => Status::new(Reason::Overloaded, "too many requests wait for memory").into(),
+    }
+}
+
 /// How an exchange goes on after a look at its Job.
 pub(super) enum Looked {
     Answers(Box<Exchange>, Reply),
-    /// It has to call the API server.
+    /// It is run again: it has to call the API server, or has memory for its answer.
     Calls(Box<Exchange>),
     /// It is parked.
     Waits,
@@ -42,10 +57,13 @@ impl Workers {
         let known = &self.server.jobs.known;
         let name = work.name();
         let work = match known.now(name) {
+            Some(job) if job.is_long() && exchange.memory.is_none() => {
+                return self.wait_for_answer(exchange, job.answer_bytes());
+            }
             Some(job) => match work.found(&job, with_pods) {
                 Ok(Progress::Done(reply)) => return Looked::Answers(exchange, reply),
                 Ok(Progress::Wait(waiting)) => return self.wait(exchange, waiting),
-                Ok(Progress::Pause(work, _)) | Err(work) => work,
+                Ok(Progress::Pause(work, _) | Progress::Long(work)) | Err(work) => work,
             },
             None => {
                 let last = known.last(name);
@@ -86,7 +104,8 @@ impl Workers {
             self.note_pods(&mut waiting);
             return Looked::Answers(exchange, waiting.reply_at_once().with_header("Retry-After", "1"));
         }
-        if exchange.arrived + waiting.time() <= Instant::now() {
+        let is_over = exchange.arrived + waiting.time() <= Instant::now();
+        if is_over && !waiting.seen().is_long() {
             let job = waiting.seen().clone();
             if self.asks_for_pods(&waiting) {
                 exchange.stage = Stage::Call(waiting.ask_for_pods(job));
@@ -96,9 +115,17 @@ impl Workers {
         }
         self.want_watch();
         let request = exchange.request.head_for_log();
-        let memory = self.waiting_memory.try_reserve(waiting.size() + request.bytes.len());
+        // those who wait for the same Job share what is known of it
+        let seen = waiting.seen();
+        let is_shared = |job: &Arc<Job>| job.uid == seen.uid && job.version >= seen.version;
+        if let Some(known) = self.server.jobs.known.now(waiting.name()).filter(is_shared) {
+            waiting.see(known)
+        }
+        let account = &self.memory.account;
+        let memory = account.try_reserve(Kind::Parked, waiting.size() + request.bytes.len());
+        let text = self.texts.reserve(waiting.seen(), account);
         let is_full = self.server.jobs.waiters() >= self.connections.capacity().div_ceil(2);
-        let Some(memory) = memory.filter(|_| !is_full) else {
+        let Some((memory, text)) = memory.zip(text).filter(|_| !is_full) else {
             let reply = match waiting.is_lookup() {
                 true => Status::new(Reason::Overloaded, "too many callers wait for Jobs").into(),
                 false => waiting.reply_at_once(), // the Job is there
@@ -106,8 +133,8 @@ impl Workers {
             return Looked::Answers(exchange, reply);
         };
         exchange.request = request;
-        let look = Box::new(Look::new(waiting, exchange.arrived, memory));
-        let seen = look.begin(false);
+        let look = Box::new(Look::new(waiting, exchange.arrived, memory, text));
+        let seen = if is_over { Seen::Job(look.waiting.seen().clone()) } else { look.begin(false) };
         self.go_on_after(exchange, look, seen)
     }
 
@@ -131,22 +158,53 @@ impl Workers {
         }
     }
 
-    fn go_on_after(&self, mut exchange: Box<Exchange>, look: Box<Look>, seen: Seen) -> Looked {
+    fn go_on_after(&self, mut exchange: Box<Exchange>, mut look: Box<Look>, seen: Seen) -> Looked {
         match seen {
             Seen::Nothing { until, version, asks, was_found } => {
+                exchange.memory = None; // others wait for it
+                match self.texts.reserve(look.waiting.seen(), &self.memory.account) {
+                    Some(text) => look.text = text,
+                    None => {
+                        let job = look.waiting.seen().clone();
+                        return self.go_on_after(exchange, look, Seen::Job(job)); // there is no room to wait on
+                    }
+                }
                 self.park(exchange, look, until, version, asks, was_found);
                 Looked::Waits
             }
-            Seen::Job(job) if self.asks_for_pods(&look.waiting) => {
-                let end = look.end.max(Instant::now() + LEAST_QUESTION);
-                exchange.stage = Stage::Call(look.waiting.ask_for_pods(job).by(end));
-                exchange.arrived = Instant::now();
-                Looked::Calls(exchange)
+            Seen::Job(job) if self.asks_for_pods(&look.waiting) && !look.lacks_pods => self.share(exchange, look, job),
+            Seen::Job(job) if job.is_long() && exchange.memory.is_none() => {
+                let bytes = job.answer_bytes();
+                match self.texts.reserve(&job, &self.memory.account) {
+                    Some(text) => look.text = text,
+                    None => return Looked::Answers(exchange, without_memory(Some(look))),
+                }
+                look.answer_later(News::Is(job));
+                exchange.stage = Stage::Look(look);
+                self.wait_for_answer(exchange, bytes)
+            }
+            Seen::Unconfirmed if look.waiting.seen().is_long() && exchange.memory.is_none() => {
+                let bytes = look.waiting.seen().answer_bytes();
+                look.answer_later(News::Unknown);
+                exchange.stage = Stage::Look(look);
+                self.wait_for_answer(exchange, bytes)
             }
             seen => {
                 let is_over = self.connections.shutdown.is_announced();
                 let reply = self.told(&mut exchange, *look, &seen, is_over);
                 Looked::Answers(exchange, reply)
+            }
+        }
+    }
+
+    /// Lets an exchange wait until there is memory for a long answer with so many bytes of text; then it is run again.
+    pub(super) fn wait_for_answer(&self, exchange: Box<Exchange>, bytes: usize) -> Looked {
+        match self.acquire_answer(exchange, (bytes + BESIDE).min(LONG_ANSWER)) {
+            Admission::Admitted(exchange) => Looked::Calls(exchange),
+            Admission::Queued => Looked::Waits,
+            Admission::Rejected(mut exchange) => {
+                let look = if let Stage::Look(look) = exchange.take_stage() { Some(look) } else { None };
+                Looked::Answers(exchange, without_memory(look))
             }
         }
     }

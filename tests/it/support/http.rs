@@ -42,7 +42,10 @@ impl Reply {
 
 impl Line {
     pub(crate) fn connect(address: impl ToSocketAddrs) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Line::of(TcpStream::connect(address).unwrap())
+    }
+
+    pub(crate) fn of(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
         Line { stream, buffer: Vec::new(), sent: Vec::new() }

@@ -5,7 +5,7 @@
 mod bodies;
 mod client;
 mod outcome;
-mod process;
+pub(crate) mod process;
 mod scenarios;
 mod slow_api;
 mod start;

@@ -88,3 +88,15 @@ fn a_caller_that_waits_has_one_answer_in_every_order() {
     ];
     assert!(play(request, scenes) > 3_000);
 }
+
+#[test]
+fn a_long_answer_is_given_once_in_every_order() {
+    let all: &[&[&[Event]]] = &[
+        &[CLIENT, WORK, &[MemoryIsFree, Arrives], &[Deadline]],
+        &[CLIENT, WORK, &[MemoryIsFree, Arrives], &[Stops]],
+        &[&[Begins, Sends, Leaves], WORK, &[MemoryIsFree, Arrives]],
+    ];
+    assert!(play("GET /job/a?x=long HTTP/1.1\r\nHost: h\r\n\r\n", all) > 3_000);
+    let waits: &[&[&[Event]]] = &[&[CLIENT, &[Works, Works], &[JobEnds, Arrives], &[MemoryIsFree, Arrives]]];
+    assert!(play("GET /job/a?wait=20s&x=long HTTP/1.1\r\nHost: h\r\n\r\n", waits) > 2_000);
+}

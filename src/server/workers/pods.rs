@@ -1,0 +1,55 @@
+//! Callers who have waited for the same Job: one of them asks for its pods, and the others get the same answer.
+
+use super::Workers;
+use super::waiting::Looked;
+use crate::jobs::News;
+use crate::kube::{Job, USUAL_ANSWER};
+use crate::server::exchange::{Exchange, Stage, Waits};
+use crate::server::look::{LEAST_QUESTION, Look};
+use std::sync::Arc;
+use std::time::Instant;
+
+impl Workers {
+    /// Answers a caller who has waited for this Job, with its pods.
+    pub(super) fn share(&self, mut exchange: Box<Exchange>, mut look: Box<Look>, job: Arc<Job>) -> Looked {
+        if let Some(answer) = look.answer.take() {
+            let bytes = answer.len();
+            if bytes <= USUAL_ANSWER || exchange.memory.is_some() {
+                return Looked::Answers(exchange, look.reply_as(&answer));
+            }
+            look.answer = Some(answer);
+            look.answer_later(News::Is(job));
+            exchange.stage = Stage::Look(look);
+            return self.wait_for_answer(exchange, bytes);
+        }
+        let end = look.end.max(Instant::now() + LEAST_QUESTION);
+        let key = (job.uid.clone(), job.version);
+        if self.shared.begin(&key, self.server.config.request_timeout) {
+            exchange.reads_for = Some(key);
+            exchange.stage = Stage::Call(look.waiting.ask_for_pods(job).by(end));
+            exchange.arrived = Instant::now();
+            return Looked::Calls(exchange);
+        }
+        look.answer_later(News::Is(job));
+        exchange.stage = Stage::Look(look);
+        match self.connections.park(exchange, Waits::Pods, end, |slot| self.shared.wait(&key, slot)) {
+            None => Looked::Waits,
+            Some(exchange) => Looked::Calls(exchange), // they were read meanwhile: it looks again
+        }
+    }
+
+    /// Runs those for whom this exchange reads, with what its caller is told. None: they read for themselves.
+    pub(super) fn tell_others(&self, exchange: &mut Exchange, answer: Option<&[u8]>) {
+        let Some(key) = exchange.reads_for.take() else { return };
+        let others = self.shared.end(&key);
+        let answer: Option<Arc<[u8]>> = answer.filter(|_| !others.is_empty()).map(Arc::from);
+        for slot in others {
+            if let Some(mut exchange) = self.connections.take(slot) {
+                if let Stage::Look(look) = &mut exchange.stage {
+                    look.answer = answer.clone()
+                }
+                self.hand_over(exchange)
+            }
+        }
+    }
+}
