@@ -96,7 +96,7 @@ fn a_long_job_is_shown_to_many_in_turn() {
     }
     is_below(&dispatcher, 40.0);
     // one whose time is over when the Job has been read
-    let another = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    let another = Dispatcher::for_namespace(&namespace, &[AS_IS, "--request-timeout=60s"]);
     let replies = all(&another, 20, &request("GET", "/job/a?wait=1ms", "", ""));
     assert_eq!(codes(&replies), [200]);
     assert!(replies.iter().all(|reply| reply.body.len() > 1_200_000));
@@ -218,4 +218,59 @@ fn large_manifests_wait_for_a_slow_api_server_beside_each_other() {
     is_below(&dispatcher, 40.0);
     drop((dispatcher, lines));
     posting.into_iter().for_each(|posting| _ = posting.join());
+}
+
+/// Everything that is enabled, large Jobs, a full cache, and clients of every kind: README's sum holds.
+#[test]
+fn the_process_stays_below_the_sum_with_everything_at_once() {
+    const JOBS: usize = 250;
+    let namespace = Namespace::with(json!({}), &["create", "get", "list", "watch", "delete"]);
+    namespace.allow_too(&[("", "pods", "list"), ("", "pods/log", "get")]);
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--enable=pods,logs,list"]);
+    let names: Vec<String> = (0..JOBS).map(|number| format!("job-{number}")).collect();
+    for name in ["a"].into_iter().chain(names.iter().map(String::as_str)) {
+        assert_eq!(dispatcher.post("/job", &suspended(json!({ "name": name }))).code, 201);
+    }
+    let is_seen = |name: &str| namespace.job(name)?["status"]["conditions"].as_array().map(|_| ());
+    names.iter().for_each(|name| {
+        eventually("the Job's controller", || is_seen(name));
+        lengthen(&namespace, name, 60_000)
+    });
+    eventually("the Job's controller", || is_seen("a"));
+    lengthen(&namespace, "a", 1_200_000);
+    eventually("a full cache", || metric(&dispatcher, "jobs_cache_bytes").filter(|bytes| *bytes > 14e6));
+
+    let send = |text: String| {
+        let line = dispatcher.line();
+        line.stream.set_nonblocking(true).unwrap();
+        let _ = (&line.stream).write(text.as_bytes()); // as much as is read at once
+        line
+    };
+    let upload = || format!("POST /job HTTP/1.1\r\nHost: test\r\n{JSON}Content-Length: 2000000\r\n\r\n{{");
+    let large =
+        request("POST", "/job", JSON, &suspended(json!({"name": "l", "annotations": {"x": "x".repeat(200_000)}})));
+    let again = request("POST", "/job", JSON, &suspended(json!({"name": "a"})));
+    let mut held: Vec<Line> = Vec::new();
+    for number in 0..300 {
+        held.push(send(request("GET", "/job/a?wait=8s", "", "")));
+        held.push(send(again.clone()));
+        if number % 3 == 0 {
+            held.push(unread(&dispatcher, &format!("/job/{}", names[number % JOBS])))
+        }
+        if number % 10 == 0 {
+            held.push(unread(&dispatcher, "/job/a"));
+            held.push(unread(&dispatcher, "/job?limit=500"));
+            held.push(send(upload()));
+            held.push(send(large.clone()))
+        }
+    }
+    for _ in 0..20 {
+        assert_eq!(dispatcher.get("/health/live").code, 200);
+        assert_eq!(dispatcher.get("/metrics").code, 200);
+    }
+    // until those that wait were answered
+    eventually("the callers that wait", || (metric(&dispatcher, "waiters") == Some(0.0)).then_some(()));
+    assert_eq!(dispatcher.post("/job", &suspended(json!({"name": "z"}))).code, 201);
+    drop(held);
+    is_below(&dispatcher, 64.0);
 }
