@@ -6,10 +6,10 @@
 //! | small | 1.5 MiB | a thousand requests of 1.5 KiB |
 //! | large | 3.03 MiB | the largest request, and what a large run makes of it |
 //! | answer | 5.25 MiB | the longest answer with a Job, while it is read and written |
-//! | parked | none | nobody waits for it |
+//! | parked | 1.5 MiB | 2 KiB for each caller that may wait for a Job, and a hundred requests that wait unread |
 //! | metrics | 64 KiB | a few scrapers, whatever others hold |
 //!
-//! All kinds share 5 MiB more, and 2 KiB for each caller that may wait for a Job: 6 MiB with the default options.
+//! All kinds share 5.5 MiB more.
 
 use super::parse::MAX_HEAD;
 use super::queue::Queue;
@@ -22,10 +22,12 @@ use std::sync::Arc;
 pub(super) const SMALL: usize = 16 << 10;
 const SMALL_FLOOR: usize = 3 << 19;
 const METRICS_FLOOR: usize = 64 << 10;
-/// Bytes beside the floors.
-const SHARED: usize = 5 << 20;
-/// Bytes beside them for each caller that may wait for a Job.
+/// Bytes for each caller that may wait for a Job.
 const WAITER: usize = 2 << 10;
+/// Bytes for requests that wait unread: others must not take all of what one needs to wait.
+const UNREAD: usize = 512 << 10;
+/// Bytes beside the floors.
+const SHARED: usize = 11 << 19;
 
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -47,12 +49,13 @@ impl Memory {
             (Kind::Small, SMALL_FLOOR),
             (Kind::Large, large),
             (Kind::Answer, LONG_ANSWER),
+            (Kind::Parked, UNREAD + WAITER * connections.div_ceil(2)),
             (Kind::Metrics, METRICS_FLOOR),
         ] {
             floors[kind as usize] = floor
         }
         Memory {
-            account: Account::new(floors, SHARED + WAITER * connections.div_ceil(2)),
+            account: Account::new(floors, SHARED),
             queues: Default::default(),
             max_waiting: connections.div_ceil(2),
             for_run: max_output,
@@ -133,7 +136,7 @@ mod tests {
     #[test]
     fn those_of_a_kind_wait_in_order_of_arrival() {
         let memory = Memory::new(2 << 20, 1 << 20, 4);
-        let most = (3 << 20) + 2 * MAX_HEAD + SHARED + 2 * WAITER;
+        let most = (3 << 20) + 2 * MAX_HEAD + SHARED;
         let first = memory.try_reserve(Kind::Large, most).unwrap();
         assert!(memory.try_reserve(Kind::Large, 1).is_none() && memory.may_wait());
         let slots = [Slot::new(7), Slot::new(8)];
@@ -174,10 +177,10 @@ mod tests {
         const README: &str = include_str!("../../README.md");
         let memory = Memory::new(2 << 20, 1 << 20, 1024);
         let mib = |bytes: usize| format!("{:.1}", bytes as f64 / f64::from(1 << 20)).replace(".0", "");
-        let floors = [Kind::Small, Kind::Large, Kind::Answer, Kind::Metrics].map(|kind| memory.account.floor(kind));
+        let floors = Kind::ALL.map(|kind| memory.account.floor(kind));
         let shared = memory.account.size() - floors.iter().sum::<usize>();
         let numbers = floors.into_iter().chain([shared]).map(mib).collect::<Vec<_>>().join(" + ");
-        let row = format!("| requests and their answers: small, large, answers, metrics, shared | {numbers} |");
+        let row = format!("| requests and their answers: small, large, answers, parked, metrics, shared | {numbers} |");
         assert!(README.contains(&row), "README lacks {row}");
         let sum_of = |row: &str| -> f64 {
             let numbers = row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap_or_default();

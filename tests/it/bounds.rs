@@ -214,7 +214,7 @@ fn large_manifests_wait_for_a_slow_api_server_beside_each_other() {
         })
         .collect();
     // each has the memory of its manifest alone: the body is needed no longer
-    eventually("eighteen calls at once", || (server.seen().len() >= 18).then_some(()));
+    eventually("sixteen calls at once", || (server.seen().len() >= 16).then_some(()));
     is_below(&dispatcher, 40.0);
     drop((dispatcher, lines));
     posting.into_iter().for_each(|posting| _ = posting.join());

@@ -140,27 +140,26 @@ fn memory_is_granted_for_one_request() {
 
 #[test]
 fn a_probe_is_answered_without_any_memory() {
-    let memory = Memory::new(MAX_BODY, 1 << 20, 1000);
-    let mut small = Vec::new();
-    for bytes in [1 << 20, 1 << 10, 1] {
-        small.extend(std::iter::from_fn(|| memory.try_reserve(Kind::Small, bytes)))
-    }
+    let memory = &Memory::new(MAX_BODY, 1 << 20, 1000);
+    let fill = |kind| {
+        let steps = [1 << 20, 1 << 10, 1].into_iter();
+        steps.flat_map(|bytes| std::iter::from_fn(move || memory.try_reserve(kind, bytes))).collect::<Vec<_>>()
+    };
+    let mut held = fill(Kind::Small);
     memory.wait(Slot::new(0), Kind::Large, usize::MAX);
     let (mut connection, mut client) = pair();
     for text in ["GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n", "GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n"] {
-        let step = send(&mut connection, &mut client, text, with(&memory));
+        let step = send(&mut connection, &mut client, text, with(memory));
         assert!(matches!(step, Step::Serve(_)), "{step:?}");
-        serve(&mut connection, with(&memory));
+        serve(&mut connection, with(memory));
     }
-    received(&mut client);
-    send(&mut connection, &mut client, &post(1, "a"), with(&memory));
-    assert!(received(&mut client).starts_with("HTTP/1.1 503 "), "there is no room to wait");
-
-    small.truncate(1);
-    memory.wait(Slot::new(1), Kind::Small, usize::MAX);
-    let (mut connection, mut client) = pair();
-    let step = send(&mut connection, &mut client, &post(1, "a"), with(&memory));
+    let step = send(&mut connection, &mut client, &post(1, "a"), with(memory));
     assert!(matches!(step, Step::WaitForMemory(Kind::Small, _)), "{step:?}");
+
+    held.extend(fill(Kind::Parked));
+    let (mut connection, mut client) = pair();
+    send(&mut connection, &mut client, &post(1, "a"), with(memory));
+    assert!(received(&mut client).starts_with("HTTP/1.1 503 "), "there is no room to wait");
 }
 
 #[test]
