@@ -1,5 +1,6 @@
 use crate::support::dispatcher::{AS_IS, Dispatcher};
 use crate::support::eventually;
+use crate::support::follow::{bookmark, event, events};
 use crate::support::http::{Line, Reply, request};
 use crate::support::kubelet::ends;
 use crate::support::logs::Logs;
@@ -83,12 +84,35 @@ fn those_who_wait_for_the_same_job_share_a_list_of_its_pods() {
         assert_eq!(job["state"], "failed", "{job}");
         assert_eq!(job["pods"][0]["containers"][0]["message"], "said at the end", "{job}");
     }
-    let metrics = String::from_utf8(dispatcher.get("/metrics").body).unwrap();
-    let calls = metrics.lines().find_map(|line| {
-        line.strip_prefix("k8s_job_dispatcher_api_requests_total{verb=\"pods\",code=\"200\"} ")?.parse::<usize>().ok()
-    });
-    let calls = calls.unwrap_or_else(|| panic!("no calls in {metrics}"));
-    assert!((1..=20).contains(&calls), "{calls} calls for {MANY} callers");
+    let calls = dispatcher.metric("api_requests_total{verb=\"pods\",code=\"200\"}").expect("calls");
+    assert!((1.0..=20.0).contains(&calls), "{calls} calls for {MANY} callers");
+}
+
+#[test]
+fn pods_that_cannot_be_read_for_one_caller_are_read_for_the_next() {
+    let server = Scripted::start([]);
+    server.then_follow(Act::Stays(events(&[event("ADDED", "a", 5, None), bookmark(70, true)])));
+    let dispatcher =
+        Dispatcher::start(&[AS_IS, "--enable=pods", "--server", &server.url, "--namespace=ns", "--request-timeout=9s"]);
+    let running = event("ADDED", "a", 5, None)["object"].to_string();
+    let forbidden = status(403, "Forbidden", "pods is forbidden: User \"u\" cannot list resource \"pods\"", json!({}));
+    let pods = json!({"kind": "PodList", "items": [{"kind": "Pod", "metadata": {
+        "name": "a-x", "ownerReferences": [{"uid": "u", "controller": true}],
+    }, "status": {"phase": "Running"}}]});
+    server.then(Act::Answer(200, "", running));
+    server.then(Act::Answer(403, "", forbidden.clone()));
+    assert_eq!(dispatcher.get("/job/a").json()["podsUnavailable"], true, "the watch begins");
+    eventually("the watch", || (dispatcher.metric("jobs{state=\"waiting\"}") == Some(1.0)).then_some(()));
+    let mut lines = [(); 2].map(|()| dispatcher.line());
+    lines.iter_mut().for_each(|line| line.send(request("GET", "/job/a?wait=60s", "", "")));
+    eventually("callers to wait", || (dispatcher.metric("waiters") == Some(2.0)).then_some(()));
+    server.then(Act::Late(SECOND, 403, forbidden));
+    server.then(Act::Answer(200, "", pods.to_string()));
+    server.say(&events(&[event("MODIFIED", "a", 80, Some("Complete"))]));
+    let told = lines.map(|mut line| line.receive().unwrap().json());
+    let lacking = told.iter().filter(|job| job["podsUnavailable"] == true).count();
+    assert_eq!(lacking, 1, "{told:?}");
+    assert!(told.iter().any(|job| job["pods"][0]["name"] == "a-x"), "{told:?}");
 }
 
 #[test]

@@ -22,9 +22,11 @@ impl Workers {
             exchange.stage = Stage::Look(look);
             return self.wait_for_answer(exchange, bytes);
         }
-        let end = look.end.max(Instant::now() + LEAST_QUESTION);
-        let key = (job.uid.clone(), job.version);
-        if self.shared.begin(&key, self.server.config.request_timeout) {
+        // no longer than a call for this caller alone would take
+        let (now, time) = (Instant::now(), self.server.config.request_timeout);
+        look.end = look.end.min(now + time).max(now + LEAST_QUESTION);
+        let (end, key) = (look.end, (job.uid.clone(), job.version));
+        if self.shared.begin(&key, time) {
             exchange.reads_for = Some(key);
             exchange.stage = Stage::Call(look.waiting.ask_for_pods(job).by(end));
             exchange.arrived = Instant::now();

@@ -31,11 +31,13 @@ impl Workers {
         let frame = self.frame(&exchange.request);
         let reply = self.with_memory(exchange, reply);
         self.server.log(exchange, &frame, &reply);
-        self.tell_others(exchange, if reply.code == 200 { Some(&reply.body) } else { None });
         self.send(worker, exchange, reply, &frame)
     }
 
     fn send(&self, worker: &mut Worker, exchange: &mut Exchange, reply: Reply, frame: &Frame) -> Step {
+        // what could not be read for this caller may be read for those that have more time
+        let is_complete = reply.code == 200 && reply.note.is_none();
+        self.tell_others(exchange, is_complete.then_some(&reply.body));
         exchange.connection.reply(reply, frame);
         exchange.end();
         match self.advance(worker, &mut exchange.connection, false) {

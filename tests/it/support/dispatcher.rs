@@ -107,6 +107,15 @@ impl Dispatcher {
         self.send(request("GET", target, "", ""))
     }
 
+    /// The value of a metric; None if there is none, or no metrics.
+    pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        let text = String::from_utf8(self.get("/metrics").body).unwrap();
+        let value = |line: &str| {
+            line.strip_prefix("k8s_job_dispatcher_")?.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned)
+        };
+        Some(text.lines().find_map(value)?.parse().unwrap())
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.process.0.id()
     }

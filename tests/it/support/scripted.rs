@@ -15,6 +15,8 @@ const FOLLOWS: [&str; 2] = ["/jobs?", "labelSelector="];
 pub(crate) enum Act {
     /// Code, further header lines (each with its end), body.
     Answer(u16, &'static str, String),
+    /// Code and body, after this time.
+    Late(Duration, u16, String),
     /// 200 with a Job of the name that the path ends in, and these annotations.
     JobAsAsked(serde_json::Value),
     /// 200 with a Job as the last POST had it.
@@ -101,6 +103,13 @@ impl Scripted {
         (state.acts, state.seen) = Default::default()
     }
 
+    /// Sends this on the connections that stay open.
+    pub(crate) fn say(&self, text: &str) {
+        for mut stream in &self.state.lock().unwrap().silent {
+            stream.write_all(text.as_bytes()).unwrap()
+        }
+    }
+
     /// What was not asked for.
     pub(crate) fn left(&self) -> usize {
         self.state.lock().unwrap().acts.len()
@@ -126,13 +135,17 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
             (act, posted.unwrap_or_default())
         };
         let act = match act {
+            Act::Late(time, code, body) => {
+                thread::sleep(time);
+                Act::Answer(code, "", body)
+            }
             Act::JobAsAsked(annotations) => Act::Answer(200, "", job(&name, annotations)),
             Act::JobAsPosted => Act::Answer(200, "", posted),
             act => act,
         };
         let mut stream = &stream;
         match act {
-            Act::JobAsAsked(_) | Act::JobAsPosted => unreachable!("they became answers"),
+            Act::Late(..) | Act::JobAsAsked(_) | Act::JobAsPosted => unreachable!("they became answers"),
             Act::Answer(code, headers, body) => {
                 let answer = format!("HTTP/1.1 {code} X\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len());
                 if stream.write_all(answer.as_bytes()).is_err() {
