@@ -61,8 +61,14 @@ impl Request {
     pub(crate) fn drop_body(&mut self) {
         if self.bytes.len() > self.head_len {
             self.bytes.truncate(self.head_len);
-            self.bytes.shrink_to_fit();
+            self.bytes.shrink_to_fit()
         }
+    }
+
+    /// Releases what exceeds the bytes that it holds, and `more`.
+    pub(crate) fn shrink_memory(&mut self, more: usize) {
+        let held = self.held_bytes() + more;
+        self.reservation.iter_mut().for_each(|memory| memory.shrink(held))
     }
 
     fn text(&self, at: &Range<usize>) -> &str {

@@ -186,8 +186,8 @@ impl<R: Read> Answer<R> {
         });
         let object = match object {
             Ok(object) => object,
-            Err(TooLong { is_hopeless: false }) => return Outcome::TooLong,
-            Err(TooLong { is_hopeless: true }) => {
+            Err(TooLong) if !is_long => return Outcome::TooLong,
+            Err(TooLong) => {
                 return Outcome::InvalidResponse(format!("{success} with a status of more than {LONG} bytes"));
             }
         };

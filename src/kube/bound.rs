@@ -30,10 +30,7 @@ thread_local! {
 
 /// The text was longer.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct TooLong {
-    /// Also for a long answer.
-    pub(super) is_hopeless: bool,
-}
+pub(super) struct TooLong;
 
 /// Reads with a bound. `is_long`: there is memory for a [long answer](LONG_ANSWER).
 pub(super) fn within<R>(is_long: bool, read: impl FnOnce() -> R) -> Result<R, TooLong> {
@@ -43,10 +40,7 @@ pub(super) fn within<R>(is_long: bool, read: impl FnOnce() -> R) -> Result<R, To
     let result = read();
     let left = LEFT.get();
     drop(end);
-    match left.is_exceeded {
-        true => Err(TooLong { is_hopeless: is_long }),
-        false => Ok(result),
-    }
+    if left.is_exceeded { Err(TooLong) } else { Ok(result) }
 }
 
 /// Ends the bound, also where a panic ends what is read.
@@ -104,9 +98,9 @@ mod tests {
         };
         assert_eq!(within(false, || read(LONG)), Ok(true));
         assert_eq!(within(false, || keep(|| read(USUAL_ANSWER))), Ok(true));
-        assert_eq!(within(false, || keep(|| read(USUAL_ANSWER + 1))), Err(TooLong { is_hopeless: false }));
+        assert_eq!(within(false, || keep(|| read(USUAL_ANSWER + 1))), Err(TooLong));
         assert_eq!(within(true, || keep(|| read(LONG))), Ok(true));
-        assert_eq!(within(true, || keep(|| read(LONG)) && keep(|| read(1))), Err(TooLong { is_hopeless: true }));
+        assert_eq!(within(true, || keep(|| read(LONG)) && keep(|| read(1))), Err(TooLong));
         assert!(keep(|| read(LONG)), "others are not bounded");
     }
 

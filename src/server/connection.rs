@@ -11,7 +11,6 @@ use crate::config::Enabled;
 use crate::http::{Reply, Request};
 use crate::route::route;
 use crate::status::{Reason, Status};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use std::net::{Shutdown, TcpStream};
@@ -173,13 +172,6 @@ impl Connection {
         matches!(recv(&self.stream, &mut [0; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK), Ok((_, 1)))
     }
 
-    /// Whether its client has reset it.
-    pub(super) fn is_reset(&self) -> bool {
-        let mut polled = [PollFd::new(&self.stream, PollFlags::empty())]; // what was sent before may be unread
-        let ended = PollFlags::ERR | PollFlags::HUP;
-        poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && polled[0].revents().intersects(ended)
-    }
-
     /// Makes progress until the client has to act, memory is missing, or a whole request was received. `readable`: there may be input.
     pub(super) fn advance(
         &mut self,
@@ -287,7 +279,7 @@ impl Connection {
     fn park_input(&mut self, memory: &Memory) -> bool {
         self.input.shrink_to_fit();
         if let Phase::Body(request, _) = &mut self.phase {
-            let bytes = request.head_len + request.bytes.capacity();
+            let bytes = request.held_bytes();
             if !memory.try_become(&mut request.reservation, Kind::Parked, bytes) {
                 return false;
             }

@@ -97,6 +97,19 @@ pub(super) enum Then {
 }
 
 impl Waits {
+    #[cfg(test)]
+    pub(super) const ALL: [Waits; 9] = [
+        Waits::Client(Interest::Readable),
+        Waits::Memory(Kind::Large),
+        Waits::Worker,
+        Waits::Permit,
+        Waits::LargeRun,
+        Waits::Turn,
+        Waits::Time,
+        Waits::Job,
+        Waits::Pods,
+    ];
+
     /// Whether it waits for its client, or together with it.
     pub(super) fn is_at_rest(self) -> bool {
         matches!(self, Waits::Client(_) | Waits::Memory(_) | Waits::Job | Waits::Pods)
@@ -255,23 +268,11 @@ impl Exchange {
 mod tests {
     use super::*;
 
-    const ALL: [Waits; 9] = [
-        Waits::Client(Interest::Readable),
-        Waits::Memory(Kind::Large),
-        Waits::Worker,
-        Waits::Permit,
-        Waits::LargeRun,
-        Waits::Turn,
-        Waits::Time,
-        Waits::Job,
-        Waits::Pods,
-    ];
-
     const RECEIVED: [Received; 3] = [Received::Nothing, Received::Part, Received::All];
 
     #[test]
     fn every_deadline_ends_the_wait() {
-        for (waits, received, is_stopping) in ALL.iter().flat_map(|waits| {
+        for (waits, received, is_stopping) in Waits::ALL.iter().flat_map(|waits| {
             RECEIVED
                 .into_iter()
                 .flat_map(move |received| [true, false].map(|is_stopping| (*waits, received, is_stopping)))
@@ -296,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_place_is_taken_from_one_that_needs_nothing_or_can_be_answered() {
-        for waits in ALL {
+        for waits in Waits::ALL {
             let then = [true, false].map(|is_unused| on_eviction(waits, is_unused));
             let want = match waits {
                 Waits::Client(_) => [Then::Close, Then::Stay],

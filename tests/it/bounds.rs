@@ -1,4 +1,4 @@
-use crate::dispatch::manifest;
+use crate::dispatch::suspended;
 use crate::support::dispatcher::{AS_IS, Dispatcher};
 use crate::support::eventually;
 use crate::support::http::{JSON, Line, Reply, request};
@@ -11,15 +11,6 @@ use socket2::{Domain, Socket, Type};
 use std::io::Write;
 use std::thread;
 use std::time::Instant;
-
-const SUSPENDED: &str = "it is suspended, so that no controller changes it";
-
-fn suspended(metadata: Value) -> String {
-    let mut job: Value = serde_json::from_str(&manifest(metadata, json!({}))).unwrap();
-    job["spec"]["suspend"] = json!(true);
-    job["metadata"]["annotations"] = json!({"test": SUSPENDED});
-    job.to_string()
-}
 
 /// Sends all at once. Returns the replies.
 fn all(dispatcher: &Dispatcher, number: usize, text: &str) -> Vec<Reply> {
@@ -43,13 +34,6 @@ fn codes(replies: &[Reply]) -> Vec<u16> {
     codes
 }
 
-fn metric(dispatcher: &Dispatcher, name: &str) -> Option<f64> {
-    let text = String::from_utf8(dispatcher.get("/metrics").body).unwrap();
-    let line =
-        text.lines().find_map(|line| line.strip_prefix("k8s_job_dispatcher_")?.strip_prefix(name)?.strip_prefix(' '));
-    Some(line?.parse().unwrap())
-}
-
 /// Adds a condition with a message of so many bytes to the status of a Job.
 fn lengthen(namespace: &Namespace, name: &str, bytes: usize) {
     let condition = json!({"type": "Test", "status": "True", "reason": "Test", "message": "x".repeat(bytes)});
@@ -60,6 +44,14 @@ fn lengthen(namespace: &Namespace, name: &str, bytes: usize) {
     conditions.push(condition);
     let (code, answer) = namespace.admin().patch(&path, json!({"status": {"conditions": conditions}}));
     assert_eq!(code, 200, "{answer}");
+}
+
+/// Creates a Job that is suspended, with a status of that length.
+fn create_long(dispatcher: &Dispatcher, namespace: &Namespace, name: &str, bytes: usize) {
+    assert_eq!(dispatcher.post("/job", &suspended(json!({ "name": name }))).code, 201);
+    let is_seen = || namespace.job(name)?["status"]["conditions"].as_array().map(|_| ());
+    eventually("the Job's controller", is_seen);
+    lengthen(namespace, name, bytes)
 }
 
 /// The process never had more, in MiB. Of the static build, which `DISPATCHER` names (`tests/measure`): others keep much of what is freed.
@@ -85,9 +77,7 @@ fn many_labels_of_a_job_take_no_memory_for_a_repeated_post() {
 fn a_long_job_is_shown_to_many_in_turn() {
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--request-timeout=60s"]);
-    assert_eq!(dispatcher.post("/job", &suspended(json!({"name": "a"}))).code, 201);
-    eventually("the Job's controller", || namespace.job("a")?["status"]["conditions"].as_array().map(|_| ()));
-    lengthen(&namespace, "a", 1_200_000);
+    create_long(&dispatcher, &namespace, "a", 1_200_000);
     // nothing is known of it at first, so each calls; then all are answered from what is known
     for number in [30, 30] {
         let replies = all(&dispatcher, number, &request("GET", "/job/a", "", ""));
@@ -97,6 +87,7 @@ fn a_long_job_is_shown_to_many_in_turn() {
     is_below(&dispatcher, 40.0);
     // one whose time is over when the Job has been read
     let another = Dispatcher::for_namespace(&namespace, &[AS_IS, "--request-timeout=60s"]);
+    assert_eq!(another.get("/job/a?wait=1ms").code, 200, "alone, it waits for nothing");
     let replies = all(&another, 20, &request("GET", "/job/a?wait=1ms", "", ""));
     assert_eq!(codes(&replies), [200]);
     assert!(replies.iter().all(|reply| reply.body.len() > 1_200_000));
@@ -109,14 +100,12 @@ fn those_who_wait_for_a_long_job_hold_no_memory_for_answers() {
     const MANY: usize = 150;
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
-    assert_eq!(dispatcher.post("/job", &suspended(json!({"name": "a"}))).code, 201);
-    eventually("the Job's controller", || namespace.job("a")?["status"]["conditions"].as_array().map(|_| ()));
-    lengthen(&namespace, "a", 100_000);
+    create_long(&dispatcher, &namespace, "a", 100_000);
     eventually("the watch", || (dispatcher.get("/job/a").body.len() > 100_000).then_some(()));
     let mut waiters: Vec<Line> = (0..MANY).map(|_| dispatcher.line()).collect();
     waiters.iter_mut().for_each(|line| line.send(request("GET", "/job/a?wait=10s", "", "")));
-    eventually("callers to wait", || (metric(&dispatcher, "waiters") == Some(MANY as f64)).then_some(()));
-    assert_eq!(metric(&dispatcher, "reserved_bytes{kind=\"answer\"}"), Some(0.0));
+    eventually("callers to wait", || (dispatcher.metric("waiters") == Some(MANY as f64)).then_some(()));
+    assert_eq!(dispatcher.metric("reserved_bytes{kind=\"answer\"}"), Some(0.0));
     for reply in receive(waiters) {
         assert_eq!((reply.code, reply.json()["state"].as_str()), (200, Some("suspended")));
         assert!(reply.body.len() > 100_000);
@@ -128,12 +117,10 @@ fn everybody_who_waits_is_told_of_a_long_end_in_turn() {
     const MANY: usize = 500;
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
-    assert_eq!(dispatcher.post("/job", &suspended(json!({"name": "a"}))).code, 201);
-    eventually("the Job's controller", || namespace.job("a")?["status"]["conditions"].as_array().map(|_| ()));
-    lengthen(&namespace, "a", 24_000);
+    create_long(&dispatcher, &namespace, "a", 24_000);
     let mut waiters: Vec<Line> = (0..MANY).map(|_| dispatcher.line()).collect();
     waiters.iter_mut().for_each(|line| line.send(request("GET", "/job/a?wait=60s", "", "")));
-    eventually("callers to wait", || (metric(&dispatcher, "waiters") == Some(MANY as f64)).then_some(()));
+    eventually("callers to wait", || (dispatcher.metric("waiters") == Some(MANY as f64)).then_some(()));
     let now = namespace.job("a").unwrap()["metadata"]["creationTimestamp"].clone();
     let condition = |name: &str, message: &str| json!({"type": name, "status": "True", "reason": "Test", "message": message, "lastTransitionTime": now});
     let conditions = json!([condition("FailureTarget", "x"), condition("Failed", &"x".repeat(300_000))]);
@@ -162,7 +149,7 @@ fn unread(dispatcher: &Dispatcher, target: &str) -> Line {
 fn clients_that_do_not_read_their_metrics_do_not_hide_them_from_others() {
     let dispatcher = Dispatcher::start(&["{spec: {}}", "--dry-run=client"]);
     let _unread: Vec<Line> = (0..200).map(|_| unread(&dispatcher, "/metrics")).collect();
-    let held = || metric(&dispatcher, "reserved_bytes{kind=\"metrics\"}").is_some_and(|bytes| bytes > 1e6);
+    let held = || dispatcher.metric("reserved_bytes{kind=\"metrics\"}").is_some_and(|bytes| bytes > 1e6);
     eventually("replies that are not read", || held().then_some(()));
     assert_eq!(dispatcher.get("/metrics").code, 200);
     is_below(&dispatcher, 40.0);
@@ -172,12 +159,10 @@ fn clients_that_do_not_read_their_metrics_do_not_hide_them_from_others() {
 fn clients_that_do_not_read_make_way_for_others() {
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--request-timeout=60s"]);
-    assert_eq!(dispatcher.post("/job", &suspended(json!({"name": "a"}))).code, 201);
-    eventually("the Job's controller", || namespace.job("a")?["status"]["conditions"].as_array().map(|_| ()));
-    lengthen(&namespace, "a", 1_200_000);
+    create_long(&dispatcher, &namespace, "a", 1_200_000);
     eventually("the watch", || (dispatcher.get("/job/a").body.len() > 1_200_000).then_some(()));
     let _unread: Vec<Line> = (0..15).map(|_| unread(&dispatcher, "/job/a")).collect();
-    let held = || metric(&dispatcher, "reserved_bytes{kind=\"answer\"}").is_some_and(|bytes| bytes > 9e6);
+    let held = || dispatcher.metric("reserved_bytes{kind=\"answer\"}").is_some_and(|bytes| bytes > 9e6);
     eventually("replies that are not read", || held().then_some(()));
     let begin = Instant::now();
     let mut line = dispatcher.line();
@@ -228,17 +213,9 @@ fn the_process_stays_below_the_sum_with_everything_at_once() {
     namespace.allow_too(&[("", "pods", "list"), ("", "pods/log", "get")]);
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--enable=pods,logs,list"]);
     let names: Vec<String> = (0..JOBS).map(|number| format!("job-{number}")).collect();
-    for name in ["a"].into_iter().chain(names.iter().map(String::as_str)) {
-        assert_eq!(dispatcher.post("/job", &suspended(json!({ "name": name }))).code, 201);
-    }
-    let is_seen = |name: &str| namespace.job(name)?["status"]["conditions"].as_array().map(|_| ());
-    names.iter().for_each(|name| {
-        eventually("the Job's controller", || is_seen(name));
-        lengthen(&namespace, name, 60_000)
-    });
-    eventually("the Job's controller", || is_seen("a"));
-    lengthen(&namespace, "a", 1_200_000);
-    eventually("a full cache", || metric(&dispatcher, "jobs_cache_bytes").filter(|bytes| *bytes > 14e6));
+    names.iter().for_each(|name| create_long(&dispatcher, &namespace, name, 60_000));
+    create_long(&dispatcher, &namespace, "a", 1_200_000);
+    eventually("a full cache", || dispatcher.metric("jobs_cache_bytes").filter(|bytes| *bytes > 14e6));
 
     let send = |text: String| {
         let line = dispatcher.line();
@@ -250,7 +227,7 @@ fn the_process_stays_below_the_sum_with_everything_at_once() {
     let large =
         request("POST", "/job", JSON, &suspended(json!({"name": "l", "annotations": {"x": "x".repeat(200_000)}})));
     let again = request("POST", "/job", JSON, &suspended(json!({"name": "a"})));
-    let mut held: Vec<Line> = Vec::new();
+    let (mut held, mut posting): (Vec<Line>, Vec<_>) = Default::default();
     for number in 0..300 {
         held.push(send(request("GET", "/job/a?wait=8s", "", "")));
         held.push(send(again.clone()));
@@ -261,7 +238,10 @@ fn the_process_stays_below_the_sum_with_everything_at_once() {
             held.push(unread(&dispatcher, "/job/a"));
             held.push(unread(&dispatcher, "/job?limit=500"));
             held.push(send(upload()));
-            held.push(send(large.clone()))
+            let line = dispatcher.line();
+            let (mut stream, large) = (line.stream.try_clone().unwrap(), large.clone());
+            posting.push(thread::spawn(move || stream.write_all(large.as_bytes())));
+            held.push(line)
         }
     }
     for _ in 0..20 {
@@ -269,8 +249,9 @@ fn the_process_stays_below_the_sum_with_everything_at_once() {
         assert_eq!(dispatcher.get("/metrics").code, 200);
     }
     // until those that wait were answered
-    eventually("the callers that wait", || (metric(&dispatcher, "waiters") == Some(0.0)).then_some(()));
+    eventually("the callers that wait", || (dispatcher.metric("waiters") == Some(0.0)).then_some(()));
     assert_eq!(dispatcher.post("/job", &suspended(json!({"name": "z"}))).code, 201);
-    drop(held);
     is_below(&dispatcher, 64.0);
+    drop((dispatcher, held));
+    posting.into_iter().for_each(|posting| _ = posting.join());
 }

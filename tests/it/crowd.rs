@@ -19,10 +19,7 @@ fn asked(dispatcher: &Dispatcher, method: &str, target: &str, headers: &str, bod
 }
 
 fn metric(dispatcher: &Dispatcher, name: &str) -> f64 {
-    let text = String::from_utf8(dispatcher.get("/metrics").body).unwrap();
-    let line =
-        text.lines().find_map(|line| line.strip_prefix("k8s_job_dispatcher_")?.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    dispatcher.metric(name).unwrap_or_else(|| panic!("no {name}"))
 }
 
 /// As a kubelet does: on a connection of its own, within a second.

@@ -18,6 +18,13 @@ pub(crate) fn manifest(metadata: Value, annotations: Value) -> String {
     .to_string()
 }
 
+/// One that no controller changes.
+pub(crate) fn suspended(metadata: Value) -> String {
+    let mut job: Value = serde_json::from_str(&manifest(metadata, json!({}))).unwrap();
+    job["spec"]["suspend"] = json!(true);
+    job.to_string()
+}
+
 fn named(name: &str) -> String {
     manifest(json!({"name": name}), json!({}))
 }

@@ -1,4 +1,3 @@
-use crate::dispatch::manifest;
 use crate::support::dispatcher::{AS_IS, Dispatcher};
 use crate::support::eventually;
 use crate::support::http::{Reply, request};
@@ -10,9 +9,7 @@ use std::collections::HashSet;
 const ENABLED: [&str; 2] = [AS_IS, "--enable=list"];
 
 fn suspended(name: &str, labels: Value) -> String {
-    let mut job: Value = serde_json::from_str(&manifest(json!({"name": name, "labels": labels}), json!({}))).unwrap();
-    job["spec"]["suspend"] = json!(true);
-    job.to_string()
+    crate::dispatch::suspended(json!({"name": name, "labels": labels}))
 }
 
 fn items(reply: &Reply) -> Vec<Value> {

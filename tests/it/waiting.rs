@@ -13,15 +13,7 @@ use std::time::{Duration, Instant};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn metric(dispatcher: &Dispatcher, name: &str) -> f64 {
-    let reply = dispatcher.get("/metrics");
-    metric_in(&reply, name).unwrap_or_else(|| panic!("no {name} in\n{}", String::from_utf8_lossy(&reply.body)))
-}
-
-fn metric_in(reply: &Reply, name: &str) -> Option<f64> {
-    let text = std::str::from_utf8(&reply.body).unwrap();
-    let mut lines = text.lines();
-    let line = lines.find_map(|line| line.strip_prefix("k8s_job_dispatcher_")?.strip_prefix(name)?.strip_prefix(' '));
-    Some(line?.parse().unwrap())
+    dispatcher.metric(name).unwrap_or_else(|| panic!("no {name}"))
 }
 
 fn asked(dispatcher: &Dispatcher, method: &str, target: &str, headers: &str, body: &str) -> Line {
@@ -35,14 +27,12 @@ fn wait_for(dispatcher: &Dispatcher, name: &str, time: &str) -> Line {
 }
 
 fn suspended(name: &str) -> String {
-    let mut job: Value = serde_json::from_str(&manifest(json!({ "name": name }), json!({}))).unwrap();
-    job["spec"]["suspend"] = json!(true);
-    job.to_string()
+    crate::dispatch::suspended(json!({ "name": name }))
 }
 
 fn waiters(dispatcher: &Dispatcher, number: usize) {
     // not all connections that were closed are given up yet, so that there may be no place for one more
-    let waiting = || metric_in(&dispatcher.get("/metrics"), "waiters") == Some(number as f64);
+    let waiting = || dispatcher.metric("waiters") == Some(number as f64);
     eventually("callers to wait", || waiting().then_some(()))
 }
 

@@ -1,7 +1,6 @@
-//! Whether the client of a connection leaves, while it waits for the end of a Job.
+//! Whether the client of a connection has left, or has reset it.
 
 use super::{Connection, Interest};
-#[cfg(target_os = "linux")]
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 #[cfg(not(target_os = "linux"))]
 use rustix::net::{RecvFlags, recv};
@@ -11,14 +10,24 @@ impl Connection {
     pub(in crate::server) fn has_left(&self) -> bool {
         #[cfg(target_os = "linux")]
         {
-            let mut polled = [PollFd::new(&self.stream, PollFlags::RDHUP)];
-            poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+            !self.polled(PollFlags::RDHUP).is_empty()
         }
         #[cfg(not(target_os = "linux"))]
         match recv(&self.stream, &mut [0; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK) {
             Ok((_, bytes)) => bytes == 0,
             Err(_) => self.is_reset(),
         }
+    }
+
+    /// Whether its client has reset it, also where what was sent before is unread.
+    pub(in crate::server) fn is_reset(&self) -> bool {
+        self.polled(PollFlags::empty()).intersects(PollFlags::ERR | PollFlags::HUP)
+    }
+
+    fn polled(&self, wanted: PollFlags) -> PollFlags {
+        let mut polled = [PollFd::new(&self.stream, wanted)];
+        let _ = poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })); // an error: nothing is known
+        polled[0].revents()
     }
 
     /// What tells that its client leaves. Where the end of a connection is input, what is unread hides it.

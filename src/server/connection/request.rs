@@ -139,8 +139,7 @@ impl Connection {
         }
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Body(mut request, _) => {
-                let held = request.held_bytes() + for_run(request.body().len(), bounds);
-                request.reservation.iter_mut().for_each(|memory| memory.shrink(held));
+                request.shrink_memory(for_run(request.body().len(), bounds));
                 Ok(Parsed::Request(request))
             }
             _ => Ok(Parsed::Incomplete),

@@ -40,7 +40,7 @@ impl Workers {
 
     /// Handles an exchange whose connection became readable or writable.
     pub(super) fn on_ready(&self, worker: &mut Worker, slot: Slot) {
-        // one that is not its client's turn stays where a wake-up finds it, unless its client has left
+        // one that does not wait for its client stays where a wake-up finds it, unless its client has left
         let stays = |exchange: &Exchange| match exchange.waits {
             Waits::Client(_) => None,
             Waits::Memory(_) if matches!(exchange.stage, Stage::Receive) => None,
@@ -228,14 +228,12 @@ impl Workers {
             };
             let reply = match planned {
                 Err(status) => status.into(),
-                Ok(Plan::Ready(work)) => {
+                Ok(Plan::Ready(mut work)) => {
                     if exchange.request.bytes.len() > SMALL {
                         exchange.request.drop_body();
-                        let held = exchange.request.held_bytes();
-                        exchange.request.reservation.iter_mut().for_each(|memory| memory.shrink(held))
+                        exchange.request.shrink_memory(0)
                     }
                     self.grant_memory(); // what the request did not need
-                    let mut work = work;
                     work.give(exchange.memory.take());
                     let progress = self.server.perform(work, &mut worker.client, &self.memory.account, until);
                     worker.client.iter_mut().for_each(|client| self.fastest.note(client.take_waited()));

@@ -59,8 +59,7 @@ impl Workers {
             look.lacks_pods |= exchange.waits == Waits::Pods // in time
         }
         match then {
-            Then::Run => self.hand_over(exchange),
-            Then::Stay => self.stay(exchange),
+            Then::Run | Then::Stay => self.hand_over(exchange),
             Then::Close if exchange.connection.has_unread() => self.hand_over(exchange), // a request that came in time
             Then::Close => self.connections.close(exchange),
             Then::Expire => match exchange.connection.expire() {
@@ -81,12 +80,6 @@ impl Workers {
     fn go_on(&self, mut exchange: Box<Exchange>) {
         let step = self.advance(&mut Worker::without_client(), &mut exchange.connection, false);
         self.rearm_or_hand_over(exchange, step)
-    }
-
-    /// Lets an exchange wait on for its client.
-    fn stay(&self, exchange: Box<Exchange>) {
-        let (waits, deadline) = (exchange.waits, exchange.deadline);
-        self.connections.park(exchange, waits, deadline, |_| true);
     }
 
     /// Takes the slot of an exchange out of where it waits. Returns false if it was not there: what it waits for is on its way.

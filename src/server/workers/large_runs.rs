@@ -84,16 +84,14 @@ impl Workers {
         }
         let wall_end = until.min(Instant::now() + config.request_timeout / 2);
         let mut work = self.server.plan_large(&exchange.route, &exchange.request, begun, wall_end)?;
-        exchange.request.drop_body();
+        let request = &mut exchange.request;
+        request.drop_body();
         if let Dispatch::Create(Creation { manifest, .. }) = &mut work.dispatch {
             manifest.json.shrink_to_fit();
-            manifest.reservation = exchange.request.reservation.take();
-            if let Some(memory) = &mut manifest.reservation {
-                memory.shrink(exchange.request.held_bytes() + manifest.json.capacity())
-            }
+            request.shrink_memory(manifest.json.capacity());
+            manifest.reservation = request.reservation.take()
         }
-        let held = exchange.request.held_bytes();
-        exchange.request.reservation.iter_mut().for_each(|memory| memory.shrink(held));
+        request.shrink_memory(0);
         Ok(work)
     }
 }

@@ -65,11 +65,8 @@ impl Workers {
         let kind = if matches!(exchange.route, Ok(Route::Metrics)) { Kind::Metrics } else { Kind::Answer };
         // usual answers do not queue behind long ones: they are sent as soon as they are there
         let has_memory = memory.as_mut().is_some_and(|memory| {
-            memory.try_become(kind, bytes)
-                || memory.bytes() >= bytes && {
-                    memory.shrink(bytes);
-                    true
-                }
+            memory.shrink(bytes);
+            memory.try_become(kind, bytes) || memory.bytes() == bytes
         });
         if !has_memory {
             drop(memory.take());
