@@ -1,4 +1,6 @@
-use crate::support::container::Container;
+use crate::bounds::{EVERYTHING, everything_at_once, namespace_for_everything};
+use crate::support::container::{Container, ServiceAccount};
+use crate::support::load::process::Cgroup;
 use crate::support::load::{Rng, Scenario, is_wanted, scenarios};
 
 #[test]
@@ -18,4 +20,17 @@ fn fault(scenario: &Scenario) -> Option<String> {
     }
     println!("{outcome}");
     (!outcome.faults.is_empty()).then(|| outcome.to_string())
+}
+
+#[test]
+#[ignore = "tests/image makes the image and runs this"]
+fn everything_at_once_never_gets_it_killed_in_64_mib() {
+    let namespace = namespace_for_everything();
+    let account = ServiceAccount::new(&namespace.cluster.ca_pem, &namespace.name, &namespace.token());
+    let mut container = Container::start(&namespace, &account, &EVERYTHING);
+    let cgroup = Cgroup::of(container.pid).expect("a cgroup of its own");
+    everything_at_once(&container.dispatcher, &namespace);
+    assert!(container.dispatcher.is_running(), "the container was killed");
+    assert_eq!(cgroup.kills(), Some(0));
+    println!("everything at once: the cgroup's peak {:.1} MiB", cgroup.peak().expect("its peak"));
 }
