@@ -38,7 +38,7 @@ const HIDDEN_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorizati
 const MAX_SLASHES: usize = 100;
 
 fn slashes(request: &Request) -> usize {
-    request.path().matches('/').count()
+    request.bytes[request.path.clone()].iter().filter(|byte| **byte == b'/').count()
 }
 
 /// What a request asks for, decided.
@@ -94,9 +94,6 @@ pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Ins
         Route::Job(id) if manifest::is_label(id) => {
             let wait = prefer::wait(request, config.max_wait, true)?;
             Ok(Plan::Ready(Work::boxed(Dispatch::Lookup(id.clone(), wait))))
-        }
-        Route::Dispatch(_) if slashes(request) > MAX_SLASHES => {
-            Err(Status::new(Reason::UriTooLong, format!("the path has more than {MAX_SLASHES} slashes")))
         }
         Route::Dispatch(path) => {
             let key = key::key(request, path, &config.idempotency_headers)?;
@@ -155,6 +152,10 @@ fn create(config: &Config, request: &Request, outcome: Run, key: Option<Key>) ->
         Run::Nothing => return Ok(Work::boxed(Dispatch::Nothing)),
         other => return Err(filter_status(other)),
     };
+    let depth = slashes(request);
+    if depth > MAX_SLASHES {
+        return Err(Status::new(Reason::UriTooLong, format!("the path has more than {MAX_SLASHES} slashes")));
+    }
     let nonce = hex(&[random().to_ne_bytes(), random().to_ne_bytes()].concat());
     let shown_nonce = config.api_server.as_ref().map(|_| &nonce[..]); // --dry-run=client shows none
     let delivery = key.and_then(|key| key.delivery());
@@ -165,7 +166,7 @@ fn create(config: &Config, request: &Request, outcome: Run, key: Option<Key>) ->
         fingerprint,
         nonce,
         delivery,
-        depth: slashes(request),
+        depth,
         body: prefer::body(request),
         wait: prefer::wait(request, config.max_wait, false)?,
     })))

@@ -12,7 +12,8 @@ const JSON: &str = "application/json";
 pub(crate) struct Request {
     /// Head, then body (decoded, if it was chunked).
     pub(crate) bytes: Vec<u8>,
-    pub(crate) method: Range<usize>,
+    /// Bytes of the method, with which the head begins. (A range would make this larger than what is moved without a call.)
+    pub(crate) method_len: usize,
     /// Path as sent: percent-encoded ASCII.
     pub(crate) path: Range<usize>,
     /// Query as sent, without the question mark.
@@ -44,7 +45,7 @@ impl Request {
         Request {
             head_len: bytes.len(),
             bytes,
-            method: next(),
+            method_len: next().len(),
             path: next(),
             headers: vec![(next(), next())],
             is_http_10: self.is_http_10,
@@ -75,7 +76,10 @@ impl Request {
         std::str::from_utf8(&self.bytes[at.clone()]).unwrap_or_default() // the parser lets only ASCII through
     }
     pub(crate) fn method(&self) -> &str {
-        self.text(&self.method)
+        self.text(&(0..self.method_len))
+    }
+    pub(crate) fn is_head(&self) -> bool {
+        self.bytes[..self.method_len] == *b"HEAD"
     }
     pub(crate) fn path(&self) -> &str {
         match self.text(&self.path) {

@@ -59,6 +59,8 @@ impl Route {
     }
 }
 
+/// Segments of the longest path that has a route of its own.
+const MAX_SEGMENTS: usize = 3;
 const POST: &str = "POST";
 const READ: &str = "GET, HEAD";
 const READ_OR_POST: &str = "GET, HEAD, POST";
@@ -69,15 +71,16 @@ const READ_OR_POST_OR_DELETE: &str = "DELETE, GET, HEAD, POST";
 /// Errors: 404, 405 with `Allow`, 400 for a path that cannot be decoded.
 pub(crate) fn route(request: &Request, enabled: Enabled) -> Result<Route, Status> {
     let path = decoded(request.path())?;
-    let segments: Vec<&str> = path.split('/').skip(1).collect();
-    let is_read = matches!(request.method(), "GET" | "HEAD");
-    let is_post = request.method() == POST;
-    match (segments.as_slice(), is_read, is_post) {
+    let mut segments = [""; MAX_SEGMENTS + 1]; // all of a shorter path
+    let number = segments.iter_mut().zip(path.split('/').skip(1)).map(|(place, segment)| *place = segment).count();
+    let method = request.method();
+    let (is_read, is_post) = (matches!(method, "GET" | "HEAD"), method == POST);
+    match (&segments[..number], is_read, is_post) {
         (["job", ..], _, true) => Ok(Route::Dispatch(path)),
         (["job"], true, _) if enabled.list => Ok(Route::List),
         (["job"], ..) if enabled.list => Err(not_allowed(READ_OR_POST)),
         (["job", id], true, _) => Ok(Route::Job((*id).to_owned())),
-        (["job", id], ..) if enabled.delete && request.method() == "DELETE" => Ok(Route::Delete((*id).to_owned())),
+        (["job", id], ..) if enabled.delete && method == "DELETE" => Ok(Route::Delete((*id).to_owned())),
         (["job", _], ..) if enabled.delete => Err(not_allowed(READ_OR_POST_OR_DELETE)),
         (["job", _], ..) => Err(not_allowed(READ_OR_POST)),
         (["job", id, "log"], true, _) if enabled.logs => Ok(Route::Log((*id).to_owned())),
@@ -189,7 +192,8 @@ fn decoded(path: &str) -> Result<String, Status> {
     let path = path.trim_end_matches('/');
     let bytes = percent_decoded(path)
         .ok_or_else(|| Status::new(Reason::BadRequest, "the path has a percent sign without two hexadecimal digits"))?;
-    let is_escaped_slash = bytes.iter().filter(|byte| **byte == b'/').count() != path.matches('/').count();
+    let is_escaped_slash =
+        bytes.iter().filter(|byte| **byte == b'/').count() != path.bytes().filter(|byte| *byte == b'/').count();
     let decoded = String::from_utf8(bytes).map_err(|_| no_such_path())?;
     let is_odd = |segment: &str| matches!(segment, "" | "." | "..");
     if is_escaped_slash || decoded.contains('\0') || decoded.split('/').skip(1).any(is_odd) {
@@ -206,7 +210,7 @@ mod tests {
         let bytes = format!("{method} {path}").into_bytes();
         let head_len = bytes.len();
         let path = method.len() + 1..bytes.len();
-        Request { method: 0..method.len(), path, head_len, bytes, ..Request::default() }
+        Request { method_len: method.len(), path, head_len, bytes, ..Request::default() }
     }
 
     #[test]

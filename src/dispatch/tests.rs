@@ -47,7 +47,7 @@ fn request(case: &Case) -> Request {
     for (name, value) in &case.headers {
         headers.push((add(name), add(value.as_str().unwrap())))
     }
-    (request.method, request.path, request.query, request.headers) = (method, path, query, headers);
+    (request.method_len, request.path, request.query, request.headers) = (method.len(), path, query, headers);
     request.head_len = request.bytes.len();
     let body = case.text.clone().or_else(|| case.body.as_ref().map(Value::to_string));
     request.bytes.extend(body.unwrap_or_default().as_bytes());

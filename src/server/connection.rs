@@ -319,7 +319,7 @@ impl Connection {
     /// Answers with an error, and closes.
     pub(super) fn refuse(&mut self, status: Status) {
         let (id, is_head) = match &self.phase {
-            Phase::Body(request, _) => (request.header("x-request-id"), request.method() == "HEAD"),
+            Phase::Body(request, _) => (request.header("x-request-id"), request.is_head()),
             Phase::Head(_) => (parse::request_id(&self.input), self.input.starts_with(b"HEAD ")),
             Phase::Idle | Phase::Linger(_) => (None, false),
         };

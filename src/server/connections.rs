@@ -222,34 +222,38 @@ impl Connections {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             ((state >> 33) as usize % self.capacity()) as u32
         });
-        self.evict_of(sample.take(SAMPLE)).or_else(|| self.evict_of(0..self.capacity() as u32))
+        self.evict_of(&mut sample.take(SAMPLE)).or_else(|| self.evict_of(&mut (0..self.capacity() as u32)))
     }
 
-    fn evict_of(&self, places: impl Iterator<Item = u32>) -> Option<u32> {
-        let since = |index: u32| Some((self.place(index).parked.as_ref()?.connection.waits_since(), index));
-        let mut waiting: Vec<_> = places.filter_map(since).collect();
-        waiting.sort_unstable();
-        let evicted = waiting.into_iter().find(|(_, index)| {
-            let evicted = self.place(*index).parked.take_if(|exchange| exchange.on_eviction() == Then::Close);
-            if evicted.is_some() {
-                self.poller.remove(*index);
-                METRICS.connection_evicted();
-            }
-            evicted.is_some()
-        });
-        evicted.map(|(_, index)| index)
+    fn evict_of(&self, places: &mut dyn Iterator<Item = u32>) -> Option<u32> {
+        let mut waiting = self.longest_first(places, |_| true).into_iter();
+        waiting.find_map(|Slot { index, .. }| {
+            self.place(index).parked.take_if(|exchange| exchange.on_eviction() == Then::Close)?;
+            self.poller.remove(index);
+            METRICS.connection_evicted();
+            Some(index)
+        })
     }
 
     /// The slots of those whose clients have read nothing for a while, the longest first.
     pub(super) fn stalled(&self, now: Instant) -> Vec<Slot> {
-        let since = |place: &Mutex<Place>| {
-            let place = lock(place);
-            let exchange = place.parked.as_ref().filter(|exchange| exchange.connection.is_stalled(now))?;
+        self.longest_first(&mut (0..self.places.len() as u32), |connection| connection.is_stalled(now))
+    }
+
+    /// The slots of those parked there for whom `is_meant` holds, the longest wait for their client first.
+    fn longest_first(
+        &self,
+        places: &mut dyn Iterator<Item = u32>,
+        is_meant: impl Fn(&Connection) -> bool,
+    ) -> Vec<Slot> {
+        let since = |index| {
+            let place = self.place(index);
+            let exchange = place.parked.as_ref().filter(|exchange| is_meant(&exchange.connection))?;
             Some((exchange.connection.waits_since(), place.slot))
         };
-        let mut stalled: Vec<_> = self.places.iter().filter_map(since).collect();
-        stalled.sort_unstable();
-        stalled.into_iter().map(|(_, slot)| slot).collect()
+        let mut waiting: Vec<_> = places.filter_map(since).collect();
+        waiting.sort_unstable();
+        waiting.into_iter().map(|(_, slot)| slot).collect()
     }
 
     /// Takes the exchange that has waited longest for the end of a Job.

@@ -120,6 +120,9 @@ impl Memory {
 
     /// An exchange that has waited longest for its kind of memory, with that, if it is available now.
     pub(super) fn next_grant(&self) -> Option<(Slot, Reservation)> {
+        if !self.is_short() {
+            return None;
+        }
         Kind::ALL.into_iter().find_map(|kind| self.queue(kind).pop_if(|bytes| self.account.try_reserve(kind, *bytes)))
     }
 

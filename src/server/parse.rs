@@ -107,7 +107,7 @@ pub(super) fn head(bytes: &[u8], max_body: usize) -> Result<Head, Status> {
     let target = parsed.path.unwrap_or_default();
     let mut fields = Fields::default();
     let mut request = Request {
-        method: place(parsed.method.unwrap_or_default().as_bytes()),
+        method_len: parsed.method.unwrap_or_default().len(), // it begins there
         headers: Vec::with_capacity(parsed.headers.len()),
         head_len: bytes.len(),
         is_http_10,

@@ -2,7 +2,6 @@
 
 use crate::account::{Account, Kind, Reservation};
 use crate::kube::Job;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Entries after which those that nobody has any more are removed.
@@ -13,8 +12,8 @@ pub(super) struct Texts(Mutex<All>);
 
 #[derive(Debug, Default)]
 struct All {
-    /// By the address of the Job, which does not change while somebody holds the reservation beside it.
-    reservations: HashMap<usize, Weak<Reservation>>,
+    /// Beside the address of the Job, by which they are sorted: it does not change while somebody holds the reservation.
+    reservations: Vec<(usize, Weak<Reservation>)>,
     prune_at: usize,
 }
 
@@ -25,16 +24,21 @@ impl Texts {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = size_of::<Job>() + job.text_bytes();
         // where it is smaller, it is of a Job that was there before
-        let shared = all.reservations.get(&address).and_then(Weak::upgrade);
+        let find = |all: &All| all.reservations.binary_search_by_key(&address, |(address, _)| *address);
+        let shared = find(&all).ok().and_then(|at| all.reservations[at].1.upgrade());
         if let Some(shared) = shared.filter(|shared| shared.bytes() >= bytes) {
             return Some(shared);
         }
         let shared = Arc::new(account.try_reserve(Kind::Parked, bytes)?);
         if all.reservations.len() >= all.prune_at.max(PRUNE) {
-            all.reservations.retain(|_, shared| shared.strong_count() > 0);
+            all.reservations.retain(|(_, shared)| shared.strong_count() > 0);
             all.prune_at = 2 * all.reservations.len()
         }
-        all.reservations.insert(address, Arc::downgrade(&shared));
+        let entry = (address, Arc::downgrade(&shared));
+        match find(&all) {
+            Ok(at) => all.reservations[at] = entry,
+            Err(at) => all.reservations.insert(at, entry),
+        }
         Some(shared)
     }
 }

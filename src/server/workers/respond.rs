@@ -20,7 +20,7 @@ impl Workers {
     fn frame(&self, request: &Request) -> Frame {
         Frame {
             id: request_id(request.header("x-request-id")),
-            is_head: request.method() == "HEAD",
+            is_head: request.is_head(),
             is_http_10: request.is_http_10,
             close: request.close || self.connections.shutdown.has_begun(),
         }
