@@ -65,7 +65,7 @@ fn is_below(dispatcher: &Dispatcher, limit: f64) {
 #[test]
 fn many_labels_of_a_job_take_no_memory_for_a_repeated_post() {
     let namespace = Namespace::new();
-    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--request-timeout=60s"]);
     let labels: serde_json::Map<_, _> = (0..40_000).map(|number| (format!("l{number}"), json!("x"))).collect();
     let job: Value = serde_json::from_str(&suspended(json!({"name": "a", "labels": labels}))).unwrap();
     namespace.admin().create(&namespace.jobs(), job);
@@ -117,7 +117,7 @@ fn those_who_wait_for_a_long_job_hold_no_memory_for_answers() {
 fn everybody_who_waits_is_told_of_a_long_end_in_turn() {
     const MANY: usize = 500;
     let namespace = Namespace::new();
-    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--request-timeout=60s"]);
     create_long(&dispatcher, &namespace, "a", 24_000);
     let mut waiters: Vec<Line> = (0..MANY).map(|_| dispatcher.line()).collect();
     waiters.iter_mut().for_each(|line| line.send(request("GET", "/job/a?wait=60s", "", "")));
