@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::filter::{Input, Outcome as Run, SmallRun, Unwritable, hex};
 use crate::http::{Request, query_pairs};
 use crate::manifest::{self, Manifest, Marks};
+use crate::metrics::METRICS;
 use crate::route::{Route, check_headers, no_such_path};
 use crate::status::{Reason, Status};
 use serde_json::{Map, Value, json};
@@ -98,7 +99,10 @@ pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Ins
         Route::Dispatch(path) => {
             let key = key::key(request, path, &config.idempotency_headers)?;
             match with_input(request, path, key, until, |input| config.filter.run_small(input)) {
-                SmallRun::Done(outcome) => create(config, request, outcome, key).map(Plan::Ready),
+                SmallRun::Done(outcome, took) => {
+                    METRICS.filter_run(outcome.word(), took);
+                    create(config, request, outcome, key).map(Plan::Ready)
+                }
                 SmallRun::NeedsLargeRun { log_lines } => Ok(Plan::NeedsLargeRun(Begun { log_lines, key })),
             }
         }
@@ -125,7 +129,9 @@ pub(crate) fn plan_large(
     until: Instant,
 ) -> Result<Box<Work>, Status> {
     let run = |input: &Input<'_>| config.filter.run_large(input, begun.log_lines);
-    create(config, request, with_input(request, path, begun.key, until, run), begun.key)
+    let (outcome, took) = with_input(request, path, begun.key, until, run);
+    METRICS.filter_run(outcome.word(), took);
+    create(config, request, outcome, begun.key)
 }
 
 fn with_input<R>(

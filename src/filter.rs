@@ -32,7 +32,6 @@ pub(crate) use meter::{Exceeded, Limits};
 pub(crate) use natives::hex;
 
 use crate::alloc;
-use crate::metrics::METRICS;
 use jaq_core::{Ctx, Exn, Vars};
 use meter::{Data, Metered, Run};
 use natives::ENVIRONMENT;
@@ -129,10 +128,10 @@ pub(crate) enum Outcome {
     Defect,
 }
 
-/// A small run: its outcome, or that it needs a large one.
+/// A small run: its outcome, with how long it took, or that it needs a large one.
 #[derive(Debug, PartialEq)]
 pub(crate) enum SmallRun {
-    Done(Outcome),
+    Done(Outcome, Duration),
     NeedsLargeRun {
         /// Lines that it has logged already.
         log_lines: u32,
@@ -141,7 +140,7 @@ pub(crate) enum SmallRun {
 
 impl Outcome {
     /// For the metrics.
-    fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         match self {
             Outcome::Output { .. } => "output",
             Outcome::Error { .. } => "error",
@@ -222,20 +221,19 @@ impl Filter {
         if outcome.is_for_want_of_more() {
             return SmallRun::NeedsLargeRun { log_lines: meter::log_lines() };
         }
-        METRICS.filter_run(outcome.word(), Some(begin.elapsed()));
-        SmallRun::Done(outcome)
+        SmallRun::Done(outcome, begin.elapsed())
     }
 
-    /// Runs with the full limits on this thread, whose stack is at least [`LARGE_RUN_STACK`]. `log_lines`: of the small run before.
-    pub(crate) fn run_large(&self, input: &Input<'_>, log_lines: u32) -> Outcome {
+    /// Runs with the full limits on this thread, whose stack is at least [`LARGE_RUN_STACK`]. `log_lines`: of the small run before. Returns
+    /// also how long it took.
+    pub(crate) fn run_large(&self, input: &Input<'_>, log_lines: u32) -> (Outcome, Duration) {
         let begin = Instant::now();
         let mut outcome = self.run(input, &self.limits, log_lines);
         if let Outcome::Output { output, .. } = &mut outcome {
             output.json.shrink_to_fit()
         }
         alloc::return_freed_pages();
-        METRICS.filter_run(outcome.word(), Some(begin.elapsed()));
-        outcome
+        (outcome, begin.elapsed())
     }
 
     fn run(&self, input: &Input<'_>, limits: &Limits, log_lines: u32) -> Outcome {

@@ -13,7 +13,8 @@ mod waiters;
 
 pub(crate) use known::{Before, Known, NoPage};
 
-use crate::kube::Job;
+use crate::kube::{End, Job};
+use crate::metrics::METRICS;
 use ask::Questions;
 use std::sync::Arc;
 use waiters::Waiters;
@@ -46,6 +47,7 @@ pub(crate) trait Host<W> {
 
 impl<W: Copy + PartialEq> Jobs<W> {
     pub(crate) fn new(max_bytes: usize) -> Self {
+        METRICS.watch_may_end(&End::CAUSES);
         let known = Known::new(max_bytes);
         let waiters = Waiters::new(known.evidence.clone());
         Jobs { known, waiters, questions: Questions::default() }

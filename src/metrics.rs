@@ -1,9 +1,8 @@
 //! OWNS prometheus_client: the counters and histograms behind `GET /metrics`. One global instance, like the log.
 //!
-//! Every label has few values: they come from enums and tables of ours, never from a request.
+//! Every label has few values: they come from enums and tables of ours, never from a request. Takes strings and numbers: who counts
+//! something says what it is.
 
-use crate::account::{ByKind, Kind};
-use crate::kube::{End, State};
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder, prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -54,15 +53,16 @@ impl EncodeLabelValue for Value {
 }
 
 /// Values at this moment, read when the metrics are scraped.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Gauges {
     pub(crate) connections_waiting: usize,
     pub(crate) connections_working: usize,
     pub(crate) dispatches_in_flight: usize,
     pub(crate) dispatches_queued: usize,
-    pub(crate) reserved_bytes: ByKind,
+    /// Bytes that requests and their answers hold, by kind.
+    pub(crate) reserved_bytes: Vec<(&'static str, usize)>,
     /// Jobs that are known, by state.
-    pub(crate) jobs: [(State, usize); State::ALL.len()],
+    pub(crate) jobs: Vec<(&'static str, usize)>,
     pub(crate) cached_bytes: usize,
     /// Callers who wait for the end of a Job.
     pub(crate) waiters: usize,
@@ -117,9 +117,6 @@ impl Metrics {
         };
         metrics.register();
         // created at start: `rate` does not see the first event of a new series
-        for cause in End::CAUSES {
-            drop(metrics.watch_restarts.get_or_create(&[("cause", cause)]));
-        }
         for code in ALERTED {
             drop(metrics.requests.get_or_create(&[("route", Value::Text("/job")), ("code", Value::Code(code))]));
         }
@@ -217,18 +214,21 @@ impl Metrics {
         self.retried.get_or_create(&[("code", Value::Code(code)), ("tries", Value::Number(tries))]).inc();
     }
 
-    /// Counts a run. `took`: None for a run that did not start.
-    pub(crate) fn filter_run(&self, outcome: &'static str, took: Option<Duration>) {
+    /// Counts a run of the filter.
+    pub(crate) fn filter_run(&self, outcome: &'static str, took: Duration) {
         self.filter_runs.get_or_create(&[("outcome", outcome)]).inc();
-        if let Some(took) = took {
-            self.filter_seconds.observe(took.as_secs_f64());
-        }
+        self.filter_seconds.observe(took.as_secs_f64());
     }
 
     /// Counts a call to the API server. `code`: None if there was no response.
     pub(crate) fn call(&self, verb: &'static str, code: Option<u16>, took: Duration) {
         self.calls.get_or_create(&[("verb", Value::Text(verb)), ("code", Value::Code(code.unwrap_or(0)))]).inc();
         self.call_seconds.get_or_create(&[("verb", verb)]).observe(took.as_secs_f64());
+    }
+
+    /// The watch of Jobs may end for these causes: their series begin.
+    pub(crate) fn watch_may_end(&self, causes: &[&'static str]) {
+        causes.iter().for_each(|cause| drop(self.watch_restarts.get_or_create(&[("cause", *cause)])))
     }
 
     /// The watch of Jobs has ended.
@@ -245,7 +245,7 @@ impl Metrics {
     }
 
     /// All metrics as text, and the media type: OpenMetrics if `accept` asks for it, else Prometheus' text format.
-    pub(crate) fn print(&self, gauges: Gauges, accept: &[u8]) -> (&'static str, String) {
+    pub(crate) fn print(&self, gauges: &Gauges, accept: &[u8]) -> (&'static str, String) {
         for (family, state, value) in [
             (&self.connections, "waiting", gauges.connections_waiting),
             (&self.connections, "working", gauges.connections_working),
@@ -254,11 +254,11 @@ impl Metrics {
         ] {
             family.get_or_create(&[("state", state)]).set(value as i64);
         }
-        for (kind, bytes) in Kind::ALL.into_iter().zip(gauges.reserved_bytes) {
-            self.reserved_bytes.get_or_create(&[("kind", kind.name())]).set(bytes as i64);
+        for (kind, bytes) in &gauges.reserved_bytes {
+            self.reserved_bytes.get_or_create(&[("kind", *kind)]).set(*bytes as i64);
         }
-        for (state, number) in gauges.jobs {
-            self.jobs.get_or_create(&[("state", state.name())]).set(number as i64);
+        for (state, number) in &gauges.jobs {
+            self.jobs.get_or_create(&[("state", *state)]).set(*number as i64);
         }
         self.cached_bytes.set(gauges.cached_bytes as i64);
         self.waiters.set(gauges.waiters as i64);
@@ -289,20 +289,20 @@ mod tests {
         metrics.request("/job", 503, None);
         metrics.call("create", None, Duration::from_secs(2));
         metrics.call("create", Some(999), Duration::from_secs(2));
-        metrics.filter_run("output", Some(Duration::from_micros(60)));
+        metrics.filter_run("output", Duration::from_micros(60));
         metrics.connection_evicted();
         let gauges = Gauges {
             connections_waiting: 3,
             connections_working: 0,
             dispatches_in_flight: 0,
             dispatches_queued: 0,
-            reserved_bytes: [1, 2, 3, 4, 5],
-            jobs: State::ALL.map(|state| (state, 2)),
+            reserved_bytes: vec![("small", 1), ("parked", 4)],
+            jobs: vec![("succeeded", 2)],
             cached_bytes: 5,
             waiters: 4,
             watch_silence: Duration::from_millis(1500),
         };
-        let (media_type, text) = metrics.print(gauges, b"*/*");
+        let (media_type, text) = metrics.print(&gauges, b"*/*");
         assert!(media_type.starts_with("text/plain; version=0.0.4"));
         for line in [
             "# TYPE k8s_job_dispatcher_requests_total counter",
@@ -323,9 +323,9 @@ mod tests {
         ] {
             assert!(text.lines().any(|printed| printed == line), "no {line} in\n{text}");
         }
-        let (media_type, text) = metrics.print(gauges, b"application/openmetrics-text;version=1.0.0,text/plain;q=0.5");
+        let (media_type, text) = metrics.print(&gauges, b"application/openmetrics-text;version=1.0.0,text/plain;q=0.5");
         assert_eq!(media_type, OPEN_METRICS);
-        assert_ne!(metrics.print(gauges, b"application/openmetrics-text;q=0,text/plain").0, OPEN_METRICS);
+        assert_ne!(metrics.print(&gauges, b"application/openmetrics-text;q=0,text/plain").0, OPEN_METRICS);
         assert!(text.contains("# TYPE k8s_job_dispatcher_requests counter\n") && text.ends_with("# EOF\n"), "{text}");
     }
 }

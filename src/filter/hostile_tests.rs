@@ -350,7 +350,7 @@ fn measured(code: &str, body: &[u8], memory: usize, time: Duration, wall: Durati
             fingerprint: &|canonical| hex(&<sha2::Sha256 as sha2::Digest>::digest(canonical)),
             wall_end: begin + wall,
         };
-        let outcome = filter.run_large(&input, 0);
+        let (outcome, _) = filter.run_large(&input, 0);
         (outcome, cpu.elapsed(), begin.elapsed())
     };
     std::thread::scope(|scope| {

@@ -36,10 +36,14 @@ fn run_until(filter: &Filter, body: &[u8], wall_end: Instant) -> (Outcome, bool)
         })
     };
     match on_thread(SMALL_RUN_STACK, &|input| filter.run_small(input)) {
-        SmallRun::Done(outcome) => (outcome, false),
+        SmallRun::Done(outcome, _) => (outcome, false),
         SmallRun::NeedsLargeRun { log_lines } => {
-            match on_thread(LARGE_RUN_STACK, &|input| SmallRun::Done(filter.run_large(input, log_lines))) {
-                SmallRun::Done(outcome) => (outcome, true),
+            let large_run = |input: &Input<'_>| {
+                let (outcome, took) = filter.run_large(input, log_lines);
+                SmallRun::Done(outcome, took)
+            };
+            match on_thread(LARGE_RUN_STACK, &large_run) {
+                SmallRun::Done(outcome, _) => (outcome, true),
                 SmallRun::NeedsLargeRun { .. } => unreachable!("a large run is done"),
             }
         }

@@ -72,7 +72,7 @@ impl Server {
             Ok(Route::Live) => ok(),
             Ok(Route::Ready) => self.ready(client, is_stopping),
             Ok(Route::Metrics) => {
-                let (media_type, text) = METRICS.print(gauges(), request.header("accept").unwrap_or_default());
+                let (media_type, text) = METRICS.print(&gauges(), request.header("accept").unwrap_or_default());
                 Reply::text(media_type, text.into_bytes())
             }
             Ok(Route::OpenApi) => docs::contract(),

@@ -24,6 +24,7 @@ use super::queue::Queue;
 use super::serve::Server;
 use super::shared::Shared;
 use super::texts::Texts;
+use crate::account::Kind;
 use crate::dispatch::random;
 use crate::filter::SMALL_RUN_STACK;
 use crate::kube::Client;
@@ -248,8 +249,8 @@ impl Workers {
             connections_working: all.saturating_sub(waiting),
             dispatches_in_flight: self.permits.used(),
             dispatches_queued: queued,
-            reserved_bytes: self.memory.account.reserved_bytes(),
-            jobs: self.server.jobs.known.count(),
+            reserved_bytes: Kind::ALL.map(Kind::name).into_iter().zip(self.memory.account.reserved_bytes()).collect(),
+            jobs: self.server.jobs.known.count().map(|(state, number)| (state.name(), number)).into(),
             cached_bytes: self.server.jobs.known.cached_bytes(),
             waiters: self.server.jobs.waiters(),
             watch_silence: self.server.jobs.known.silence(),
