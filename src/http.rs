@@ -3,7 +3,6 @@
 use crate::account::Reservation;
 use std::borrow::Cow;
 use std::ops::Range;
-use std::time::Duration;
 
 const JSON: &str = "application/json";
 
@@ -141,16 +140,6 @@ pub(crate) struct Reply {
     pub(crate) content_type: &'static str,
     /// Headers beside those that every reply has. Names and values are ours, never a caller's text.
     pub(crate) headers: Vec<(&'static str, String)>,
-    /// Name of the Job, for the log.
-    pub(crate) job: Option<String>,
-    /// For the log only: details for the operator that a caller must not see.
-    pub(crate) note: Option<String>,
-    /// How many tries a dispatch took, for log and metrics; 0 for what is no dispatch.
-    pub(crate) tries: u32,
-    /// How long the caller chose to wait.
-    pub(crate) waited: Duration,
-    /// Memory for a large body, until it is sent.
-    pub(crate) reservation: Option<Reservation>,
 }
 
 impl Reply {

@@ -2,6 +2,7 @@
 
 mod account;
 mod alloc;
+mod answered;
 mod cli;
 mod config;
 mod dispatch;

@@ -4,6 +4,7 @@
 //! accept -> connections (waits for its client, holds no thread) -> worker: parse, route, serve -> reply -> connections
 //! ```
 
+mod access_log;
 mod chunked;
 mod connection;
 mod connections;
@@ -24,11 +25,11 @@ mod slot;
 mod texts;
 mod workers;
 
-use serve::request_id;
+use access_log::{Line, request_id};
 
+use crate::answered::Answered;
 use crate::config::{Config, Listen};
 use crate::dispatch::random;
-use crate::http::Reply;
 use crate::metrics::METRICS;
 use crate::status::{Reason, Status};
 use connections::{Connections, RESERVED};
@@ -221,9 +222,9 @@ fn reject(stream: &TcpStream) {
     let frame = reply::Frame { id: request_id(None), is_head: false, is_http_10: false, close: true };
     let status = Status::new(Reason::Overloaded, "too many connections");
     METRICS.connection_rejected();
-    info!("{} rejected {} {:?}", frame.id, status.code(), status.message);
+    let Answered { reply, record, .. } = Answered::refused(status);
+    Line { id: &frame.id, request: None, code: reply.code, took: None, is_probe: false, record: &record }.write();
     let mut bytes = Vec::new();
-    let reply = Reply::from(status);
     reply::print(&mut bytes, &reply, &frame);
     bytes.extend(&*reply.body);
     let _ = rustix::net::send(stream, &bytes, rustix::net::SendFlags::DONTWAIT); // std ignores SIGPIPE

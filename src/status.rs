@@ -150,7 +150,6 @@ impl From<Status> for Reply {
         if let Some(methods) = status.allow {
             reply = reply.with_header("Allow", methods);
         }
-        reply.note = status.note;
         reply
     }
 }
@@ -175,7 +174,6 @@ mod tests {
     #[test]
     fn a_note_is_not_in_the_body() {
         let reply = Reply::from(Status::new(Reason::BadGateway, "m").with_note("secret").with_retry_after(3));
-        assert_eq!(reply.note.as_deref(), Some("secret"));
         assert_eq!(reply.headers, [("Retry-After", "3".to_owned())]);
         assert!(!String::from_utf8(reply.body.into_owned()).unwrap().contains("secret"));
     }

@@ -15,6 +15,7 @@ pub(crate) struct Enabled {
 }
 
 impl Enabled {
+    #[cfg(test)]
     pub(crate) const ALL: Enabled = Enabled { delete: true, list: true, logs: true, pods: true };
 
     /// With commas between them.

@@ -4,6 +4,7 @@ use super::Dispatch;
 use super::next::no_such_job;
 use super::perform::{Progress, Work};
 use super::prefer::{Body, Wait};
+use crate::answered::{Answered, Record};
 use crate::http::Reply;
 use crate::kube::{Job, Pod, Pods};
 use serde::Serialize;
@@ -62,18 +63,18 @@ impl Told {
         }
         match self.wait {
             Some(wait) if wait.goes_on(&job) => Progress::Wait(Box::new(Waiting { told: self, job, time: wait.time })),
-            _ => Progress::Done(self.reply(Some(&job))),
+            _ => Progress::Done(self.answer(Some(&job))),
         }
     }
 
     /// `job`: None if it is gone.
-    pub(super) fn reply(self, job: Option<&Job>) -> Reply {
+    pub(super) fn answer(self, job: Option<&Job>) -> Answered {
         let json = if self.body == Body::Whole { object(&self, job) } else { Vec::new() };
-        self.reply_as(json)
+        self.answer_as(json)
     }
 
     /// `json`: the object.
-    fn reply_as(self, json: Vec<u8>) -> Reply {
+    fn answer_as(self, json: Vec<u8>) -> Answered {
         let reply = match self.body {
             Body::Whole => Reply::json(self.code, json),
             Body::Minimal | Body::NoneForEvent => Reply::empty(self.code),
@@ -90,7 +91,8 @@ impl Told {
         }
         let warning = self.message.filter(|message| [HIDDEN, UNMARKED].contains(message));
         let note = warning.map(|message| format!("Job {}: {message}", self.name));
-        Reply { job: Some(self.name), tries: self.tries, headers, note, ..reply }
+        let record = Record { job: Some(self.name), note, tries: self.tries, ..Record::default() };
+        Answered { reply: Reply { headers, ..reply }, record, memory: None }
     }
 }
 
@@ -134,26 +136,26 @@ impl Waiting {
     }
 
     /// With the Job as it is now.
-    pub(crate) fn reply(self, job: &Job) -> Reply {
-        self.told.reply(Some(job))
+    pub(crate) fn answer(self, job: &Job) -> Answered {
+        self.told.answer(Some(job))
     }
 
     /// The Job is gone.
-    pub(crate) fn reply_gone(self) -> Reply {
+    pub(crate) fn answer_gone(self) -> Answered {
         match self.is_lookup() {
-            true => Reply { job: Some(self.told.name), ..no_such_job().into() },
-            false => Told { message: Some(GONE), ..self.told }.reply(None),
+            true => Answered::from(no_such_job()).about(self.told.name, 0),
+            false => Told { message: Some(GONE), ..self.told }.answer(None),
         }
     }
 
     /// The Job's present state could not be confirmed. `last`: what is known of it, and how old that is; `waited`: how old what was known at the
     /// beginning is.
-    pub(crate) fn reply_unconfirmed(self, last: Option<(Arc<Job>, Duration)>, waited: Duration) -> Reply {
+    pub(crate) fn answer_unconfirmed(self, last: Option<(Arc<Job>, Duration)>, waited: Duration) -> Answered {
         let is_newer = |newest: &Job| newest.uid == self.job.uid && newest.version >= self.job.version;
         let (job, age) = last.filter(|(newest, _)| is_newer(newest)).unwrap_or((self.job, waited));
         // the end of a Job is not undone
         let age = Some(age).filter(|_| !job.situation.state.is_final());
-        Told { age, ..self.told }.reply(Some(&job))
+        Told { age, ..self.told }.answer(Some(&job))
     }
 
     /// What is still to be done for an answer with pods.
@@ -167,25 +169,25 @@ impl Waiting {
     }
 
     /// With the object of another caller.
-    pub(crate) fn reply_as(self, json: Vec<u8>) -> Reply {
-        self.told.reply_as(json)
+    pub(crate) fn answer_as(self, json: Vec<u8>) -> Answered {
+        self.told.answer_as(json)
     }
 
     /// Without what is known of the Job, for which there is no memory.
-    pub(crate) fn reply_bare(self) -> Reply {
-        self.told.reply(None)
+    pub(crate) fn answer_bare(self) -> Answered {
+        self.told.answer(None)
     }
 
     /// The caller is answered without having waited.
-    pub(crate) fn reply_at_once(mut self) -> Reply {
+    pub(crate) fn answer_at_once(mut self) -> Answered {
         self.told.wait = None;
-        self.told.reply(Some(&self.job))
+        self.told.answer(Some(&self.job))
     }
 }
 
 /// The answer to a POST whose Job was created, and is gone.
-pub(super) fn gone(told: Told) -> Reply {
-    Told { message: Some(GONE), ..told }.reply(None)
+pub(super) fn gone(told: Told) -> Answered {
+    Told { message: Some(GONE), ..told }.answer(None)
 }
 
 /// What leads from a path with this many slashes, at or below `/job`, to the Job of this name: a relative reference (RFC 3986 5.2), which
@@ -284,8 +286,8 @@ mod tests {
     fn a_job_that_a_webhook_hides_is_said_to_be_hidden_and_is_not_waited_for() {
         let wait = Some(Wait { time: Duration::from_secs(9), preferred: Some(9) });
         let told = Told { name: "a".into(), code: 201, depth: Some(1), wait, ..Told::default() };
-        let Progress::Done(reply) = told.or_wait(Arc::default()) else { panic!("it waits") };
-        assert!(String::from_utf8_lossy(&reply.body).contains(HIDDEN) && reply.note.is_some());
+        let Progress::Done(Answered { reply, record, .. }) = told.or_wait(Arc::default()) else { panic!("it waits") };
+        assert!(String::from_utf8_lossy(&reply.body).contains(HIDDEN) && record.note.is_some());
         assert!(reply.headers.iter().all(|(name, _)| *name != "Preference-Applied"));
     }
 

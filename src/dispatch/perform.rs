@@ -6,6 +6,7 @@ use super::next::{self, Answer, Call, Intent, Naming};
 use super::retry::RetryBudget;
 use super::{Creation, Dispatch, LogQuery, Wait, internal_error, random};
 use crate::account::{Account, Reservation};
+use crate::answered::{Answered, Record};
 use crate::config::{Config, DryRun};
 use crate::http::Reply;
 use crate::jobs::Known;
@@ -119,7 +120,7 @@ impl Work {
     }
 
     /// The answer when no call can be made: with what is known of the Job if that is enough.
-    pub(crate) fn failure(&self, status: Status) -> Reply {
+    pub(crate) fn failure(&self, status: Status) -> Answered {
         match &self.dispatch {
             Dispatch::Lookup(name, wait) => self.so_far.failure(name, *wait, status, 0),
             _ => status.into(),
@@ -164,24 +165,25 @@ impl SoFar {
     }
 
     /// The answer to a lookup when a call has failed, or cannot be made: with what is known of the Job if that is enough.
-    fn failure(&self, name: &str, wait: Option<Wait>, status: Status, tries: u32) -> Reply {
+    fn failure(&self, name: &str, wait: Option<Wait>, status: Status, tries: u32) -> Answered {
         let told = || Told { name: name.to_owned(), code: 200, wait, ..Told::default() };
-        let reply = match (&self.known, &self.ended) {
-            (Some(job), _) => Told { lacks_pods: true, ..told() }.reply(Some(job)),
+        let answered = match (&self.known, &self.ended) {
+            (Some(job), _) => Told { lacks_pods: true, ..told() }.answer(Some(job)),
             (None, Some((job, age))) if matches!(status.code(), 502..=504) => {
                 let age = Some(*age);
-                Told { age, lacks_pods: self.with_pods, ..told() }.reply(Some(job))
+                Told { age, lacks_pods: self.with_pods, ..told() }.answer(Some(job))
             }
-            _ => return Reply { tries, ..status.into() },
+            _ => Answered::from(status.clone()),
         };
-        Reply { note: Some(status.note.unwrap_or(status.message)), tries, ..reply }
+        let note = status.note.or_else(|| (answered.reply.code == 200).then_some(status.message));
+        Answered { record: Record { note, tries, ..answered.record }, ..answered }
     }
 }
 
 /// The result of [`perform`].
 #[derive(Debug)]
 pub(crate) enum Progress {
-    Done(Reply),
+    Done(Answered),
     /// To be continued after this time.
     Pause(Box<Work>, Duration),
     /// To be continued when there is memory for its [answer](Work::answer_bytes).
@@ -214,15 +216,15 @@ pub(crate) fn perform(shared: Shared<'_>, client: Option<&mut Client>, work: Box
     so_far.memory = None;
     let mut calls = Calls { shared, client, memory: so_far.answer_memory.take(), until };
     let progress = match dispatch {
-        Dispatch::Nothing => Progress::Done(Reply::empty(204)),
+        Dispatch::Nothing => Progress::Done(Reply::empty(204).into()),
         Dispatch::Create(creation) => create(&mut calls, creation, so_far),
         Dispatch::Lookup(name, wait) => look_up(&mut calls, name, wait, so_far),
         Dispatch::Log(name, query) => read_log(&mut calls, name, query, so_far),
         Dispatch::Delete(name) => delete(&mut calls, name, so_far),
     };
     match progress {
-        Progress::Done(reply) if reply.reservation.is_none() => {
-            Progress::Done(Reply { reservation: calls.memory, ..reply })
+        Progress::Done(answered) if answered.memory.is_none() => {
+            Progress::Done(Answered { memory: calls.memory, ..answered })
         }
         progress => progress,
     }
@@ -273,7 +275,7 @@ fn create(calls: &mut Calls<'_>, mut creation: Creation, mut so_far: SoFar) -> P
         Ok(Answer::Same(job) | Answer::Valid(job)) => told(200).or_wait(Arc::new(*job)),
         Ok(Answer::Gone) => Progress::Done(gone(Told { wait: None, is_dry_run: false, ..told(201) })),
         Ok(Answer::Found(_) | Answer::WithPods(..) | Answer::Log(_) | Answer::Deleting(_)) => internal_error().into(),
-        Err(status) => Progress::Done(Reply { job: Some(name), tries, ..status.into() }),
+        Err(status) => Progress::Done(Answered::from(status).about(name, tries)),
     }
 }
 
@@ -296,8 +298,7 @@ fn look_up(calls: &mut Calls<'_>, name: String, wait: Option<Wait>, mut so_far: 
         };
         let told = || Told { name: name.clone(), code: 200, warnings, wait, tries, ..Told::default() };
         let failed = |so_far: SoFar, status| {
-            let reply = so_far.failure(&name, wait, status, tries);
-            Progress::Done(Reply { job: Some(name.clone()), ..reply })
+            Progress::Done(so_far.failure(&name, wait, status, tries).about(name.clone(), tries))
         };
         return match answer {
             Ok(Answer::Found(job))
@@ -308,7 +309,7 @@ fn look_up(calls: &mut Calls<'_>, name: String, wait: Option<Wait>, mut so_far: 
                 continue;
             }
             Ok(Answer::Found(job)) => told().or_wait(Arc::new(*job)),
-            Ok(Answer::WithPods(job, pods)) => Progress::Done(Told { pods: Some(pods), ..told() }.reply(Some(&job))),
+            Ok(Answer::WithPods(job, pods)) => Progress::Done(Told { pods: Some(pods), ..told() }.answer(Some(&job))),
             Ok(_) => internal_error().into(),
             Err(status) => failed(so_far, status),
         };
@@ -326,13 +327,11 @@ fn read_log(calls: &mut Calls<'_>, name: String, query: LogQuery, mut so_far: So
         Ended::Long(next_call) => so_far.wait_for_memory(Dispatch::Log(name, query), next_call),
         Ended::Answer { tries, answer: Ok(Answer::Log(log)), .. } => {
             let Some(Log { text, memory }) = Arc::into_inner(log) else { return internal_error().into() };
-            let reply = Reply::text("text/plain; charset=utf-8", text);
-            Progress::Done(Reply { job: Some(name), tries, reservation: Some(memory), ..reply })
+            let answered = Answered::from(Reply::text("text/plain; charset=utf-8", text)).about(name, tries);
+            Progress::Done(Answered { memory: Some(memory), ..answered })
         }
         Ended::Answer { answer: Ok(_), .. } => internal_error().into(),
-        Ended::Answer { tries, answer: Err(status), .. } => {
-            Progress::Done(Reply { job: Some(name), tries, ..status.into() })
-        }
+        Ended::Answer { tries, answer: Err(status), .. } => Progress::Done(Answered::from(status).about(name, tries)),
     }
 }
 
@@ -349,23 +348,22 @@ fn delete(calls: &mut Calls<'_>, name: String, mut so_far: SoFar) -> Progress {
         Ended::Answer { tries, answer: Ok(Answer::Deleting(job)), .. } => {
             let is_dry_run = calls.shared.config.dry_run == DryRun::Server;
             let told = Told { name, code: 202, is_dry_run, warnings, tries, ..Told::default() };
-            Progress::Done(told.reply(Some(&Job::clone(&job).being_deleted())))
+            Progress::Done(told.answer(Some(&Job::clone(&job).being_deleted())))
         }
         Ended::Answer { answer: Ok(_), .. } => internal_error().into(),
-        Ended::Answer { tries, answer: Err(status), .. } => {
-            Progress::Done(Reply { job: Some(name), tries, ..status.into() })
-        }
+        Ended::Answer { tries, answer: Err(status), .. } => Progress::Done(Answered::from(status).about(name, tries)),
     }
 }
 
 /// With `--dry-run=client`.
-fn shown(dispatch: Dispatch) -> Reply {
+fn shown(dispatch: Dispatch) -> Answered {
     match dispatch {
         Dispatch::Create(Creation { mut manifest, .. }) => {
             let name = manifest.choose_name(random());
-            Reply { job: Some(name), reservation: manifest.reservation, ..Reply::json(200, manifest.json) }
+            let answered = Answered::from(Reply::json(200, manifest.json)).about(name, 0);
+            Answered { memory: manifest.reservation, ..answered }
         }
-        Dispatch::Nothing => Reply::empty(204),
+        Dispatch::Nothing => Reply::empty(204).into(),
         Dispatch::Lookup(..) | Dispatch::Log(..) | Dispatch::Delete(_) => next::no_such_job().into(),
     }
 }

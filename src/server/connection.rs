@@ -1,12 +1,13 @@
 //! The state machine of one connection; never blocks on its client: bytes in, requests out; replies in, bytes out.
 
+use super::access_log::{Line, name_of, request_id};
 use super::chunked::Chunks;
 use super::memory::Memory;
 use super::output::Output;
 use super::parse::{self, MAX_HEAD, Scan};
 use super::reply::Frame;
-use super::serve::{log_refusal, name_of, request_id};
 use crate::account::{Kind, Reservation};
+use crate::answered::Answered;
 use crate::config::Enabled;
 use crate::http::{Reply, Request};
 use crate::route::route;
@@ -214,11 +215,11 @@ impl Connection {
                         self.deadline = self.waits_since + bounds.max_wait;
                         return Step::WaitForMemory(kind, bytes);
                     }
-                    self.refuse(Status::new(Reason::Overloaded, "too many requests wait for memory"));
+                    self.refuse(Status::new(Reason::Overloaded, "too many requests wait for memory"), bounds.enabled);
                     continue;
                 }
                 Err(status) => {
-                    self.refuse(status);
+                    self.refuse(status, bounds.enabled);
                     continue;
                 }
             }
@@ -227,7 +228,7 @@ impl Connection {
                     self.in_a_row = 0;
                     return Step::Wait(Interest::Readable);
                 }
-                self.refuse(Status::new(Reason::Overloaded, "too many requests are incomplete"));
+                self.refuse(Status::new(Reason::Overloaded, "too many requests are incomplete"), bounds.enabled);
                 continue;
             }
             let most = self.most_input().min(scratch.len());
@@ -292,9 +293,9 @@ impl Connection {
         (self.input_memory, self.granted) = (None, None)
     }
 
-    /// Queues the reply to the request that was served.
-    pub(super) fn reply(&mut self, reply: Reply, frame: &Frame) {
-        self.output.reply(reply, frame);
+    /// Queues the reply to the request that was served. `memory`: for a large body.
+    pub(super) fn reply(&mut self, reply: Reply, memory: Option<Reservation>, frame: &Frame) {
+        self.output.reply(reply, memory, frame);
         self.close_after_output |= frame.close;
         self.in_a_row += 1;
         self.waits_since = Instant::now();
@@ -302,7 +303,7 @@ impl Connection {
     }
 
     /// The deadline has passed, or the body [is too slow](Connection::is_slow). Returns false if no reply can be sent.
-    pub(super) fn expire(&mut self) -> bool {
+    pub(super) fn expire(&mut self, enabled: Enabled) -> bool {
         let status = match &self.phase {
             _ if !self.output.is_empty() => return false,
             Phase::Idle | Phase::Linger(_) => return false,
@@ -312,12 +313,12 @@ impl Connection {
             }
             Phase::Body(..) => Status::new(Reason::RequestTimeout, format!("the body did not arrive within {BODY:?}")),
         };
-        self.refuse(status);
+        self.refuse(status, enabled);
         true
     }
 
-    /// Answers with an error, and closes.
-    pub(super) fn refuse(&mut self, status: Status) {
+    /// Answers with an error, and closes. `enabled`: the routes that there are.
+    pub(super) fn refuse(&mut self, status: Status, enabled: Enabled) {
         let (id, is_head) = match &self.phase {
             Phase::Body(request, _) => (request.header("x-request-id"), request.is_head()),
             Phase::Head(_) => (parse::request_id(&self.input), self.input.starts_with(b"HEAD ")),
@@ -325,11 +326,13 @@ impl Connection {
         };
         let frame = Frame { id: request_id(id), is_head, is_http_10: false, close: true };
         let request = if let Phase::Body(request, _) = &self.phase { Some(request) } else { None };
-        let name = request.map_or("other", |request| name_of(&route(request, Enabled::ALL)));
-        log_refusal(&frame, request, name, &status, None);
+        let name = request.map_or("other", |request| name_of(&route(request, enabled)));
+        let Answered { reply, record, .. } = Answered::refused(status);
+        let line = Line { id: &frame.id, request, code: reply.code, took: None, is_probe: false, record: &record };
+        line.count_and_write(name);
         self.phase = Phase::Idle;
         self.forget_input();
-        self.reply(status.into(), &frame);
+        self.reply(reply, None, &frame);
     }
 
     /// Begins a phase with an absolute deadline, however slowly input arrives.

@@ -1,8 +1,8 @@
 //! A caller that waits for the end of a Job: when it looks at the Job again, and what it is told then.
 
 use crate::account::Reservation;
+use crate::answered::{Answered, Record};
 use crate::dispatch::Waiting;
-use crate::http::Reply;
 use crate::jobs::News;
 use crate::kube::Job;
 use std::sync::Arc;
@@ -137,21 +137,25 @@ impl Look {
     }
 
     /// With the answer of another caller.
-    pub(super) fn reply_as(self, answer: &[u8]) -> Reply {
+    pub(super) fn answer_as(self, json: &[u8]) -> Answered {
         let waited = self.since.elapsed();
-        Reply { waited, ..self.waiting.reply_as(answer.to_vec()) }
+        after(waited, self.waiting.answer_as(json.to_vec()))
     }
 
     /// `last`: the Job as it was when it was last heard of, and how long that is ago. Not for [`Seen::Nothing`].
-    pub(super) fn reply(self, seen: &Seen, last: Option<(Arc<Job>, Duration)>) -> Reply {
+    pub(super) fn answer(self, seen: &Seen, last: Option<(Arc<Job>, Duration)>) -> Answered {
         let waited = self.since.elapsed();
-        let reply = match seen {
-            Seen::Job(job) => self.waiting.reply(job),
-            Seen::Gone => self.waiting.reply_gone(),
-            Seen::Unconfirmed | Seen::Nothing { .. } => self.waiting.reply_unconfirmed(last, waited),
+        let answered = match seen {
+            Seen::Job(job) => self.waiting.answer(job),
+            Seen::Gone => self.waiting.answer_gone(),
+            Seen::Unconfirmed | Seen::Nothing { .. } => self.waiting.answer_unconfirmed(last, waited),
         };
-        Reply { waited, ..reply }
+        after(waited, answered)
     }
+}
+
+fn after(waited: Duration, answered: Answered) -> Answered {
+    Answered { record: Record { waited, ..answered.record }, ..answered }
 }
 
 #[cfg(test)]

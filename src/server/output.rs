@@ -19,7 +19,7 @@ pub(super) struct Output {
     large_body: Cow<'static, [u8]>,
     sent: usize,
     /// Memory for a large reply.
-    reservation: Option<Reservation>,
+    memory: Option<Reservation>,
 }
 
 impl Output {
@@ -36,10 +36,10 @@ impl Output {
         self.bytes.extend(bytes)
     }
 
-    /// Adds a reply. The one before has been sent.
-    pub(super) fn reply(&mut self, reply: Reply, frame: &Frame) {
+    /// Adds a reply. The one before has been sent. `memory`: for a large body.
+    pub(super) fn reply(&mut self, reply: Reply, memory: Option<Reservation>, frame: &Frame) {
         print(&mut self.bytes, &reply, frame);
-        self.reservation = reply.reservation;
+        self.memory = memory;
         match reply.body {
             _ if frame.is_head => (),
             small if small.len() <= SMALL_BODY => self.bytes.extend(&*small),
@@ -51,13 +51,13 @@ impl Output {
     pub(super) fn is_unreserved(&self) -> bool {
         matches!(self.large_body, Cow::Owned(_))
             && self.is_pending()
-            && self.reservation.is_none()
+            && self.memory.is_none()
             && !self.large_body.is_empty()
     }
 
     /// Whether what waits for the client has memory that others may need.
     pub(super) fn is_reserved(&self) -> bool {
-        self.is_pending() && self.reservation.is_some()
+        self.is_pending() && self.memory.is_some()
     }
 
     /// Bytes that were sent.

@@ -1,9 +1,8 @@
 //! Answers whole requests: plans, calls the API server, writes the log line. A panic is answered with 500.
 
-use super::exchange::Exchange;
-use super::reply::Frame;
 use super::slot::Slot;
 use crate::account::Account;
+use crate::answered::Answered;
 use crate::config::{Config, Enabled};
 use crate::dispatch::{
     Begun, Plan, Progress, Query, RetryBudget, Shared, Work, internal_error, perform, plan, plan_large,
@@ -15,17 +14,14 @@ use crate::kube::Client;
 use crate::metrics::{Gauges, METRICS};
 use crate::route::{Route, check_headers, no_such_path, route};
 use crate::status::{Reason, Status};
-use log::{debug, error, info, warn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Minimum time between two readiness checks of the API server, however many probes arrive.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Longer than a readiness check takes with all its time-outs.
 const GIVE_UP: Duration = Duration::from_secs(10);
-const MAX_REQUEST_ID: usize = 64;
 
 /// Answers a whole request.
 #[derive(Debug)]
@@ -66,17 +62,17 @@ impl Server {
         client: &mut Option<Client>,
         is_stopping: bool,
         gauges: &dyn Fn() -> Gauges,
-    ) -> Reply {
+    ) -> Answered {
         self.guarded(client, |client| match route {
             Err(status) => status.clone().into(),
             Ok(Route::Live) => ok(),
             Ok(Route::Ready) => self.ready(client, is_stopping),
             Ok(Route::Metrics) => {
                 let (media_type, text) = METRICS.print(&gauges(), request.header("accept").unwrap_or_default());
-                Reply::text(media_type, text.into_bytes())
+                Reply::text(media_type, text.into_bytes()).into()
             }
-            Ok(Route::OpenApi) => docs::contract(),
-            Ok(Route::Page(page)) => self.docs.reply(*page).unwrap_or_else(|| no_such_path().into()),
+            Ok(Route::OpenApi) => docs::contract().into(),
+            Ok(Route::Page(page)) => self.docs.reply(*page).map_or_else(|| no_such_path().into(), Answered::from),
             // see `plan`, `perform` and `list`
             Ok(Route::Dispatch(_) | Route::Job(_) | Route::Log(_) | Route::Delete(_) | Route::List) => {
                 internal_error().into()
@@ -85,12 +81,12 @@ impl Server {
     }
 
     /// A page of Jobs; None if they are not known at the moment.
-    pub(super) fn list(&self, request: &Request) -> Option<Reply> {
+    pub(super) fn list(&self, request: &Request) -> Option<Answered> {
         let listed = catch_unwind(AssertUnwindSafe(|| match Query::of(request) {
             Err(status) => Some(status.into()),
-            Ok(_) if self.config.api_server.is_none() => Some(Reply::json(200, &b"{\"items\":[]}"[..])),
+            Ok(_) if self.config.api_server.is_none() => Some(Reply::json(200, &b"{\"items\":[]}"[..]).into()),
             Ok(query) => match query.page(&self.jobs.known) {
-                Ok(reply) => Some(reply),
+                Ok(reply) => Some(reply.into()),
                 Err(NoPage::Forbidden) => {
                     Some(Status::new(Reason::BadGateway, "the dispatcher lacks permission for this").into())
                 }
@@ -148,21 +144,11 @@ impl Server {
         })
     }
 
-    /// Counts and logs a request that is answered. `arrived`: when the whole request was received.
-    pub(super) fn log(&self, exchange: &Exchange, frame: &Frame, reply: &Reply) {
-        let took = exchange.arrived.elapsed();
-        METRICS.request(name_of(&exchange.route), reply.code, Some(took.saturating_sub(reply.waited)));
-        if reply.tries > 1 {
-            METRICS.retried(reply.code, reply.tries)
-        }
-        log_reply(&exchange.request, frame, reply, took, exchange.route.as_ref().is_ok_and(Route::is_probe));
-    }
-
     pub(super) fn client(&self) -> Option<Client> {
         self.config.api_server.clone().map(Client::new)
     }
 
-    fn ready(&self, client: Option<&mut Client>, is_stopping: bool) -> Reply {
+    fn ready(&self, client: Option<&mut Client>, is_stopping: bool) -> Answered {
         if is_stopping {
             return Status::new(Reason::ShuttingDown, "shutting down").into();
         }
@@ -190,8 +176,8 @@ impl Server {
 }
 
 /// The answer to a probe. Some load balancers accept only 200.
-fn ok() -> Reply {
-    Reply::text("text/plain; charset=utf-8", &b"ok"[..])
+fn ok() -> Answered {
+    Reply::text("text/plain; charset=utf-8", &b"ok"[..]).into()
 }
 
 /// Checks that need only the head of a request. `is_reserved`: its connection is for probes alone.
@@ -207,74 +193,4 @@ pub(super) fn route_on(request: &Request, enabled: Enabled, is_reserved: bool) -
         return Err(Status::new(Reason::Overloaded, "too many connections"));
     }
     route
-}
-
-/// The caller's request id if it is valid, else a new one.
-pub(super) fn request_id(theirs: Option<&[u8]>) -> String {
-    let is_sane = |id: &str| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(plain)
-    };
-    match theirs.and_then(|id| std::str::from_utf8(id).ok()).filter(|id| is_sane(id)) {
-        Some(id) => id.to_owned(),
-        None => {
-            // a random start, then a counter: unique, without a system call for each
-            static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(crate::dispatch::random()));
-            format!("{:016x}", NEXT.fetch_add(1, Relaxed))
-        }
-    }
-}
-
-pub(super) fn name_of(route: &Result<Route, Status>) -> &'static str {
-    route.as_ref().map_or("other", Route::name)
-}
-
-/// The log line of a request that was rejected before it was served, or before it was received completely.
-/// `route`: its name. `took`: since the whole request was received, if it was.
-pub(super) fn log_refusal(
-    frame: &Frame,
-    request: Option<&Request>,
-    route: &'static str,
-    status: &Status,
-    took: Option<Duration>,
-) {
-    METRICS.request(route, status.code(), took);
-    let (method, path) = request.map_or(("-", "-"), |request| (request.method(), request.path()));
-    let ms = took.unwrap_or_default().as_millis();
-    info!("{} {method} {path:?} {} {ms}ms - {:?}", frame.id, status.code(), status.message)
-}
-
-fn log_reply(request: &Request, frame: &Frame, reply: &Reply, took: Duration, is_probe: bool) {
-    let Reply { code, job, note, .. } = reply;
-    let id = &frame.id;
-    if let Some(note) = note {
-        match code {
-            500 | 502 => error!("{id} {code}: {note}"), // the operator must act
-            _ => warn!("{id} {code}: {note}"),
-        }
-    }
-    let (method, path, ms) = (request.method(), request.path(), took.as_millis());
-    let job = job.as_deref().unwrap_or("-");
-    match reply.tries {
-        _ if is_probe => debug!("{id} {method} {path:?} {code} {ms}ms {job}"),
-        0 | 1 => info!("{id} {method} {path:?} {code} {ms}ms {job}"),
-        tries => info!("{id} {method} {path:?} {code} {ms}ms {job} tries={tries}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_valid_request_ids_are_kept() {
-        for id in ["a", "A.b_c-9", &"x".repeat(64)] {
-            assert_eq!(request_id(Some(id.as_bytes())), id);
-        }
-        for id in ["", "a b", "a\n", "é", &"x".repeat(65)] {
-            assert_ne!(request_id(Some(id.as_bytes())), id);
-        }
-        assert_ne!(request_id(None), request_id(None));
-        assert_eq!(request_id(None).len(), 16);
-    }
 }

@@ -52,7 +52,7 @@ fn send(connection: &mut Connection, client: &mut TcpStream, text: &str, bounds:
 
 fn serve(connection: &mut Connection, bounds: Bounds<'_>) -> Step {
     let frame = Frame { id: "i".into(), is_head: false, is_http_10: false, close: false };
-    connection.reply(Reply::empty(204), &frame);
+    connection.reply(Reply::empty(204), None, &frame);
     connection.advance(&mut [0; 4096], false, bounds, &|_| Ok(()))
 }
 
@@ -169,7 +169,7 @@ fn a_large_body_is_slow_when_it_will_not_arrive_in_time() {
     send(&mut connection, &mut client, &post(100_000, &"x".repeat(20_000)), with(&MEMORY));
     assert!(!connection.is_slow(begin + Duration::from_secs(5)), "a fifth in a ninth of the time");
     assert!(connection.is_slow(begin + Duration::from_secs(10)));
-    assert!(connection.expire());
+    assert!(connection.expire(Enabled::ALL));
     connection.advance(&mut [0; 64], false, with(&MEMORY), &|_| Ok(()));
     let reply = received(&mut client);
     assert!(reply.starts_with("HTTP/1.1 408 ") && reply.contains("too slowly while others wait"), "{reply}");
@@ -185,7 +185,7 @@ fn a_request_that_gets_no_memory_in_time_is_told_so() {
     assert!(matches!(step, Step::WaitForMemory(..)), "{step:?}");
     let then = on_deadline(Waits::Memory(Kind::Large), Received::Part, false);
     let Then::Refuse(reason, message) = then else { panic!("{then:?}") };
-    connection.refuse(Status::new(reason, message));
+    connection.refuse(Status::new(reason, message), Enabled::ALL);
     connection.advance(&mut [0; 64], false, with(&NO_MEMORY), &|_| Ok(()));
     let reply = received(&mut client);
     assert!(reply.starts_with("HTTP/1.1 503 ") && reply.contains("Retry-After: 1"), "{reply}");
@@ -206,7 +206,7 @@ fn a_connection_that_waits_for_its_client_can_be_evicted() {
     assert!(matches!(send(&mut connection, &mut client, &two, with(&MEMORY)), Step::Serve(_)));
     assert!(!connection.is_evictable(), "its next request was received");
     let frame = Frame { id: "i".into(), is_head: false, is_http_10: false, close: false };
-    connection.reply(Reply::json(200, vec![b'x'; 10 << 20]), &frame);
+    connection.reply(Reply::json(200, vec![b'x'; 10 << 20]), None, &frame);
     let step = connection.advance(&mut [0; 4096], false, with(&MEMORY), &|_| Ok(()));
     assert!(matches!(step, Step::Wait(Interest::Writable)), "{step:?}");
     assert!(connection.is_evictable());
@@ -217,12 +217,12 @@ fn a_408_names_what_is_missing() {
     for (text, missing) in [("GET / HTTP/1.1\r\n", "the head"), (&post(10, "a"), "the body")] {
         let (mut connection, mut client) = pair();
         send(&mut connection, &mut client, text, with(&MEMORY));
-        assert!(connection.expire());
+        assert!(connection.expire(Enabled::ALL));
         connection.advance(&mut [0; 64], false, with(&MEMORY), &|_| Ok(()));
         let reply = received(&mut client);
         assert!(reply.starts_with("HTTP/1.1 408 ") && reply.contains(missing), "{reply}");
     }
-    assert!(!pair().0.expire(), "an idle one is closed without a reply");
+    assert!(!pair().0.expire(Enabled::ALL), "an idle one is closed without a reply");
 }
 
 #[test]

@@ -131,8 +131,8 @@ impl Workers {
                     exchange.request.reservation = None;
                     let (gauges, is_stopping) = (|| self.gauges(), self.connections.shutdown.is_announced());
                     let Exchange { route, request, .. } = &*exchange;
-                    let reply = self.server.answer(route, request, &mut worker.client, is_stopping, &gauges);
-                    Looked::Answers(exchange, reply)
+                    let answered = self.server.answer(route, request, &mut worker.client, is_stopping, &gauges);
+                    Looked::Answers(exchange, answered)
                 }
                 Stage::List { .. } => return self.list(worker, exchange),
                 Stage::Plan if exchange.reads() => self.look_up(exchange),
@@ -148,8 +148,8 @@ impl Workers {
                 },
             };
             next = match looked {
-                Looked::Answers(mut exchange, reply) => {
-                    let step = self.reply(worker, &mut exchange, reply);
+                Looked::Answers(mut exchange, answered) => {
+                    let step = self.reply(worker, &mut exchange, answered);
                     self.rearm(exchange, step)
                 }
                 Looked::Calls(exchange) => Some(exchange),
@@ -226,7 +226,7 @@ impl Workers {
                 }
                 Stage::Plan => self.server.plan(&exchange.route, &exchange.request, until),
             };
-            let reply = match planned {
+            let answered = match planned {
                 Err(status) => status.into(),
                 Ok(Plan::Ready(mut work)) => {
                     if exchange.request.bytes.len() > SMALL {
@@ -238,11 +238,11 @@ impl Workers {
                     let progress = self.server.perform(work, &mut worker.client, &self.memory.account, until);
                     worker.client.iter_mut().for_each(|client| self.fastest.note(client.take_waited()));
                     match progress {
-                        Progress::Done(reply) => reply,
+                        Progress::Done(answered) => answered,
                         Progress::Wait(waiting) => match self.wait(exchange, waiting) {
-                            Looked::Answers(back, reply) => {
+                            Looked::Answers(back, answered) => {
                                 exchange = back;
-                                reply
+                                answered
                             }
                             Looked::Calls(exchange) if exchange.needs_permit() => {
                                 next = Some(exchange);
@@ -280,7 +280,7 @@ impl Workers {
                 }
             };
             // the reply is sent before the permit is passed on
-            let step = self.reply(worker, &mut exchange, reply);
+            let step = self.reply(worker, &mut exchange, answered);
             let again = self.rearm(exchange, step);
             self.grant_memory();
             next = self.next_or_again(again)

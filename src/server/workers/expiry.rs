@@ -62,13 +62,13 @@ impl Workers {
             Then::Run | Then::Stay => self.hand_over(exchange),
             Then::Close if exchange.connection.has_unread() => self.hand_over(exchange), // a request that came in time
             Then::Close => self.connections.close(exchange),
-            Then::Expire => match exchange.connection.expire() {
+            Then::Expire => match exchange.connection.expire(self.server.config.enabled) {
                 true => self.go_on(exchange),
                 false => self.connections.close(exchange),
             },
             Then::Refuse(reason, message) => match exchange.stage {
                 Stage::Receive => {
-                    exchange.connection.refuse(Status::new(reason, message));
+                    exchange.connection.refuse(Status::new(reason, message), self.server.config.enabled);
                     self.go_on(exchange)
                 }
                 _ => self.reject_and_rearm(&mut Worker::without_client(), exchange, reason, message),

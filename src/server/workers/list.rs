@@ -2,8 +2,8 @@
 
 use super::drive::Admission;
 use super::{Worker, Workers};
+use crate::answered::Answered;
 use crate::dispatch::MAX_PAGE;
-use crate::http::Reply;
 use crate::server::exchange::{Exchange, Stage, Waits};
 use crate::server::parse::MAX_HEAD;
 use crate::status::{Reason, Status};
@@ -44,11 +44,11 @@ impl Workers {
                     );
                 }
             };
-            let Some(reply) = self.page(&exchange) else {
+            let Some(answered) = self.page(&exchange) else {
                 exchange.memory = None;
                 return self.pause(exchange, PAUSE);
             };
-            let step = self.reply(worker, &mut exchange, reply);
+            let step = self.reply(worker, &mut exchange, answered);
             self.rearm_or_hand_over(exchange, step);
             next = self.next_of(&self.lists)
         }
@@ -63,7 +63,7 @@ impl Workers {
     }
 
     /// A page of Jobs; None if they are not known at the moment, and there is time to wait for them.
-    fn page(&self, exchange: &Exchange) -> Option<Reply> {
+    fn page(&self, exchange: &Exchange) -> Option<Answered> {
         let has_time = exchange.arrived.elapsed() < TIME && !self.connections.shutdown.is_announced();
         match self.server.list(&exchange.request) {
             None if has_time => None,
@@ -71,7 +71,7 @@ impl Workers {
                 let status = Status::new(Reason::ServiceUnavailable, "the Jobs are not known at the moment");
                 Some(status.with_retry_after(1).into())
             }
-            reply => reply,
+            answered => answered,
         }
     }
 }

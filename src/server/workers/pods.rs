@@ -15,7 +15,7 @@ impl Workers {
         if let Some(answer) = look.answer.take() {
             let bytes = answer.len();
             if bytes <= USUAL_ANSWER || exchange.memory.is_some() {
-                return Looked::Answers(exchange, look.reply_as(&answer));
+                return Looked::Answers(exchange, look.answer_as(&answer));
             }
             look.answer = Some(answer);
             look.answer_later(News::Is(job));

@@ -2,14 +2,15 @@
 
 use super::{Worker, Workers};
 use crate::account::Kind;
+use crate::answered::Answered;
 use crate::config::DryRun;
 use crate::http::{Reply, Request};
 use crate::route::Route;
+use crate::server::access_log::{Line, name_of, request_id};
 use crate::server::connection::Step;
 use crate::server::exchange::{Exchange, Stage};
 use crate::server::output::SMALL_BODY;
 use crate::server::reply::Frame;
-use crate::server::serve::{log_refusal, name_of, request_id};
 use crate::status::{Reason, Status};
 use std::borrow::Cow;
 
@@ -27,18 +28,22 @@ impl Workers {
     }
 
     /// Logs and sends the reply, and continues with the connection.
-    pub(super) fn reply(&self, worker: &mut Worker, exchange: &mut Exchange, reply: Reply) -> Step {
+    pub(super) fn reply(&self, worker: &mut Worker, exchange: &mut Exchange, answered: Answered) -> Step {
         let frame = self.frame(&exchange.request);
-        let reply = self.with_memory(exchange, reply);
-        self.server.log(exchange, &frame, &reply);
-        self.send(worker, exchange, reply, &frame)
-    }
-
-    fn send(&self, worker: &mut Worker, exchange: &mut Exchange, reply: Reply, frame: &Frame) -> Step {
+        let Answered { reply, record, memory } = self.with_memory(exchange, answered);
+        Line {
+            id: &frame.id,
+            request: Some(&exchange.request),
+            code: reply.code,
+            took: Some(exchange.arrived.elapsed()),
+            is_probe: exchange.route.as_ref().is_ok_and(Route::is_probe) && record.refusal.is_none(),
+            record: &record,
+        }
+        .count_and_write(name_of(&exchange.route));
         // what could not be read for this caller may be read for those that have more time
-        let is_complete = reply.code == 200 && reply.note.is_none();
+        let is_complete = reply.code == 200 && record.note.is_none();
         self.tell_others(exchange, is_complete.then_some(&reply.body));
-        exchange.connection.reply(reply, frame);
+        exchange.connection.reply(reply, memory, &frame);
         exchange.end();
         match self.advance(worker, &mut exchange.connection, false) {
             Step::Wait(_) if exchange.connection.has_unreserved_output() => Step::Close,
@@ -48,8 +53,9 @@ impl Workers {
 
     /// Reserves memory for a large reply until its client has read it. Without memory a reply that its client can take at once is sent
     /// nevertheless; 503 takes the place of others.
-    fn with_memory(&self, exchange: &mut Exchange, mut reply: Reply) -> Reply {
-        let mut memory = reply.reservation.take().or(exchange.memory.take());
+    fn with_memory(&self, exchange: &mut Exchange, answered: Answered) -> Answered {
+        let Answered { mut reply, record, memory } = answered;
+        let mut memory = memory.or(exchange.memory.take());
         let head: usize = reply.headers.iter().map(|(_, value)| value.len()).sum();
         let body = match &mut reply.body {
             Cow::Owned(body) if body.len() > SMALL_BODY => {
@@ -60,7 +66,7 @@ impl Workers {
         };
         let bytes = body + if head > SMALL_BODY { head } else { 0 };
         if bytes == 0 {
-            return reply;
+            return Answered { reply, record, memory: None };
         }
         let kind = if matches!(exchange.route, Ok(Route::Metrics)) { Kind::Metrics } else { Kind::Answer };
         // usual answers do not queue behind long ones: they are sent as soon as they are there
@@ -80,14 +86,14 @@ impl Workers {
                 Ok(Route::Delete(_)) => reply.code == 202,
                 _ => false,
             };
-            if let (true, DryRun::None, Some(name)) = (is_done, self.server.config.dry_run, &reply.job) {
+            if let (true, DryRun::None, Some(name)) = (is_done, self.server.config.dry_run, &record.job) {
                 let body = format!("{{\"id\":\"{name}\"}}"); // a DNS-1123 label
-                return Reply { body: body.into_bytes().into(), ..reply };
+                return Answered { reply: Reply { body: body.into_bytes().into(), ..reply }, record, memory };
             }
             let status = Status::new(Reason::Overloaded, "too many large replies are being sent");
-            return Reply { job: reply.job, note: reply.note, ..status.into() };
+            return Answered { reply: status.into(), record, memory };
         }
-        Reply { reservation: memory, ..reply }
+        Answered { reply, record, memory }
     }
 
     /// Answers what cannot go on: with the Job as far as it is known, else with an error.
@@ -95,26 +101,19 @@ impl Workers {
         let status = Status::new(reason, message);
         let stage = match exchange.take_stage() {
             Stage::Look(look) => {
-                let reply = self.told_at_once(exchange, look, false);
-                return self.reply(worker, exchange, reply);
+                let answered = self.told_at_once(exchange, look, false);
+                return self.reply(worker, exchange, answered);
             }
             stage => stage,
         };
         let work = if let Stage::Call(work) = &stage { Some(work) } else { None };
-        let known = work.map(|work| work.failure(status.clone())).filter(|reply| reply.code == 200);
-        let reply = match (known, work.and_then(|work| work.tried())) {
-            (Some(reply), _) => reply,
-            (None, Some((job, tries))) => {
-                Reply { job: Some(job.to_owned()), tries, note: Some(message.to_owned()), ..status.into() }
-            }
-            (None, None) => {
-                let frame = self.frame(&exchange.request);
-                let took = Some(exchange.arrived.elapsed());
-                log_refusal(&frame, Some(&exchange.request), name_of(&exchange.route), &status, took);
-                return self.send(worker, exchange, status.into(), &frame);
-            }
+        let known = work.map(|work| work.failure(status.clone())).filter(|answered| answered.reply.code == 200);
+        let answered = match (known, work.and_then(|work| work.tried())) {
+            (Some(answered), _) => answered,
+            (None, Some((job, tries))) => Answered::from(status.with_note(message)).about(job.to_owned(), tries),
+            (None, None) => Answered::refused(status),
         };
-        self.reply(worker, exchange, reply)
+        self.reply(worker, exchange, answered)
     }
 
     /// For a thread that serves nothing itself.

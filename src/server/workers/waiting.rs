@@ -4,8 +4,8 @@
 use super::drive::Admission;
 use super::{Worker, Workers};
 use crate::account::Kind;
+use crate::answered::Answered;
 use crate::dispatch::{Plan, Progress, Waiting, internal_error, random};
-use crate::http::Reply;
 use crate::jobs::{Host, News};
 use crate::kube::{Job, LONG_ANSWER};
 use crate::metrics::METRICS;
@@ -28,16 +28,16 @@ const STACK: usize = 256 << 10;
 const BESIDE: usize = 1 << 10;
 
 /// The answer where there is no memory for a long one.
-fn without_memory(look: Option<Box<Look>>) -> Reply {
+fn without_memory(look: Option<Box<Look>>) -> Answered {
     match look {
-        Some(look) if !look.waiting.is_lookup() => look.waiting.reply_bare(), // the Job was created
+        Some(look) if !look.waiting.is_lookup() => look.waiting.answer_bare(), // the Job was created
         _ => Status::new(Reason::Overloaded, "too many requests wait for memory").into(),
     }
 }
 
 /// How an exchange goes on after a look at its Job.
 pub(super) enum Looked {
-    Answers(Box<Exchange>, Reply),
+    Answers(Box<Exchange>, Answered),
     /// It is run again: it has to call the API server, or has memory for its answer.
     Calls(Box<Exchange>),
     /// It is parked.
@@ -61,7 +61,7 @@ impl Workers {
                 return self.wait_for_answer(exchange, job.answer_bytes());
             }
             Some(job) => match work.found(&job, with_pods) {
-                Ok(Progress::Done(reply)) => return Looked::Answers(exchange, reply),
+                Ok(Progress::Done(answered)) => return Looked::Answers(exchange, answered),
                 Ok(Progress::Wait(waiting)) => return self.wait(exchange, waiting),
                 Ok(Progress::Pause(work, _) | Progress::Long(work)) | Err(work) => work,
             },
@@ -102,7 +102,7 @@ impl Workers {
         if self.connections.shutdown.is_announced() {
             exchange.request.close = true;
             self.note_pods(&mut waiting);
-            return Looked::Answers(exchange, waiting.reply_at_once().with_header("Retry-After", "1"));
+            return Looked::Answers(exchange, waiting.answer_at_once().with_header("Retry-After", "1"));
         }
         let is_over = exchange.arrived + waiting.time() <= Instant::now();
         if is_over && !waiting.seen().is_long() {
@@ -111,7 +111,7 @@ impl Workers {
                 exchange.stage = Stage::Call(waiting.ask_for_pods(job));
                 return Looked::Calls(exchange);
             }
-            return Looked::Answers(exchange, waiting.reply(&job));
+            return Looked::Answers(exchange, waiting.answer(&job));
         }
         self.want_watch();
         let request = exchange.request.head_for_log();
@@ -126,11 +126,11 @@ impl Workers {
         let text = self.texts.reserve(waiting.seen(), account);
         let is_full = self.server.jobs.waiters() >= self.connections.capacity().div_ceil(2);
         let Some((memory, text)) = memory.zip(text).filter(|_| !is_full) else {
-            let reply = match waiting.is_lookup() {
+            let answered = match waiting.is_lookup() {
                 true => Status::new(Reason::Overloaded, "too many callers wait for Jobs").into(),
-                false => waiting.reply_at_once(), // the Job is there
+                false => waiting.answer_at_once(), // the Job is there
             };
-            return Looked::Answers(exchange, reply);
+            return Looked::Answers(exchange, answered);
         };
         exchange.request = request;
         let look = Box::new(Look::new(waiting, exchange.arrived, memory, text));
@@ -191,8 +191,8 @@ impl Workers {
             }
             seen => {
                 let is_over = self.connections.shutdown.is_announced();
-                let reply = self.told(&mut exchange, *look, &seen, is_over);
-                Looked::Answers(exchange, reply)
+                let answered = self.told(&mut exchange, *look, &seen, is_over);
+                Looked::Answers(exchange, answered)
             }
         }
     }
@@ -236,22 +236,22 @@ impl Workers {
     }
 
     /// What a caller is told. `is_over`: the dispatcher stops, or needs its place.
-    fn told(&self, exchange: &mut Exchange, mut look: Look, seen: &Seen, is_over: bool) -> Reply {
+    fn told(&self, exchange: &mut Exchange, mut look: Look, seen: &Seen, is_over: bool) -> Answered {
         self.note_pods(&mut look.waiting);
         let last = match seen {
             Seen::Unconfirmed => self.server.jobs.known.last(look.waiting.name()),
             Seen::Job(_) | Seen::Gone | Seen::Nothing { .. } => None,
         };
-        let reply = look.reply(seen, last);
+        let answered = look.answer(seen, last);
         if !is_over {
-            return reply;
+            return answered;
         }
         exchange.request.close = true;
-        reply.with_header("Retry-After", "1")
+        answered.with_header("Retry-After", "1")
     }
 
     /// What a caller is told at once, without its pods.
-    pub(super) fn told_at_once(&self, exchange: &mut Exchange, mut look: Box<Look>, is_over: bool) -> Reply {
+    pub(super) fn told_at_once(&self, exchange: &mut Exchange, mut look: Box<Look>, is_over: bool) -> Answered {
         let seen = look.again(self.facts(&look, true));
         self.told(exchange, *look, &seen, is_over)
     }
@@ -274,9 +274,9 @@ impl Workers {
         self.unqueue(&exchange);
         METRICS.connection_evicted();
         if let Stage::Look(look) = exchange.take_stage() {
-            let reply = self.told_at_once(&mut exchange, look, true);
+            let answered = self.told_at_once(&mut exchange, look, true);
             // what its client does not take at once is lost
-            self.reply(&mut Worker::without_client(), &mut exchange, reply);
+            self.reply(&mut Worker::without_client(), &mut exchange, answered);
         }
         self.connections.close(exchange);
         true
