@@ -1,18 +1,22 @@
-//! OWNS ureq and rustls: one client per thread for calls to the API server, with their outcomes as values.
+//! OWNS ureq and rustls: one client per thread for calls to the API server, with their failures as values.
 //! Knows neither jq nor our routes.
 
 mod answer;
 mod bound;
 mod circuit;
 mod client;
+mod create;
 mod credentials;
 mod delete;
 mod errors;
+mod failure;
+mod get;
 mod job;
 mod leaves;
 mod log;
 mod metadata;
 mod pods;
+mod refusal;
 mod resolver;
 mod scalar;
 mod socket;
@@ -20,9 +24,9 @@ mod stream;
 mod tls;
 mod url;
 
-pub(crate) use answer::{Outcome, Refusal, RefusalKind};
 pub(crate) use bound::{LONG_ANSWER, USUAL_ANSWER};
 pub(crate) use client::Client;
+pub(crate) use failure::{Failure, Refusal, RefusalKind};
 #[cfg(test)]
 pub(crate) use job::Situation;
 pub(crate) use job::{Job, State};

@@ -1,13 +1,13 @@
 //! Makes the calls of a dispatch: the one place that does. What comes after each is decided in [`next`](super::next).
 
-use super::next::{Answer, Attempts, Call, Intent, Step, next, without_call};
+use super::next::{Answer, Attempts, Call, Intent, Outcome, Step, next, without_call};
 use super::perform::Shared;
 use super::retry::pause;
 use super::{internal_error, random};
 use crate::account::{Kind, Reservation};
 use crate::config::DryRun;
 use crate::jobs::{Before, Known};
-use crate::kube::{Client, Create, Job, LONG_ANSWER, Outcome, RefusalKind};
+use crate::kube::{Client, Create, Failure, Job, LONG_ANSWER, RefusalKind};
 use crate::manifest::Manifest;
 use crate::status::Status;
 use std::sync::Arc;
@@ -129,22 +129,25 @@ impl Calls<'_> {
         let uid = attempts.found.as_ref().map_or("", |job| &job.uid);
         let only = if let Intent::Log(query) = intent { query.pod() } else { None };
         let before = known.before(name);
-        let outcome = match call {
+        let done = match call {
             Call::Create => {
                 let json = manifest.map_or(&[][..], |manifest| &manifest.json);
-                self.client.create(namespace, name, json, how, until)
+                self.client.create(namespace, name, json, how, until).map(Outcome::Created)
             }
             Call::Get => {
                 let is_long = self.memory.as_ref().is_some_and(|memory| memory.bytes() >= LONG_ANSWER);
-                self.client.get(namespace, name, is_long, until)
+                self.client.get(namespace, name, is_long, until).map(Outcome::Found)
             }
-            Call::Pods => self.client.pods(namespace, name, uid, only, until),
+            Call::Pods => self.client.pods(namespace, name, uid, only, until).map(|pods| Outcome::Pods(Box::new(pods))),
             Call::Log => match (&attempts.which, self.memory.take()) {
-                (Some(which), Some(memory)) => self.client.log(namespace, which, memory, until),
+                (Some(which), Some(memory)) => {
+                    self.client.log(namespace, which, memory, until).map(|log| Outcome::Log(Arc::new(log)))
+                }
                 _ => return Err(internal_error()), // it is chosen before, and reserved
             },
-            Call::Delete => self.client.delete(namespace, name, uid, how, until),
+            Call::Delete => self.client.delete(namespace, name, uid, how, until).map(|()| Outcome::Deleted),
         };
+        let outcome = done.unwrap_or_else(Outcome::Failed);
         if how == Create::Store || call == Call::Get {
             learn(known, &before, name, call, &outcome, attempts.found.as_deref())
         }
@@ -183,7 +186,7 @@ fn learn(known: &Known, before: &Before, name: &str, call: Call, outcome: &Outco
         Outcome::Created(job) => known.created(before, job),
         Outcome::Found(job) => known.found(before, job),
         Outcome::Deleted => found.iter().for_each(|job| known.deleted(job)),
-        Outcome::Refused(refusal)
+        Outcome::Failed(Failure::Refused(refusal))
             if refusal.kind == RefusalKind::NoSuchJob && matches!(call, Call::Get | Call::Delete) =>
         {
             known.not_found(before, name)

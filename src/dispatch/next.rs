@@ -5,7 +5,7 @@
 //! whether or not the Job has our label: webhooks and policies change what is sent.
 
 use super::log::{LogQuery, not_started};
-use crate::kube::{Job, Log, Outcome, Pods, Refusal, RefusalKind, Which};
+use crate::kube::{Failure, Job, Log, Pods, Refusal, RefusalKind, Which};
 use crate::status::{Reason, Status};
 use std::sync::Arc;
 
@@ -84,6 +84,20 @@ pub(super) struct Attempts {
     pub(super) which: Option<Box<Which>>,
 }
 
+/// What a call has come to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Outcome {
+    Created(Box<Job>),
+    Found(Box<Job>),
+    /// It is being deleted, or is gone already.
+    Deleted,
+    /// Of the Job.
+    Pods(Box<Pods>),
+    /// Of a container.
+    Log(Arc<Log>),
+    Failed(Failure),
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
     Call(Call, Attempts),
@@ -135,28 +149,35 @@ pub(super) fn next(intent: Intent<'_>, attempts: Attempts, call: Call, outcome: 
                 .with_note("the kubelet cannot retrieve it"),
         ),
         Outcome::Log(log) => Step::Answer(Ok(Answer::Log(log))),
-        Outcome::TooLong => {
+        Outcome::Failed(failure) => failed(intent, attempts, call, failure),
+    }
+}
+
+fn failed(intent: Intent<'_>, attempts: Attempts, call: Call, failure: Failure) -> Step {
+    let fail = |status| Step::Answer(Err(status));
+    match failure {
+        Failure::TooLong => {
             let may_be_done = attempts.may_be_done || call.changes();
             Step::ReadLong(Attempts { may_be_done, ..attempts })
         }
-        Outcome::Refused(refusal) => refused(intent, attempts, call, refusal),
+        Failure::Refused(refusal) => refused(intent, attempts, call, refusal),
         // also when a refusal came before: whether the Job exists is not known
-        Outcome::NotCalled => fail(
+        Failure::NotCalled => fail(
             Status::new(Reason::ServiceUnavailable, "the API server cannot be reached")
                 .with_retry_after(RETRY_AFTER)
                 .with_note("not called: it could not be reached three times in a row"),
         ),
-        Outcome::Unreachable(why) => {
+        Failure::Unreachable(why) => {
             again(attempts, call, None, bad_gateway("the API server cannot be reached").with_note(why))
         }
-        Outcome::Disconnected(why) => {
+        Failure::Disconnected(why) => {
             let attempts = Attempts { may_be_done: attempts.may_be_done || call.changes(), ..attempts };
             again(attempts, call, None, bad_gateway("the API server closed the connection").with_note(why))
         }
-        Outcome::TimedOut(why) => {
+        Failure::TimedOut(why) => {
             fail(Status::new(Reason::Timeout, "the API server did not respond in time").with_note(why))
         }
-        Outcome::InvalidResponse(why) => {
+        Failure::InvalidResponse(why) => {
             let attempts = Attempts { may_be_done: attempts.may_be_done || call.changes(), ..attempts };
             read_or_fail(attempts, call, bad_gateway(INVALID_RESPONSE).with_note(why))
         }

@@ -1,7 +1,7 @@
 //! Asks for Jobs that somebody waits for, where the watch cannot tell: one call for each Job, for all who wait for it.
 
 use super::{Host, Jobs, News};
-use crate::kube::{ApiServer, Client, Outcome, RefusalKind};
+use crate::kube::{ApiServer, Client, Failure, RefusalKind};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -86,15 +86,15 @@ impl<W: Copy + PartialEq> Jobs<W> {
     pub(super) fn ask_now(&self, client: &mut Client, namespace: &str, name: &str, until: Instant, host: &dyn Host<W>) {
         let (sent, before) = (Instant::now(), self.known.before(name));
         let news = match client.get(namespace, name, true, until) {
-            Outcome::Found(job) => {
+            Ok(job) => {
                 self.known.found(&before, &job);
                 if job.is_ours { News::Is(Arc::new(*job)) } else { News::Gone }
             }
-            Outcome::Refused(refusal) if refusal.kind == RefusalKind::NoSuchJob => {
+            Err(Failure::Refused(refusal)) if refusal.kind == RefusalKind::NoSuchJob => {
                 self.known.not_found(&before, name);
                 News::Gone
             }
-            _ => News::Unknown,
+            Err(_) => News::Unknown,
         };
         self.settle(name, sent, news, host)
     }

@@ -1,11 +1,13 @@
 //! One thread's calls to the API server.
 
-use super::answer::{self, Answer as AnyAnswer, Outcome};
+use super::answer::Answer as AnyAnswer;
 use super::credentials::Current;
-use super::errors::outcome_of;
+use super::errors::failure_of;
+use super::failure::Failure;
+use super::refusal;
 use super::resolver::Numeric;
 use super::socket::{Patience, Sockets};
-use super::{ApiServer, CONNECT, Create, circuit};
+use super::{ApiServer, CONNECT, circuit};
 use crate::metrics::METRICS;
 use log::{debug, warn};
 use std::fmt;
@@ -31,9 +33,6 @@ const MAX_HELD: u64 = 64 << 10;
 const INPUT_BUFFER: usize = 33 << 10;
 const MAX_HEAD: usize = 32 << 10;
 const OUTPUT_BUFFER: usize = 4 << 10;
-/// What the API server gets less than we have at most: a network's round trip.
-const MAX_MARGIN: Duration = Duration::from_millis(500);
-const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 /// A call that had less time, and no connection at its end, says nothing about the API server.
 const MIN_CONNECT: Duration = Duration::from_millis(500);
 /// Warnings of one response that are logged, and bytes of each.
@@ -128,36 +127,6 @@ impl Client {
         self.server.circuit.is_open()
     }
 
-    /// Posts a Job of this name.
-    pub(crate) fn create(
-        &mut self,
-        namespace: &str,
-        name: &str,
-        manifest: &[u8],
-        how: Create,
-        until: Instant,
-    ) -> Outcome {
-        let dry_run = if how == Create::DryRun { "&dryRun=All" } else { "" };
-        let timeout = their_timeout(until.saturating_duration_since(Instant::now())).as_millis();
-        let path = format!(
-            "/apis/batch/v1/namespaces/{namespace}/jobs\
-             ?fieldManager=k8s-job-dispatcher&fieldValidation=Strict&timeout={timeout}ms{dry_run}"
-        );
-        match self.call(Call { verb: Verb::Create, path: &path, body: Some(manifest), until }) {
-            Ok(answer) => answer.outcome_of_create(name),
-            Err(outcome) => outcome,
-        }
-    }
-
-    /// Gets the Job of this name, which is a DNS-1123 label. `is_long`: there is memory for a [long answer](super::LONG_ANSWER).
-    pub(crate) fn get(&mut self, namespace: &str, name: &str, is_long: bool, until: Instant) -> Outcome {
-        let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}");
-        match self.call(Call { verb: Verb::Get, path: &path, body: None, until }) {
-            Ok(answer) => answer.outcome_of_get(name, is_long),
-            Err(outcome) => outcome,
-        }
-    }
-
     /// Whether the API server is ready for us. 403 counts: it answers, and only hides its health.
     pub(crate) fn is_ready(&mut self) -> bool {
         let until = Instant::now() + READY;
@@ -168,7 +137,7 @@ impl Client {
         if !is_ready {
             match answer {
                 Ok(answer) => warn!("not ready: {}/readyz returns {}", self.server.base, answer.code),
-                Err(outcome) => warn!("not ready: {outcome}"),
+                Err(failure) => warn!("not ready: {failure}"),
             }
         }
         is_ready
@@ -179,14 +148,14 @@ impl Client {
         let current = self.server.credentials.read_again();
         let call = Call { verb: Verb::Ready, path: "/readyz", body: None, until: Instant::now() + READY };
         let answer = self.call_once(&current, call);
-        !matches!(answer, Err(Outcome::Unreachable(_)))
+        !matches!(answer, Err(Failure::Unreachable(_)))
     }
 
     /// Makes one call, unless several in a row could not connect. When none can be made, reads the CA bundle again, and tries once more if it
     /// has changed.
-    pub(super) fn call(&mut self, call: Call<'_>) -> Result<Answer, Outcome> {
+    pub(super) fn call(&mut self, call: Call<'_>) -> Result<Answer, Failure> {
         if self.server.circuit.is_open() {
-            return Err(Outcome::NotCalled);
+            return Err(Failure::NotCalled);
         }
         let left = call.until.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -194,17 +163,17 @@ impl Client {
         }
         let current = self.server.credentials.current();
         let mut answer = self.call_again_after_401(&current, call);
-        if self.server.is_https && matches!(answer, Err(Outcome::Unreachable(_))) {
+        if self.server.is_https && matches!(answer, Err(Failure::Unreachable(_))) {
             let now = self.server.credentials.read_again();
             if now.generation != current.generation {
                 answer = self.call_again_after_401(&now, call)
             }
         }
         match &answer {
-            Err(Outcome::Unreachable(_)) if left >= MIN_CONNECT && self.server.circuit.failed() => {
+            Err(Failure::Unreachable(_)) if left >= MIN_CONNECT && self.server.circuit.failed() => {
                 circuit::wait_for(self.server.clone())
             }
-            Err(Outcome::Unreachable(_)) => (),
+            Err(Failure::Unreachable(_)) => (),
             _ => self.server.circuit.connected(),
         }
         answer
@@ -212,7 +181,7 @@ impl Client {
 
     /// Makes one call. After a 401, reads the token again and makes it once more; then with the previous token, for the new one may have been
     /// written in part only.
-    fn call_again_after_401(&mut self, current: &Current, call: Call<'_>) -> Result<Answer, Outcome> {
+    fn call_again_after_401(&mut self, current: &Current, call: Call<'_>) -> Result<Answer, Failure> {
         let mut answer = self.call_once(current, call);
         let mut rejected: Vec<_> = current.token.iter().cloned().collect();
         while matches!(answer, Ok(Answer { code: 401, .. })) && (1..MAX_TOKENS).contains(&rejected.len()) {
@@ -223,7 +192,7 @@ impl Client {
         answer
     }
 
-    fn call_once(&mut self, current: &Current, call: Call<'_>) -> Result<Answer, Outcome> {
+    fn call_once(&mut self, current: &Current, call: Call<'_>) -> Result<Answer, Failure> {
         self.use_credentials(current);
         let (word, method) = call.verb.word_and_method();
         let started = Instant::now();
@@ -233,15 +202,15 @@ impl Client {
         METRICS.call(word, answer.as_ref().ok().map(|answer| answer.code), took);
         match &answer {
             Ok(answer) => debug!("{method} {} {} {took:?}", call.path, answer.code),
-            Err(outcome) => debug!("{method} {} {took:?} {outcome}", call.path),
+            Err(failure) => debug!("{method} {} {took:?} {failure}", call.path),
         }
         answer
     }
 
     /// Begins a call whose answer is read as it comes. Another answer than 200 is a refusal.
-    pub(super) fn stream(&mut self, call: Call<'_>) -> Result<BodyReader<'static>, Outcome> {
+    pub(super) fn stream(&mut self, call: Call<'_>) -> Result<BodyReader<'static>, Failure> {
         if self.server.circuit.is_open() {
-            return Err(Outcome::NotCalled);
+            return Err(Failure::NotCalled);
         }
         let mut current = self.server.credentials.current();
         let mut rejected: Vec<_> = current.token.iter().cloned().collect();
@@ -264,17 +233,17 @@ impl Client {
                 current = other;
                 continue;
             }
-            return Err(read(response, call.verb, &self.server)?.outcome_of_list());
+            return Err(Failure::Refused(read(response, call.verb, &self.server)?.refusal("")));
         }
     }
 
-    fn exchange(&mut self, current: &Current, method: &Method, call: Call<'_>) -> Result<Answer, Outcome> {
+    fn exchange(&mut self, current: &Current, method: &Method, call: Call<'_>) -> Result<Answer, Failure> {
         let response = self.send(current, method, call)?;
         self.warnings += log_warnings(response.headers());
         read(response, call.verb, &self.server)
     }
 
-    fn send(&mut self, current: &Current, method: &Method, call: Call<'_>) -> Result<Response<Body>, Outcome> {
+    fn send(&mut self, current: &Current, method: &Method, call: Call<'_>) -> Result<Response<Body>, Failure> {
         let Call { path, body, until, .. } = call;
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -282,7 +251,7 @@ impl Client {
         }
         let uri: Uri = format!("{}{path}", self.server.base)
             .parse()
-            .map_err(|error| Outcome::InvalidResponse(format!("cannot make a URL: {error}")))?;
+            .map_err(|error| Failure::InvalidResponse(format!("cannot make a URL: {error}")))?;
         let mut request = Request::new(body.unwrap_or_default());
         *request.method_mut() = method.clone();
         *request.uri_mut() = uri;
@@ -302,7 +271,7 @@ impl Client {
             None => self.agent.run(self.timed(request.map(|_| ()), left)),
         };
         let could_connect = !self.failed.swap(false, Relaxed);
-        response.map_err(|error| outcome_of(&self.server.base, error, could_connect))
+        response.map_err(|error| failure_of(&self.server.base, error, could_connect))
     }
 
     fn use_credentials(&mut self, current: &Current) {
@@ -322,13 +291,8 @@ impl Client {
     }
 }
 
-fn no_time() -> Outcome {
-    Outcome::TimedOut("no time was left for another call".into())
-}
-
-/// The time that the API server is given: a little less than we have, so that it answers 504 rather than that we close the connection.
-fn their_timeout(ours: Duration) -> Duration {
-    (ours - (ours / 10).min(MAX_MARGIN)).max(MIN_TIMEOUT)
+fn no_time() -> Failure {
+    Failure::TimedOut("no time was left for another call".into())
 }
 
 fn agent(server: &ApiServer, current: &Current, failed: &Arc<AtomicBool>, patience: &Option<Patience>) -> Agent {
@@ -365,21 +329,21 @@ fn log_warnings(headers: &HeaderMap) -> u32 {
     all.iter().count() as u32
 }
 
-fn read(response: Response<Body>, verb: Verb, server: &Arc<ApiServer>) -> Result<Answer, Outcome> {
+fn read(response: Response<Body>, verb: Verb, server: &Arc<ApiServer>) -> Result<Answer, Failure> {
     let (head, body) = response.into_parts();
     let retry_after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
     if let Some(coding) = head.headers.get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
-        return Err(Outcome::InvalidResponse(format!("the response has the Content-Encoding {coding:?}")));
+        return Err(Failure::InvalidResponse(format!("the response has the Content-Encoding {coding:?}")));
     }
     let server = server.clone();
     let mut answer = Answer {
         code: head.status.as_u16(),
-        retry_after: retry_after.and_then(|value| answer::retry_after(value, SystemTime::now())),
+        retry_after: retry_after.and_then(|value| refusal::retry_after(value, SystemTime::now())),
         body: Vec::new(),
         rest: None,
         is_unbounded: !head.headers.contains_key(header::CONTENT_LENGTH)
             && !head.headers.contains_key(header::TRANSFER_ENCODING),
-        read_error: Box::new(move |error| outcome_of(&server.base, error.into(), true)),
+        read_error: Box::new(move |error| failure_of(&server.base, error.into(), true)),
     };
     let limit = if matches!(verb, Verb::Pods) { u64::MAX } else { MAX_ANSWER }; // nothing is held of a list
     let mut rest = body.into_with_config().limit(limit).reader();

@@ -1,7 +1,7 @@
 //! Reads the log of a container as text that is safe to show.
 
-use super::answer::Outcome;
 use super::client::{Call, Client, Verb};
+use super::failure::Failure;
 use super::stream::escaped;
 use crate::account::Reservation;
 use std::fmt;
@@ -49,16 +49,21 @@ pub(crate) struct Which {
 
 impl Client {
     /// Reads a log. `memory`: [`LOG_ANSWER`] for its text.
-    pub(crate) fn log(&mut self, namespace: &str, which: &Which, memory: Reservation, until: Instant) -> Outcome {
+    pub(crate) fn log(
+        &mut self,
+        namespace: &str,
+        which: &Which,
+        memory: Reservation,
+        until: Instant,
+    ) -> Result<Log, Failure> {
         let Which { tail, previous, .. } = which;
         let (pod, container) = (escaped(&which.pod), escaped(&which.container));
         let path = format!(
             "/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}&tailLines={tail}&previous={previous}&limitBytes={MAX_LOG}"
         );
-        match self.call(Call { verb: Verb::Log, path: &path, body: None, until }) {
-            Ok(answer) => answer.outcome_of_log(memory),
-            Err(outcome) => outcome,
-        }
+        let mut answer = self.call(Call { verb: Verb::Log, path: &path, body: None, until })?.expect("", 200)?;
+        let read = read(&mut answer.whole_body(), memory);
+        read.map_err(|error| (answer.read_error)(error))
     }
 }
 
@@ -71,7 +76,7 @@ impl Log {
 
 /// Reads text in UTF-8. What is none, and control characters, become U+FFFD; what they mean in a terminal is done where text needs it: see
 /// [`Screen`]. What exceeds [`MAX_LOG`] is cut off.
-pub(super) fn read(log: &mut dyn Read, mut memory: Reservation) -> std::io::Result<Log> {
+fn read(log: &mut dyn Read, mut memory: Reservation) -> std::io::Result<Log> {
     let (mut screen, mut buffer, mut held) = (Screen::default(), [0; BUFFER], 0);
     loop {
         let read = log.read(&mut buffer[held..])?;

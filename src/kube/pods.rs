@@ -2,8 +2,9 @@
 
 mod draft;
 
-use super::answer::{Outcome, deserializer};
+use super::answer::deserializer;
 use super::client::{Call, Client, Verb};
+use super::failure::Failure;
 use super::leaves::{Leaf, Leaves};
 use super::stream::escaped;
 use draft::Draft;
@@ -176,7 +177,7 @@ impl Client {
         uid: &str,
         only: Option<&str>,
         until: Instant,
-    ) -> Outcome {
+    ) -> Result<Pods, Failure> {
         let only = only.map(|name| format!("&fieldSelector=metadata.name%3D{}", escaped(name))).unwrap_or_default();
         let mut all = Pods::default();
         for _ in 0..MAX_PAGES {
@@ -187,17 +188,15 @@ impl Client {
             let path = format!(
                 "/api/v1/namespaces/{namespace}/pods?labelSelector=batch.kubernetes.io%2Fjob-name%3D{job}&limit={PAGE}{only}{next}"
             );
-            let outcome = match self.call(Call { verb: Verb::Pods, path: &path, body: None, until }) {
-                Ok(answer) => answer.outcome_of_pods(uid, all),
-                Err(outcome) => outcome,
-            };
-            all = match outcome {
-                Outcome::Pods(pods) if !pods.token.is_empty() => *pods,
-                outcome => return outcome,
+            let mut answer = self.call(Call { verb: Verb::Pods, path: &path, body: None, until })?.expect("", 200)?;
+            let read = all.read(&mut answer.whole_body(), uid);
+            all = read.map_err(|error| answer.broken(error, "a list of pods"))?;
+            if all.token.is_empty() {
+                return Ok(all);
             }
         }
         all.is_truncated = true;
-        Outcome::Pods(all.into())
+        Ok(all)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Lists and watches our Jobs as a stream: neither a page nor an event is held whole (Kubernetes API Concepts, "Efficient detection of
 //! changes").
 
-use super::answer::{Outcome, Refusal, RefusalKind, deserializer};
+use super::answer::deserializer;
 use super::client::{Call, Client, Verb};
+use super::failure::{Failure, Refusal, RefusalKind};
 use super::job::{Job, JobObject};
 use super::scalar::Scalar;
 use log::{debug, warn};
@@ -203,13 +204,13 @@ impl Client {
         let call = Call { verb, path, body: None, until: Instant::now() + time };
         match self.stream(call) {
             Ok(reader) => Ok(reader),
-            Err(Outcome::Refused(Refusal { kind, retry_after, said, .. })) => Err(match kind {
+            Err(Failure::Refused(Refusal { kind, retry_after, said, .. })) => Err(match kind {
                 RefusalKind::NotAllowed => End::Forbidden(said),
                 RefusalKind::Invalid => End::Unsupported(said),
                 RefusalKind::Gone => End::Expired,
                 _ => End::Failed { why: said, retry_after },
             }),
-            Err(outcome) => Err(End::failed(outcome.to_string())),
+            Err(failure) => Err(End::failed(failure.to_string())),
         }
     }
 }

@@ -72,7 +72,7 @@ struct World {
 }
 
 fn refused(kind: RefusalKind) -> Outcome {
-    Outcome::Refused(Refusal { kind, causes: Vec::new(), retry_after: None, said: String::new() })
+    Outcome::Failed(Failure::Refused(Refusal { kind, causes: Vec::new(), retry_after: None, said: String::new() }))
 }
 
 impl World {
@@ -151,7 +151,7 @@ impl World {
     fn outcomes(&self, running: &Running, request: u8) -> Vec<(World, Outcome)> {
         let mut all = Vec::new();
         let held = self.jobs.iter().find(|job| job.name == running.name);
-        let lost = || Outcome::Disconnected(String::new());
+        let lost = || Outcome::Failed(Failure::Disconnected(String::new()));
         let faulty = |mut world: World| {
             world.luck.faults -= 1;
             world
@@ -174,8 +174,8 @@ impl World {
                 ));
                 if self.luck.faults > 0 {
                     all.push((faulty(self.clone()), lost()));
-                    all.push((faulty(self.clone()), Outcome::TooLong));
-                    all.push((faulty(self.clone()), Outcome::NotCalled))
+                    all.push((faulty(self.clone()), Outcome::Failed(Failure::TooLong)));
+                    all.push((faulty(self.clone()), Outcome::Failed(Failure::NotCalled)))
                 }
             }
             Call::Create => {
@@ -197,16 +197,16 @@ impl World {
                 }
                 if self.luck.faults > 0 {
                     all.push((faulty(world.clone()), lost()));
-                    all.push((faulty(world.clone()), Outcome::InvalidResponse(String::new())));
+                    all.push((faulty(world.clone()), Outcome::Failed(Failure::InvalidResponse(String::new()))));
                     if !taken {
-                        all.push((faulty(world.clone()), Outcome::TooLong))
+                        all.push((faulty(world.clone()), Outcome::Failed(Failure::TooLong)))
                     }
                     all.push((faulty(world), refused(RefusalKind::Fault)));
                     all.push((faulty(self.clone()), refused(RefusalKind::Busy)));
-                    all.push((faulty(self.clone()), Outcome::NotCalled));
+                    all.push((faulty(self.clone()), Outcome::Failed(Failure::NotCalled)));
                     let late = World { late: [&self.late[..], &[job]].concat(), ..faulty(self.clone()) };
                     all.push((late.clone(), refused(RefusalKind::Slow)));
-                    all.push((late, Outcome::TimedOut(String::new())))
+                    all.push((late, Outcome::Failed(Failure::TimedOut(String::new()))))
                 }
             }
         }
@@ -225,7 +225,9 @@ impl World {
         let caller = self.callers[number].clone();
         let is_calm = running.is_calm
             && match &outcome {
-                Outcome::Refused(refusal) => matches!(refusal.kind, RefusalKind::NameTaken | RefusalKind::NoSuchJob),
+                Outcome::Failed(Failure::Refused(refusal)) => {
+                    matches!(refusal.kind, RefusalKind::NameTaken | RefusalKind::NoSuchJob)
+                }
                 outcome => matches!(outcome, Outcome::Created(_) | Outcome::Found(_)),
             };
         let (fingerprint, nonce) = (&*caller.request.to_string(), &*running.nonce.to_string());

@@ -39,7 +39,7 @@ fn failure(step: Step) -> (Reason, Option<u32>) {
 }
 
 fn refusal(kind: RefusalKind, retry_after: Option<u32>) -> Outcome {
-    Outcome::Refused(Refusal { kind, causes: Vec::new(), retry_after, said: "said".into() })
+    Outcome::Failed(Failure::Refused(Refusal { kind, causes: Vec::new(), retry_after, said: "said".into() }))
 }
 
 #[test]
@@ -108,8 +108,8 @@ fn a_random_name_that_is_taken_after_a_fault_of_our_own_is_ours() {
 #[test]
 fn transient_failures_are_retried_four_times() {
     for (outcome, reason, retry_after, may_create) in [
-        (Outcome::Unreachable("x".into()), Reason::BadGateway, None, false),
-        (Outcome::Disconnected("x".into()), Reason::BadGateway, None, true),
+        (Outcome::Failed(Failure::Unreachable("x".into())), Reason::BadGateway, None, false),
+        (Outcome::Failed(Failure::Disconnected("x".into())), Reason::BadGateway, None, true),
         (refusal(RefusalKind::Fault, None), Reason::ServiceUnavailable, Some(1), true),
         (refusal(RefusalKind::Slow, None), Reason::Timeout, None, true),
         (refusal(RefusalKind::Conflict, Some(9)), Reason::ServiceUnavailable, Some(9), false),
@@ -124,7 +124,8 @@ fn transient_failures_are_retried_four_times() {
                 else {
                     panic!("{outcome:?} is not retried {retries} times")
                 };
-                let asked = if let Outcome::Refused(refusal) = &outcome { refusal.retry_after } else { None };
+                let asked =
+                    if let Outcome::Failed(Failure::Refused(refusal)) = &outcome { refusal.retry_after } else { None };
                 assert_eq!((next, retry_after), (call, asked));
                 assert_eq!(attempts, Attempts { retries, may_be_done, ..NONE });
                 assert_eq!(is_read_first(&otherwise), may_be_done, "{outcome:?}");
@@ -148,7 +149,7 @@ fn is_read_first(step: &Step) -> bool {
 fn a_refusal_is_not_told_without_looking_for_the_job() {
     let denied = Attempts { refusal: Some(Status::new(Reason::Forbidden, "x").into()), may_be_done: true, ..NONE };
     for (attempts, call) in [(NONE, Call::Create), (denied, Call::Get)] {
-        let step = after(CREATE, attempts, call, Outcome::NotCalled);
+        let step = after(CREATE, attempts, call, Outcome::Failed(Failure::NotCalled));
         assert_eq!(failure(step), (Reason::ServiceUnavailable, Some(1)));
     }
 }
@@ -191,7 +192,7 @@ fn after_a_refusal_that_follows_a_fault_the_job_is_read() {
 
 #[test]
 fn after_an_invalid_response_the_job_is_read() {
-    let unreadable = || Outcome::InvalidResponse("too many headers".into());
+    let unreadable = || Outcome::Failed(Failure::InvalidResponse("too many headers".into()));
     let step = after(CREATE, NONE, Call::Create, unreadable());
     let Step::Call(Call::Get, attempts) = step else { panic!("{step:?}") };
     let created = Outcome::Found(Box::new(job(true, "f", "n")));
@@ -227,7 +228,10 @@ fn other_failures_are_final() {
     ] {
         assert_eq!(failure(after(CREATE, NONE, Call::Create, refusal(why, None))), (reason, retry_after), "{why:?}");
     }
-    assert_eq!(failure(after(CREATE, NONE, Call::Create, Outcome::TimedOut("x".into()))).0, Reason::Timeout);
+    assert_eq!(
+        failure(after(CREATE, NONE, Call::Create, Outcome::Failed(Failure::TimedOut("x".into())))).0,
+        Reason::Timeout
+    );
 }
 
 #[test]
@@ -305,7 +309,7 @@ fn only_our_jobs_are_deleted_and_only_the_one_that_was_found() {
     // AnotherUid: another has its name now
     for gone in [RefusalKind::NoSuchJob, RefusalKind::AnotherUid] {
         assert_eq!(failure(deleted(refusal(gone, None))).0, Reason::NotFound);
-        let Step::Again { attempts, .. } = deleted(Outcome::Disconnected("x".into())) else {
+        let Step::Again { attempts, .. } = deleted(Outcome::Failed(Failure::Disconnected("x".into()))) else {
             panic!("it is not retried")
         };
         let again = after(Intent::Delete, attempts, Call::Delete, refusal(gone, None));
@@ -338,6 +342,6 @@ fn a_long_job_is_read_when_there_is_memory_for_it() {
         [(Intent::Lookup, Call::Get, false), (CREATE, Call::Get, false), (CREATE, Call::Create, true)]
     {
         let want = Step::ReadLong(Attempts { may_be_done, ..NONE });
-        assert_eq!(after(intent, NONE, call, Outcome::TooLong), want, "{call:?}");
+        assert_eq!(after(intent, NONE, call, Outcome::Failed(Failure::TooLong)), want, "{call:?}");
     }
 }

@@ -15,13 +15,21 @@ pub(super) enum Bug {
 /// [`next`], with a bug put back.
 pub(super) fn decide(bug: Option<Bug>, intent: Intent<'_>, attempts: Attempts, call: Call, outcome: Outcome) -> Step {
     let outcome = match (bug, call, outcome) {
-        (Some(Bug::TakenIsDone), Call::Create, Outcome::Refused(Refusal { kind: RefusalKind::NameTaken, .. })) => {
+        (
+            Some(Bug::TakenIsDone),
+            Call::Create,
+            Outcome::Failed(Failure::Refused(Refusal { kind: RefusalKind::NameTaken, .. })),
+        ) => {
             return Step::Answer(Ok(Answer::Same(Box::default())));
         }
-        (Some(Bug::QuotaIsBelieved), Call::Create, Outcome::Refused(refusal)) if refusal.kind == RefusalKind::Quota => {
+        (Some(Bug::QuotaIsBelieved), Call::Create, Outcome::Failed(Failure::Refused(refusal)))
+            if refusal.kind == RefusalKind::Quota =>
+        {
             return Step::Answer(Err(status_of(Call::Create, refusal)));
         }
-        (Some(Bug::RefusalIsBelieved), Call::Get, Outcome::NotCalled) if attempts.refusal.is_some() => {
+        (Some(Bug::RefusalIsBelieved), Call::Get, Outcome::Failed(Failure::NotCalled))
+            if attempts.refusal.is_some() =>
+        {
             return Step::Answer(Err(*attempts.refusal.expect("there is one")));
         }
         (Some(Bug::NoNonce), _, Outcome::Found(job)) => Outcome::Found(Job { nonce: Some("".into()), ..*job }.into()),

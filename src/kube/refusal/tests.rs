@@ -1,23 +1,8 @@
 use super::*;
-use crate::kube::{Situation, State};
-use crate::manifest::{FINGERPRINT, MANAGED_BY, MANAGER, NONCE};
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-fn status_of(json: &str) -> Box<RawValue> {
-    RawValue::from_string(json.to_owned()).unwrap()
-}
-
-fn answer(code: u16, body: impl Into<Vec<u8>>) -> Answer<&'static [u8]> {
-    let read_error = Box::new(|error: std::io::Error| Outcome::Disconnected(error.to_string()));
-    Answer { code, retry_after: None, body: body.into(), rest: None, is_unbounded: false, read_error }
-}
-
 fn refused(code: u16, body: &str) -> Refusal {
-    match answer(code, body).outcome_of_create("a") {
-        Outcome::Refused(refusal) => refusal,
-        other => panic!("{code} {body} gave {other:?}"),
-    }
+    refusal("a", code, None, body.as_bytes())
 }
 
 fn status(reason: &str, message: &str, details: Value) -> String {
@@ -148,57 +133,7 @@ fn causes_come_from_details_or_from_the_message() {
 fn retry_after_comes_from_header_or_details() {
     let body = status("TooManyRequests", "x", json!({"retryAfterSeconds": 7}));
     assert_eq!(refused(429, &body).retry_after, Some(7));
-    let Outcome::Refused(refusal) = (Answer { retry_after: Some(3), ..answer(429, body) }).outcome_of_create("a")
-    else {
-        panic!("no refusal")
-    };
-    assert_eq!(refusal.retry_after, Some(3));
-}
-
-fn named() -> Box<Job> {
-    Box::new(Job { name: "a".into(), ..Job::default() })
-}
-
-#[test]
-fn a_deletion_that_meets_another_job_is_told_from_other_conflicts() {
-    let kind = |message: &str| {
-        let body = status("Conflict", message, json!({"name": "a", "group": "batch", "kind": "jobs"}));
-        let Outcome::Refused(refusal) = answer(409, body).outcome_of_delete("a") else { panic!("{message}") };
-        refusal.kind
-    };
-    let cannot = "Operation cannot be fulfilled on jobs.batch \"a\": ";
-    for why in [
-        "Precondition failed: UID in precondition: u, UID in object meta: v",
-        "the UID in the precondition (u) does not match the UID in record (v). The object might have been deleted and then recreated",
-    ] {
-        assert_eq!(kind(&format!("{cannot}{why}")), RefusalKind::AnotherUid);
-    }
-    assert_eq!(kind(&format!("{cannot}the object has been modified")), RefusalKind::Conflict);
-}
-
-#[test]
-fn only_the_requested_job_is_accepted() {
-    let job = |kind: &str, name: &str| {
-        json!({"kind": kind, "metadata": {"name": name, "labels": {MANAGED_BY: MANAGER}, "annotations": {NONCE: "n", FINGERPRINT: "f"}, "deletionTimestamp": "t"}, "status": {"active": 1}}).to_string()
-    };
-    let found = Job {
-        name: "a".into(),
-        is_ours: true,
-        fingerprint: Some("f".into()),
-        nonce: Some("n".into()),
-        is_being_deleted: true,
-        situation: Situation { state: State::Deleting, ..Situation::default() },
-        status: status_of(r#"{"active":1}"#),
-        ..Job::default()
-    };
-    assert_eq!(answer(200, job("Job", "a")).outcome_of_get("a", false), Outcome::Found(Box::new(found)));
-    let bare = br#"{"kind":"Job","metadata":{"name":"a"}}"#;
-    assert_eq!(answer(200, bare).outcome_of_get("a", false), Outcome::Found(named()));
-    assert_eq!(answer(201, bare).outcome_of_create("a"), Outcome::Created(named()));
-    for body in [job("JobList", "a"), job("Job", "b"), "<html>".to_owned(), String::new()] {
-        assert!(matches!(answer(200, &*body).outcome_of_get("a", false), Outcome::InvalidResponse(_)), "{body}");
-        assert!(matches!(answer(201, &*body).outcome_of_create("a"), Outcome::InvalidResponse(_)), "{body}");
-    }
+    assert_eq!(refusal("a", 429, Some(3), body.as_bytes()).retry_after, Some(3));
 }
 
 #[test]
@@ -290,38 +225,4 @@ fn retry_after_is_seconds_or_a_date() {
     ] {
         assert_eq!(retry_after(value, now), want, "{value}");
     }
-}
-
-#[test]
-fn a_body_of_unknown_length_that_ends_early_is_a_broken_connection() {
-    let unbounded = |body: &str| Answer { is_unbounded: true, ..answer(201, body) };
-    let whole = r#"{"kind":"Job","metadata":{"name":"a"}}"#;
-    assert_eq!(unbounded(whole).outcome_of_create("a"), Outcome::Created(named()));
-    for body in ["", "{", &whole[..20], &whole[..whole.len() - 1]] {
-        assert!(matches!(unbounded(body).outcome_of_create("a"), Outcome::Disconnected(_)), "{body}");
-        let get = Answer { code: 200, ..unbounded(body) };
-        assert!(matches!(get.outcome_of_get("a", false), Outcome::Disconnected(_)), "{body}");
-        if body.len() < whole.len() - 1 {
-            assert!(matches!(answer(201, body).outcome_of_create("a"), Outcome::InvalidResponse(_)), "{body}");
-        }
-    }
-    assert!(matches!(unbounded("<html>").outcome_of_create("a"), Outcome::InvalidResponse(_)));
-}
-
-#[test]
-fn a_long_job_is_read_without_being_held() {
-    let large = json!({"kind": "Job", "metadata": {"name": "a", "managedFields": "x".repeat(100_000)}, "status": {"active": 1}}).to_string();
-    let (start, rest) = large.as_bytes().split_at(60_000);
-    let job = Answer { rest: Some(rest), ..answer(200, start) }.outcome_of_get("a", false);
-    let situation = Situation { state: State::Running, ..Situation::default() };
-    let running = Job { situation, status: status_of(r#"{"active":1}"#), ..*named() };
-    assert_eq!(job, Outcome::Found(Box::new(running)));
-    assert!(matches!(
-        Answer { rest: Some(&rest[1..]), ..answer(200, start) }.outcome_of_get("a", false),
-        Outcome::Found(_)
-    ));
-    assert!(matches!(
-        Answer { rest: Some(&rest[..9]), ..answer(200, start) }.outcome_of_get("a", false),
-        Outcome::InvalidResponse(_)
-    ));
 }
