@@ -17,11 +17,9 @@ mod log;
 mod metadata;
 mod pods;
 mod refusal;
-mod resolver;
 mod scalar;
-mod socket;
 mod stream;
-mod tls;
+mod transport;
 mod url;
 
 pub(crate) use bound::{LONG_ANSWER, USUAL_ANSWER};
@@ -32,8 +30,8 @@ pub(crate) use job::Situation;
 pub(crate) use job::{Job, State};
 pub(crate) use log::{LOG_ANSWER, Log, Which};
 pub(crate) use pods::{Pod, Pods};
-pub(crate) use socket::Patience;
 pub(crate) use stream::{End, Event, From};
+pub(crate) use transport::Patience;
 pub(crate) use url::{check_url, is_loopback};
 
 use circuit::Circuit;

@@ -1,6 +1,6 @@
 //! OWNS token and CA bundle: files that the kubelet rotates. They are read again periodically, by path each time: it swaps symlinks.
 
-use super::tls;
+use super::transport::tls;
 use log::warn;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;

@@ -56,7 +56,7 @@ fn each_crate_has_one_owner() {
     for (word, owners) in [
         ("tiny_http::", &["server/reply.rs"][..]),
         ("httparse::", &["server/parse.rs", "server/chunked.rs"]),
-        ("rustix::", &["server", "kube/socket.rs"]),
+        ("rustix::", &["server", "kube/transport/socket.rs"]),
         ("cpu_time::", &["filter/meter.rs"]),
         ("socket2::", &["server.rs"]),
         ("signal_hook::", &["server.rs"]),

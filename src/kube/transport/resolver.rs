@@ -11,14 +11,14 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::NextTimeout;
 
 #[derive(Debug)]
-pub(super) struct Numeric {
+pub(in crate::kube) struct Numeric {
     by_name: DefaultResolver,
     /// Set when a name could not be resolved, so that no connection was made.
     failed: Arc<AtomicBool>,
 }
 
 impl Numeric {
-    pub(super) fn new(failed: Arc<AtomicBool>) -> Self {
+    pub(in crate::kube) fn new(failed: Arc<AtomicBool>) -> Self {
         Numeric { by_name: DefaultResolver::default(), failed }
     }
 }

@@ -34,12 +34,12 @@ const KEEP_ALIVE: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(
 pub(crate) type Patience = Arc<dyn Fn(Duration) -> bool + Send + Sync>;
 
 /// Makes connections. `tls`: for HTTPS.
-pub(super) struct Sockets {
-    pub(super) tls: Arc<ClientConfig>,
+pub(in crate::kube) struct Sockets {
+    pub(in crate::kube) tls: Arc<ClientConfig>,
     /// Set when a connection could not be made; shared with the resolver.
-    pub(super) failed: Arc<AtomicBool>,
+    pub(in crate::kube) failed: Arc<AtomicBool>,
     /// For a watch.
-    pub(super) patience: Option<Patience>,
+    pub(in crate::kube) patience: Option<Patience>,
 }
 
 impl fmt::Debug for Sockets {
@@ -104,7 +104,7 @@ fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
     Ok(())
 }
 
-pub(super) struct Socket {
+pub(in crate::kube) struct Socket {
     stream: TcpStream,
     tls: Option<Box<Session>>,
     /// Allocated when it is needed. Unread bytes are those from `start` to `end`.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// The configuration of all sessions: they share the roots, and the cache for resuming sessions.
 ///
 /// Errors: rustls's.
-pub(super) fn config(roots: RootCertStore) -> std::result::Result<Arc<ClientConfig>, rustls::Error> {
+pub(in crate::kube) fn config(roots: RootCertStore) -> std::result::Result<Arc<ClientConfig>, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(Arc::new(provider()));
     let builder = builder.with_safe_default_protocol_versions()?;
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
@@ -43,7 +43,7 @@ impl KeyProvider for NoKeys {
 }
 
 /// What is wrong, in an operator's words: the library has those of its own types.
-pub(super) fn words(error: &rustls::Error) -> String {
+pub(in crate::kube) fn words(error: &rustls::Error) -> String {
     use CertificateError as Why;
     let rustls::Error::InvalidCertificate(why) = error else { return error.to_string() };
     let why = match why {
