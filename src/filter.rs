@@ -10,6 +10,7 @@ mod access;
 mod arithmetic;
 mod compile;
 mod constants;
+mod data;
 mod fold;
 mod json;
 mod layout;
@@ -32,8 +33,9 @@ pub(crate) use meter::{Exceeded, Limits};
 pub(crate) use natives::hex;
 
 use crate::alloc;
+use data::{Data, Run};
 use jaq_core::{Ctx, Exn, Vars};
-use meter::{Data, Metered, Run};
+use meter::Metered;
 use natives::ENVIRONMENT;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,10 +1,10 @@
 //! Compiles filter source: reads its modules, and reports every error with file, line, column, source line and a caret.
 
 use super::constants::{check_regexes, collect_defined};
+use super::data::Data;
 use super::fold::{Folded, fold};
 use super::layout::Layout;
 use super::limits::Tokens;
-use super::meter::Data;
 use super::natives::{self, INSTEAD_OF_DEFINITIONS};
 use super::rewrite::{Names, collect_names, each_block, rewrite};
 use super::unstable::unstable_name;

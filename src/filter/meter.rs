@@ -4,10 +4,8 @@
 //! for every term that it evaluates, and all values are of our own type: both count here. A run that exceeds a limit ends by
 //! unwinding, which jq's `try` cannot catch.
 
-use super::value::Value;
 use crate::alloc;
 use cpu_time::ThreadTime;
-use jaq_core::{DataT, Lut, data::HasLut};
 use std::cell::Cell;
 use std::fmt;
 use std::panic::resume_unwind;
@@ -289,26 +287,5 @@ impl Clone for Slice {
 impl Drop for Slice {
     fn drop(&mut self) {
         METER.with(|meter| meter.slices.set(meter.slices.get().saturating_sub(1)))
-    }
-}
-
-/// jaq's run-time data: every term asks it for the look-up table.
-#[derive(Clone)]
-pub(crate) struct Run<'a>(pub(super) &'a Lut<Data>);
-
-/// Names the value type and run-time data for jaq.
-#[derive(Debug)]
-pub(crate) struct Data;
-
-impl DataT for Data {
-    type V<'a> = Value;
-    type Data<'a> = Run<'a>;
-}
-
-impl<'a> HasLut<'a, Data> for Run<'a> {
-    #[inline]
-    fn lut(&self) -> &'a Lut<Data> {
-        step(0);
-        self.0
     }
 }

@@ -1,7 +1,8 @@
 //! Natives that precede jaq's: for our value type, bounded versions of jaq's, and additions to jq (`cuid2`, `@sha1`, ...).
 
+use super::data::Data;
 use super::json;
-use super::meter::{Data, count_log_line, next_cuid, step};
+use super::meter::{count_log_line, next_cuid, step};
 use super::number::{self, float};
 use super::regex;
 use super::value::{Error, List, Map, Text, Value, chars};

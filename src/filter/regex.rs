@@ -1,6 +1,7 @@
 //! OWNS the regex engine: caches compiled regexes for all runs, and bounds the cost of each search to a fraction of a second.
 
-use super::meter::{Data, Exceeded, check_memory, check_steps, exceed, look_at_clocks, step};
+use super::data::Data;
+use super::meter::{Exceeded, check_memory, check_steps, exceed, look_at_clocks, step};
 use super::value::{Error, List, Map, Text, Value, chars};
 use jaq_core::native::bome;
 use jaq_core::{Cv, Exn, ValR, ValT, ValXs};

@@ -1,20 +1,10 @@
 //! Whether calls are worth making. After three in a row that could not connect none is made until a connection, with its TLS handshake,
 //! can be made again, which is tried once a second.
 
-use super::{ApiServer, Client};
-use log::{info, warn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
-use std::thread;
-use std::time::Duration;
 
 /// Calls in a row that could not connect, after which no more are made.
 const MAX_FAILURES: u32 = 3;
-
-/// How often an API server that cannot be reached is looked at.
-const PROBE: Duration = Duration::from_secs(1);
-const PROBE_STACK: usize = 256 << 10;
 
 #[derive(Debug, Default)]
 pub(super) struct Circuit {
@@ -42,28 +32,6 @@ impl Circuit {
     pub(super) fn close(&self) {
         self.failures.store(0, SeqCst);
         self.is_open.store(false, SeqCst)
-    }
-}
-
-/// Makes calls possible again when the API server accepts connections. Callers' own calls would wait in vain.
-pub(super) fn wait_for(server: Arc<ApiServer>) {
-    warn!("{} cannot be reached: no calls until it accepts connections", server.base);
-    let waiting = server.clone();
-    let wait = move || {
-        // ureq's resolver panics when the system has no more threads
-        let probe = || catch_unwind(AssertUnwindSafe(|| Client::new(waiting.clone()).can_connect()));
-        loop {
-            thread::sleep(PROBE);
-            if probe().is_ok_and(|can_connect| can_connect) {
-                break;
-            }
-        }
-        waiting.circuit.close();
-        info!("{} accepts connections again", waiting.base)
-    };
-    if let Err(error) = thread::Builder::new().name("api-probe".into()).stack_size(PROBE_STACK).spawn(wait) {
-        warn!("cannot start a thread: {error}");
-        server.circuit.close()
     }
 }
 

@@ -1,18 +1,20 @@
 //! One thread's calls to the API server.
 
 use super::answer::Answer as AnyAnswer;
+use super::api_server::{ApiServer, CONNECT};
 use super::credentials::Current;
 use super::errors::failure_of;
 use super::failure::Failure;
 use super::refusal;
 use super::transport::{Numeric, Patience, Sockets};
-use super::{ApiServer, CONNECT, circuit};
 use crate::metrics::METRICS;
-use log::{debug, warn};
+use log::{debug, info, warn};
 use std::fmt;
 use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use ureq::Agent;
 use ureq::config::AutoHeaderValue;
@@ -39,6 +41,9 @@ const MAX_WARNINGS: usize = 16;
 const MAX_WARNING: usize = 1024;
 /// Tokens that are tried for one call: what we have, the file's, and the one before.
 const MAX_TOKENS: usize = 3;
+/// How often an API server that cannot be reached is looked at.
+const PROBE: Duration = Duration::from_secs(1);
+const PROBE_STACK: usize = 256 << 10;
 const USER_AGENT: &str = concat!("k8s-job-dispatcher/", env!("CARGO_PKG_VERSION"));
 
 /// A kind of call.
@@ -170,7 +175,7 @@ impl Client {
         }
         match &answer {
             Err(Failure::Unreachable(_)) if left >= MIN_CONNECT && self.server.circuit.failed() => {
-                circuit::wait_for(self.server.clone())
+                wait_for(self.server.clone())
             }
             Err(Failure::Unreachable(_)) => (),
             _ => self.server.circuit.connected(),
@@ -292,6 +297,28 @@ impl Client {
 
 fn no_time() -> Failure {
     Failure::TimedOut("no time was left for another call".into())
+}
+
+/// Makes calls possible again when the API server accepts connections. Callers' own calls would wait in vain.
+fn wait_for(server: Arc<ApiServer>) {
+    warn!("{} cannot be reached: no calls until it accepts connections", server.base);
+    let waiting = server.clone();
+    let wait = move || {
+        // ureq's resolver panics when the system has no more threads
+        let probe = || catch_unwind(AssertUnwindSafe(|| Client::new(waiting.clone()).can_connect()));
+        loop {
+            thread::sleep(PROBE);
+            if probe().is_ok_and(|can_connect| can_connect) {
+                break;
+            }
+        }
+        waiting.circuit.close();
+        info!("{} accepts connections again", waiting.base)
+    };
+    if let Err(error) = thread::Builder::new().name("api-probe".into()).stack_size(PROBE_STACK).spawn(wait) {
+        warn!("cannot start a thread: {error}");
+        server.circuit.close()
+    }
 }
 
 fn agent(server: &ApiServer, current: &Current, failed: &Arc<AtomicBool>, patience: &Option<Patience>) -> Agent {

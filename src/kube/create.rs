@@ -1,6 +1,5 @@
 //! Creates a Job.
 
-use super::Create;
 use super::client::{Call, Client, Verb};
 use super::failure::Failure;
 use super::job::Job;
@@ -9,6 +8,13 @@ use std::time::{Duration, Instant};
 /// What the API server gets less than we have at most: a network's round trip.
 const MAX_MARGIN: Duration = Duration::from_millis(500);
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
+
+/// Whether a Job is stored, or only validated.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Create {
+    Store,
+    DryRun,
+}
 
 impl Client {
     /// Posts a Job of this name, which is a DNS-1123 label.

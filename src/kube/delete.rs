@@ -1,8 +1,8 @@
 //! Deletes a Job with its pods.
 
-use super::Create;
 use super::answer::Answer;
 use super::client::{Call, Client, Verb};
+use super::create::Create;
 use super::failure::{Failure, Refusal, RefusalKind};
 use std::io::Read;
 use std::time::Instant;

@@ -2,7 +2,7 @@
 
 use super::client::{Call, Client, Verb};
 use super::failure::Failure;
-use super::stream::escaped;
+use super::url::escaped;
 use crate::account::Reservation;
 use std::fmt;
 use std::io::Read;

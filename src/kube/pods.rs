@@ -6,7 +6,7 @@ use super::answer::deserializer;
 use super::client::{Call, Client, Verb};
 use super::failure::Failure;
 use super::leaves::{Leaf, Leaves};
-use super::stream::escaped;
+use super::url::escaped;
 use draft::Draft;
 use serde::Serialize;
 use serde::de::DeserializeSeed;

@@ -6,6 +6,7 @@ use super::client::{Call, Client, Verb};
 use super::failure::{Failure, Refusal, RefusalKind};
 use super::job::{Job, JobObject};
 use super::scalar::Scalar;
+use super::url::escaped;
 use log::{debug, warn};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -254,19 +255,6 @@ fn readable(object: JobObject) -> Result<Job, String> {
             Err(name)
         }
     }
-}
-
-/// Percent-encodes all but letters, digits and `-_.~`.
-pub(super) fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'-' | b'_' | b'.' | b'~' => escaped.push(byte.into()),
-            byte if byte.is_ascii_alphanumeric() => escaped.push(byte.into()),
-            byte => escaped.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    escaped
 }
 
 /// Reads no more than what is left, which is set anew for each object.

@@ -1,4 +1,4 @@
-//! URLs of API servers, as `--server` takes them. Pure.
+//! URLs of API servers, as `--server` takes them, and text in paths. Pure.
 
 use ureq::http::Uri;
 
@@ -40,6 +40,19 @@ pub(crate) fn is_loopback(url: &str) -> bool {
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default().trim_matches(['[', ']']);
     host.eq_ignore_ascii_case("localhost")
         || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Percent-encodes all but letters, digits and `-_.~`.
+pub(super) fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'-' | b'_' | b'.' | b'~' => escaped.push(byte.into()),
+            byte if byte.is_ascii_alphanumeric() => escaped.push(byte.into()),
+            byte => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use super::connection::{Connection, Interest};
 use super::look::Look;
 use super::serve::route_on;
 use super::shared::Key;
-use super::shutdown::Received;
 use super::slot::Slot;
 use crate::account::{Kind, Reservation};
 use crate::config::Enabled;
@@ -82,6 +81,17 @@ pub(super) enum Waits {
     Job,
     /// The pods of a Job, for which another exchange asks.
     Pods,
+}
+
+/// How far an exchange that waits for its client has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Received {
+    /// Between requests.
+    Nothing,
+    /// Of its request.
+    Part,
+    /// Its client reads the reply, or has not ended the connection since.
+    All,
 }
 
 /// What happens to a parked exchange.

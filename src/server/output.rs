@@ -1,6 +1,6 @@
 //! Replies on their way to the client, who may read slowly or not at all.
 
-use super::reply::{Frame, print};
+use super::reply::{Frame, SMALL_BODY, print};
 use crate::account::Reservation;
 use crate::http::Reply;
 use rustix::io::Errno;
@@ -8,9 +8,6 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use std::borrow::Cow;
 use std::io::IoSlice;
 use std::net::TcpStream;
-
-/// Bytes of a body up to which it is copied behind its head, and needs no reservation: every connection may have as much.
-pub(super) const SMALL_BODY: usize = 1 << 10;
 
 /// Bytes to send: heads with small bodies, then one large body.
 #[derive(Debug, Default)]

@@ -4,7 +4,6 @@
 //! lines are ours: tiny_http drops `Connection`, without which a proxy takes our closing for a fault, and it gives a 204 a
 //! `Content-Length`, which RFC 9110 8.6 forbids.
 
-use super::output::SMALL_BODY;
 use crate::http::Reply;
 use crate::second::Second;
 use httpdate::HttpDate;
@@ -12,6 +11,8 @@ use std::cell::RefCell;
 use std::time::SystemTime;
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
+/// Bytes of a body up to which it is copied behind its head, and needs no reservation: every connection may have as much.
+pub(super) const SMALL_BODY: usize = 1 << 10;
 /// What stands in a printed head where each reply has its own.
 const OWN: &str = "@";
 /// The line that ends a printed head.

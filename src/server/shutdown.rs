@@ -1,6 +1,6 @@
 //! How far a shutdown is, and how long it lets exchanges wait.
 
-use super::exchange::Waits;
+use super::exchange::{Received, Waits};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -27,17 +27,6 @@ pub(super) enum Stopping {
     Announced(Instant),
     /// No more connections are accepted.
     Begun(Instant),
-}
-
-/// How far an exchange that waits for its client has come.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Received {
-    /// Between requests.
-    Nothing,
-    /// Of its request.
-    Part,
-    /// Its client reads the reply, or has not ended the connection since.
-    All,
 }
 
 impl Shutdown {

@@ -4,6 +4,7 @@
 //! in flight, one for the readiness check, and one that never calls, so that it answers `/health/live` while every call hangs. An extra
 //! thread that is not needed rests, with its connection to the API server, and ends after ten seconds.
 
+mod admission;
 mod drive;
 mod expiry;
 mod large_runs;

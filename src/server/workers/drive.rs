@@ -1,5 +1,6 @@
 //! What a worker does with a ready connection: read, plan, call, reply, and wait for its next event.
 
+use super::admission::Admission;
 use super::waiting::Looked;
 use super::{Worker, Workers};
 use crate::account::Kind;
@@ -8,7 +9,6 @@ use crate::http::Request;
 use crate::server::connection::{Connection, Step};
 use crate::server::exchange::{Exchange, Stage, Then, Waits};
 use crate::server::memory::SMALL;
-use crate::server::permits::{Entry, Permits};
 use crate::server::serve::admit;
 use crate::server::slot::Slot;
 use crate::status::{Reason, Status};
@@ -16,15 +16,6 @@ use std::time::{Duration, Instant};
 
 /// How long an exchange waits for a worker at least, though its time is over: its worker says what became of it.
 const WORKER: Duration = Duration::from_secs(1);
-
-/// Whether an exchange has what it has asked for.
-pub(super) enum Admission {
-    Admitted(Box<Exchange>),
-    /// Another thread will run it.
-    Queued,
-    /// Too many wait already.
-    Rejected(Box<Exchange>),
-}
 
 impl Workers {
     pub(super) fn advance(&self, worker: &mut Worker, connection: &mut Connection, readable: bool) -> Step {
@@ -168,47 +159,6 @@ impl Workers {
         let timeout = self.server.config.request_timeout;
         let is_urgent = exchange.has_begun(); // few at once, for which the retry budget has a bound
         self.enter(&self.permits, exchange, Waits::Permit, timeout, is_urgent)
-    }
-
-    /// A permit of these, or a place in their queue, for so long after the request.
-    pub(super) fn enter(
-        &self,
-        permits: &Permits,
-        exchange: Box<Exchange>,
-        waits: Waits,
-        time: Duration,
-        is_urgent: bool,
-    ) -> Admission {
-        if permits.try_acquire() {
-            return Admission::Admitted(exchange);
-        }
-        let (mut entry, deadline) = (Entry::Queued, exchange.arrived + time);
-        let back = self.connections.park(exchange, waits, deadline, |slot| {
-            entry = permits.enter(slot, is_urgent);
-            entry == Entry::Queued
-        });
-        match back {
-            None => Admission::Queued,
-            Some(exchange) if entry == Entry::Admitted => Admission::Admitted(exchange),
-            Some(exchange) => Admission::Rejected(exchange),
-        }
-    }
-
-    /// Passes a permit on to the exchange that has waited longest; None releases it.
-    pub(super) fn next_of(&self, permits: &Permits) -> Option<Box<Exchange>> {
-        let slot = permits.next()?;
-        self.take_or_next(permits, slot)
-    }
-
-    /// The exchange for which there is a permit; where its wait is over, the next.
-    pub(super) fn take_or_next(&self, permits: &Permits, mut slot: Slot) -> Option<Box<Exchange>> {
-        loop {
-            let exchange = self.connections.take(slot);
-            if exchange.is_some() {
-                return exchange;
-            }
-            slot = permits.next()?
-        }
     }
 
     /// Serves an exchange that has a permit, then the queued ones, oldest first; releases the permit when the queue is empty.

@@ -1,6 +1,6 @@
 //! Large runs of the filter, one at a time, by a thread that exists while there is one.
 
-use super::drive::Admission;
+use super::admission::Admission;
 use super::{Worker, Workers};
 use crate::account::Kind;
 use crate::dispatch::{Begun, Creation, Dispatch, Work, internal_error};

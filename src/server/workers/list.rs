@@ -1,6 +1,6 @@
 //! Pages of Jobs: made one at a time, by one worker. The others wait in a queue, without a thread, until it is their turn and the Jobs are known.
 
-use super::drive::Admission;
+use super::admission::Admission;
 use super::{Worker, Workers};
 use crate::answered::Answered;
 use crate::dispatch::MAX_PAGE;

@@ -1,7 +1,7 @@
 //! How exchanges get memory: for a request, for a large run, or for an answer. Those that wait for it hold none of the kinds that are waited for.
 
 use super::Workers;
-use super::drive::Admission;
+use super::admission::Admission;
 use crate::account::{Kind, Reservation};
 use crate::metrics::METRICS;
 use crate::server::exchange::{Exchange, Waits};

@@ -9,8 +9,7 @@ use crate::route::Route;
 use crate::server::access_log::{Line, name_of, request_id};
 use crate::server::connection::Step;
 use crate::server::exchange::{Exchange, Stage};
-use crate::server::output::SMALL_BODY;
-use crate::server::reply::Frame;
+use crate::server::reply::{Frame, SMALL_BODY};
 use crate::status::{Reason, Status};
 use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
 //! Callers who wait for the end of a Job: their connections stand where idle ones do, until the watch wakes them, their time is over, or
 //! they leave. Then a worker [looks](Look::again) at the Job again.
 
-use super::drive::Admission;
+use super::admission::Admission;
 use super::{Worker, Workers};
 use crate::account::Kind;
 use crate::answered::Answered;
