@@ -1,6 +1,7 @@
 //! Handles a dispatch: [`plan`] turns a request into an action and [`next`] decides after each response of the API server; both are
 //! pure. [`perform`] carries it out.
 
+mod action;
 mod answer;
 mod calls;
 mod key;
@@ -11,25 +12,26 @@ mod perform;
 mod prefer;
 mod retry;
 
-pub(crate) use answer::Waiting;
+pub(crate) use action::{Creation, Dispatch};
+pub(crate) use answer::{AnswerOrWait, Waiting};
+pub(crate) use calls::Shared;
 pub(crate) use list::{MAX_PAGE, Query};
-pub(crate) use perform::{Progress, Shared, Work, perform};
+pub(crate) use perform::{Progress, Work, perform};
 pub(crate) use retry::RetryBudget;
 
 use key::Key;
 use log::LogQuery;
-use prefer::{Body, Wait};
 
 use crate::config::Config;
 use crate::filter::{Input, Outcome as Run, SmallRun, Unwritable, hex};
 use crate::http::{Request, query_pairs};
-use crate::manifest::{self, Manifest, Marks};
+use crate::manifest::{self, Marks};
 use crate::metrics::METRICS;
+use crate::random::random;
 use crate::route::{Route, check_headers, no_such_path};
-use crate::status::{Reason, Status};
+use crate::status::{Reason, Status, internal_error};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use std::cell::RefCell;
 use std::time::Instant;
 
 /// Headers that a filter does not see: they are credentials for other systems.
@@ -40,34 +42,6 @@ const MAX_SLASHES: usize = 100;
 
 fn slashes(request: &Request) -> usize {
     request.bytes[request.path.clone()].iter().filter(|byte| **byte == b'/').count()
-}
-
-/// What a request asks for, decided.
-#[derive(Debug)]
-pub(crate) enum Dispatch {
-    /// Create this Job and return its name.
-    Create(Creation),
-    /// The filter has no output for this request: do nothing.
-    Nothing,
-    /// Get the Job of this name, which is a DNS-1123 label.
-    Lookup(String, Option<Wait>),
-    /// Read a log of the Job of this name, which is a DNS-1123 label.
-    Log(String, LogQuery),
-    /// Delete the Job of this name, which is a DNS-1123 label.
-    Delete(String),
-}
-
-/// A Job to create, and how to answer.
-#[derive(Debug)]
-pub(crate) struct Creation {
-    pub(crate) manifest: Manifest,
-    fingerprint: String,
-    nonce: String,
-    delivery: Option<String>,
-    /// Slashes of the request's path, for the reply's `Location`.
-    depth: usize,
-    body: Body,
-    wait: Option<Wait>,
 }
 
 /// The result of [`plan`].
@@ -235,28 +209,6 @@ fn filter_status(run: Run) -> Status {
         Run::TooLate => Status::new(Reason::Overloaded, "the dispatcher is too busy to run the filter in time"),
         Run::Defect | Run::Output { .. } | Run::Nothing => internal_error(),
     }
-}
-
-/// A defect of ours. The panic hook has logged where; the panic's message may quote a body.
-pub(crate) fn internal_error() -> Status {
-    Status::new(Reason::InternalError, "internal error").with_note("a defect of the dispatcher")
-}
-
-/// Random bits for names and nonces, from the kernel: as many for one system call as 64 of these numbers need.
-pub(crate) fn random() -> u64 {
-    const NUMBERS: usize = 64;
-    thread_local! {
-        static KEPT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    }
-    KEPT.with_borrow_mut(|kept| {
-        if kept.is_empty() {
-            kept.resize(8 * NUMBERS, 0);
-            getrandom::fill(kept).expect("the kernel has random bytes, as the TLS library needs too")
-        }
-        let number = u64::from_ne_bytes(*kept.last_chunk().expect("it holds whole numbers"));
-        kept.truncate(kept.len() - 8);
-        number
-    })
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod kube;
 mod logger;
 mod manifest;
 mod metrics;
+mod random;
 mod route;
 mod second;
 mod server;

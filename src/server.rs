@@ -29,8 +29,8 @@ use access_log::{Line, request_id};
 
 use crate::answered::Answered;
 use crate::config::{Config, Listen};
-use crate::dispatch::random;
 use crate::metrics::METRICS;
+use crate::random::random;
 use crate::status::{Reason, Status};
 use connections::{Connections, RESERVED};
 use log::{error, info, warn};

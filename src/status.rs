@@ -141,6 +141,11 @@ impl Status {
     }
 }
 
+/// A defect of ours. The panic hook has logged where; the panic's message may quote a body.
+pub(crate) fn internal_error() -> Status {
+    Status::new(Reason::InternalError, "internal error").with_note("a defect of the dispatcher")
+}
+
 impl From<Status> for Reply {
     fn from(status: Status) -> Self {
         let mut reply = Reply::json(status.code(), status.body());

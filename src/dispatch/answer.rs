@@ -1,8 +1,6 @@
 //! What callers are told of a Job, at once or when it has ended.
 
-use super::Dispatch;
 use super::next::no_such_job;
-use super::perform::{Progress, Work};
 use super::prefer::{Body, Wait};
 use crate::answered::{Answered, Record};
 use crate::http::Reply;
@@ -49,6 +47,13 @@ pub(crate) struct Waiting {
     time: Duration,
 }
 
+/// An answer now, or one that waits.
+#[derive(Debug)]
+pub(crate) enum AnswerOrWait {
+    Answer(Answered),
+    Wait(Box<Waiting>),
+}
+
 impl Told {
     /// The Job was stored without the marks that a repeated request would find it by.
     pub(super) fn unmarked(self) -> Self {
@@ -56,14 +61,16 @@ impl Told {
     }
 
     /// Waits if the caller wants to, the Job has not ended, and the watch can tell of its end.
-    pub(super) fn or_wait(mut self, job: Arc<Job>) -> Progress {
+    pub(super) fn or_wait(mut self, job: Arc<Job>) -> AnswerOrWait {
         if !job.is_ours && !self.is_dry_run {
             self.message = Some(HIDDEN);
             self.wait = None
         }
         match self.wait {
-            Some(wait) if wait.goes_on(&job) => Progress::Wait(Box::new(Waiting { told: self, job, time: wait.time })),
-            _ => Progress::Done(self.answer(Some(&job))),
+            Some(wait) if wait.goes_on(&job) => {
+                AnswerOrWait::Wait(Box::new(Waiting { told: self, job, time: wait.time }))
+            }
+            _ => AnswerOrWait::Answer(self.answer(Some(&job))),
         }
     }
 
@@ -158,9 +165,9 @@ impl Waiting {
         Told { age, ..self.told }.answer(Some(&job))
     }
 
-    /// What is still to be done for an answer with pods.
-    pub(crate) fn ask_for_pods(self, job: Arc<Job>) -> Box<Work> {
-        Work::of_known(Dispatch::Lookup(self.told.name, self.told.wait), job)
+    /// The name of the Job, and how long its caller waits.
+    pub(super) fn into_lookup(self) -> (String, Option<Wait>) {
+        (self.told.name, self.told.wait)
     }
 
     /// The answer should have the Job's pods, and has not.
@@ -286,7 +293,9 @@ mod tests {
     fn a_job_that_a_webhook_hides_is_said_to_be_hidden_and_is_not_waited_for() {
         let wait = Some(Wait { time: Duration::from_secs(9), preferred: Some(9) });
         let told = Told { name: "a".into(), code: 201, depth: Some(1), wait, ..Told::default() };
-        let Progress::Done(Answered { reply, record, .. }) = told.or_wait(Arc::default()) else { panic!("it waits") };
+        let AnswerOrWait::Answer(Answered { reply, record, .. }) = told.or_wait(Arc::default()) else {
+            panic!("it waits")
+        };
         assert!(String::from_utf8_lossy(&reply.body).contains(HIDDEN) && record.note.is_some());
         assert!(reply.headers.iter().all(|(name, _)| *name != "Preference-Applied"));
     }

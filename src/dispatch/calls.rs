@@ -1,20 +1,29 @@
 //! Makes the calls of a dispatch: the one place that does. What comes after each is decided in [`next`](super::next).
 
 use super::next::{Answer, Attempts, Call, Intent, Outcome, Step, next, without_call};
-use super::perform::Shared;
-use super::retry::pause;
-use super::{internal_error, random};
-use crate::account::{Kind, Reservation};
-use crate::config::DryRun;
+use super::retry::{RetryBudget, pause};
+use crate::account::{Account, Kind, Reservation};
+use crate::config::{Config, DryRun};
 use crate::jobs::{Before, Known};
 use crate::kube::{Client, Create, Failure, Job, LONG_ANSWER, RefusalKind};
 use crate::manifest::Manifest;
-use crate::status::Status;
+use crate::random::random;
+use crate::status::{Status, internal_error};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A call for which less time is left is not worth a retry: the API server has less still, and has just taken all of its time.
 const MIN_CALL: Duration = Duration::from_millis(500);
+
+/// What all dispatches share.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<'s> {
+    pub(crate) config: &'s Config,
+    pub(crate) budget: &'s RetryBudget,
+    pub(crate) account: &'s Arc<Account>,
+    /// Learns what each call has told.
+    pub(crate) known: &'s Known,
+}
 
 /// What it takes to call the API server.
 pub(super) struct Calls<'c> {

@@ -1,18 +1,19 @@
 //! Carries out a dispatch: makes its calls, and turns what they come to into an answer. Each thing that a caller may ask for has a function.
 
-use super::answer::{Told, Waiting, gone};
-use super::calls::{Calls, Ended, NextCall};
+use super::action::{Creation, Dispatch};
+use super::answer::{AnswerOrWait, Told, Waiting, gone};
+use super::calls::{Calls, Ended, NextCall, Shared};
+use super::log::LogQuery;
 use super::next::{self, Answer, Call, Intent, Naming};
-use super::retry::RetryBudget;
-use super::{Creation, Dispatch, LogQuery, Wait, internal_error, random};
-use crate::account::{Account, Reservation};
+use super::prefer::Wait;
+use crate::account::Reservation;
 use crate::answered::{Answered, Record};
-use crate::config::{Config, DryRun};
+use crate::config::DryRun;
 use crate::http::Reply;
-use crate::jobs::Known;
 use crate::kube::{Client, Job, LOG_ANSWER, LONG_ANSWER, Log};
 use crate::manifest::Name;
-use crate::status::{Reason, Status};
+use crate::random::random;
+use crate::status::{Reason, Status, internal_error};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,8 +53,14 @@ impl Work {
         Box::new(Work { dispatch, so_far: SoFar::default() })
     }
 
-    pub(super) fn of_known(dispatch: Dispatch, job: Arc<Job>) -> Box<Self> {
+    fn of_known(dispatch: Dispatch, job: Arc<Job>) -> Box<Self> {
         Box::new(Work { dispatch, so_far: SoFar { known: Some(job), ..SoFar::default() } })
+    }
+
+    /// What is still to be done for an answer with the pods of this Job, for a caller who has waited.
+    pub(crate) fn for_pods(waiting: Waiting, job: Arc<Job>) -> Box<Self> {
+        let (name, wait) = waiting.into_lookup();
+        Work::of_known(Dispatch::Lookup(name, wait), job)
     }
 
     /// `last`: the Job as it was when it was last heard of, and how long that is ago. `with_pods`: the answer should have the Job's pods.
@@ -102,7 +109,7 @@ impl Work {
     }
 
     /// Answers with what is known already; gives back what needs a call. `with_pods`: the answer has the Job's pods.
-    pub(crate) fn found(self: Box<Self>, job: &Arc<Job>, with_pods: bool) -> Result<Progress, Box<Self>> {
+    pub(crate) fn found(self: Box<Self>, job: &Arc<Job>, with_pods: bool) -> Result<AnswerOrWait, Box<Self>> {
         match self.dispatch {
             Dispatch::Lookup(name, wait) if !with_pods || wait.is_some_and(|wait| wait.goes_on(job)) => {
                 Ok(Told { name, code: 200, wait, ..Told::default() }.or_wait(job.clone()))
@@ -192,20 +199,19 @@ pub(crate) enum Progress {
     Wait(Box<Waiting>),
 }
 
+impl From<AnswerOrWait> for Progress {
+    fn from(either: AnswerOrWait) -> Self {
+        match either {
+            AnswerOrWait::Answer(answered) => Progress::Done(answered),
+            AnswerOrWait::Wait(waiting) => Progress::Wait(waiting),
+        }
+    }
+}
+
 impl From<Status> for Progress {
     fn from(status: Status) -> Self {
         Progress::Done(status.into())
     }
-}
-
-/// What all dispatches share.
-#[derive(Clone, Copy)]
-pub(crate) struct Shared<'s> {
-    pub(crate) config: &'s Config,
-    pub(crate) budget: &'s RetryBudget,
-    pub(crate) account: &'s Arc<Account>,
-    /// Learns what each call has told.
-    pub(crate) known: &'s Known,
 }
 
 /// Makes calls until there is an answer, or a pause before the next. Without a client (`--dry-run=client`) it makes none.
@@ -269,10 +275,10 @@ fn create(calls: &mut Calls<'_>, mut creation: Creation, mut so_far: SoFar) -> P
     };
     match answer {
         Ok(Answer::Created(job)) if job.fingerprint.as_deref() != Some(&**fingerprint) => {
-            told(201).unmarked().or_wait(Arc::new(*job))
+            told(201).unmarked().or_wait(Arc::new(*job)).into()
         }
-        Ok(Answer::Created(job)) => told(201).or_wait(Arc::new(*job)),
-        Ok(Answer::Same(job) | Answer::Valid(job)) => told(200).or_wait(Arc::new(*job)),
+        Ok(Answer::Created(job)) => told(201).or_wait(Arc::new(*job)).into(),
+        Ok(Answer::Same(job) | Answer::Valid(job)) => told(200).or_wait(Arc::new(*job)).into(),
         Ok(Answer::Gone) => Progress::Done(gone(Told { wait: None, is_dry_run: false, ..told(201) })),
         Ok(Answer::Found(_) | Answer::WithPods(..) | Answer::Log(_) | Answer::Deleting(_)) => internal_error().into(),
         Err(status) => Progress::Done(Answered::from(status).about(name, tries)),
@@ -308,7 +314,7 @@ fn look_up(calls: &mut Calls<'_>, name: String, wait: Option<Wait>, mut so_far: 
                 next_call = NextCall::of(name.clone(), so_far.known.clone());
                 continue;
             }
-            Ok(Answer::Found(job)) => told().or_wait(Arc::new(*job)),
+            Ok(Answer::Found(job)) => told().or_wait(Arc::new(*job)).into(),
             Ok(Answer::WithPods(job, pods)) => Progress::Done(Told { pods: Some(pods), ..told() }.answer(Some(&job))),
             Ok(_) => internal_error().into(),
             Err(status) => failed(so_far, status),

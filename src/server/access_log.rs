@@ -82,7 +82,7 @@ pub(super) fn request_id(theirs: Option<&[u8]>) -> String {
         Some(id) => id.to_owned(),
         None => {
             // a random start, then a counter: unique, without a system call for each
-            static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(crate::dispatch::random()));
+            static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(crate::random::random()));
             format!("{:016x}", NEXT.fetch_add(1, Relaxed))
         }
     }

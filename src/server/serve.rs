@@ -4,16 +4,14 @@ use super::slot::Slot;
 use crate::account::Account;
 use crate::answered::Answered;
 use crate::config::{Config, Enabled};
-use crate::dispatch::{
-    Begun, Plan, Progress, Query, RetryBudget, Shared, Work, internal_error, perform, plan, plan_large,
-};
+use crate::dispatch::{Begun, Plan, Progress, Query, RetryBudget, Shared, Work, perform, plan, plan_large};
 use crate::docs::{self, Docs};
 use crate::http::{Reply, Request};
 use crate::jobs::{Jobs, NoPage};
 use crate::kube::Client;
 use crate::metrics::{Gauges, METRICS};
 use crate::route::{Route, check_headers, no_such_path, route};
-use crate::status::{Reason, Status};
+use crate::status::{Reason, Status, internal_error};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -67,7 +67,7 @@ fn each_crate_has_one_owner() {
         ("lexopt::", &["cli.rs"]),
         ("prometheus_client::", &["metrics.rs"]),
         ("env_logger::", &["logger.rs"]),
-        ("getrandom::", &["dispatch.rs"]),
+        ("getrandom::", &["random.rs"]),
         ("std::fs", &["config.rs", "kube/credentials.rs", "filter/compile.rs"]),
         ("mimalloc", &["alloc.rs"]),
         ("unsafe ", &["alloc.rs"]),

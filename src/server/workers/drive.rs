@@ -4,14 +4,14 @@ use super::admission::Admission;
 use super::waiting::Looked;
 use super::{Worker, Workers};
 use crate::account::Kind;
-use crate::dispatch::{Plan, Progress, internal_error};
+use crate::dispatch::{Plan, Progress};
 use crate::http::Request;
 use crate::server::connection::{Connection, Step};
 use crate::server::exchange::{Exchange, Stage, Then, Waits};
 use crate::server::memory::SMALL;
 use crate::server::serve::admit;
 use crate::server::slot::Slot;
-use crate::status::{Reason, Status};
+use crate::status::{Reason, Status, internal_error};
 use std::time::{Duration, Instant};
 
 /// How long an exchange waits for a worker at least, though its time is over: its worker says what became of it.

@@ -3,10 +3,10 @@
 use super::admission::Admission;
 use super::{Worker, Workers};
 use crate::account::Kind;
-use crate::dispatch::{Begun, Creation, Dispatch, Work, internal_error};
+use crate::dispatch::{Begun, Creation, Dispatch, Work};
 use crate::filter::LARGE_RUN_STACK;
 use crate::server::exchange::{Exchange, Stage, Waits};
-use crate::status::{Reason, Status};
+use crate::status::{Reason, Status, internal_error};
 use log::error;
 use std::thread;
 use std::time::Instant;

@@ -2,6 +2,7 @@
 
 use super::Workers;
 use super::waiting::Looked;
+use crate::dispatch::Work;
 use crate::jobs::News;
 use crate::kube::{Job, USUAL_ANSWER};
 use crate::server::exchange::{Exchange, Stage, Waits};
@@ -28,7 +29,7 @@ impl Workers {
         let (end, key) = (look.end, (job.uid.clone(), job.version));
         if self.shared.begin(&key, time) {
             exchange.reads_for = Some(key);
-            exchange.stage = Stage::Call(look.waiting.ask_for_pods(job).by(end));
+            exchange.stage = Stage::Call(Work::for_pods(*look.waiting, job).by(end));
             exchange.arrived = Instant::now();
             return Looked::Calls(exchange);
         }

@@ -5,14 +5,15 @@ use super::admission::Admission;
 use super::{Worker, Workers};
 use crate::account::Kind;
 use crate::answered::Answered;
-use crate::dispatch::{Plan, Progress, Waiting, internal_error, random};
+use crate::dispatch::{AnswerOrWait, Plan, Waiting, Work};
 use crate::jobs::{Host, News};
 use crate::kube::{Job, LONG_ANSWER};
 use crate::metrics::METRICS;
+use crate::random::random;
 use crate::server::exchange::{Exchange, Stage, Waits};
 use crate::server::look::{Facts, Look, Seen};
 use crate::server::slot::Slot;
-use crate::status::{Reason, Status};
+use crate::status::{Reason, Status, internal_error};
 use log::error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -61,9 +62,9 @@ impl Workers {
                 return self.wait_for_answer(exchange, job.answer_bytes());
             }
             Some(job) => match work.found(&job, with_pods) {
-                Ok(Progress::Done(answered)) => return Looked::Answers(exchange, answered),
-                Ok(Progress::Wait(waiting)) => return self.wait(exchange, waiting),
-                Ok(Progress::Pause(work, _) | Progress::Long(work)) | Err(work) => work,
+                Ok(AnswerOrWait::Answer(answered)) => return Looked::Answers(exchange, answered),
+                Ok(AnswerOrWait::Wait(waiting)) => return self.wait(exchange, waiting),
+                Err(work) => work,
             },
             None => {
                 let last = known.last(name);
@@ -108,7 +109,7 @@ impl Workers {
         if is_over && !waiting.seen().is_long() {
             let job = waiting.seen().clone();
             if self.asks_for_pods(&waiting) {
-                exchange.stage = Stage::Call(waiting.ask_for_pods(job));
+                exchange.stage = Stage::Call(Work::for_pods(*waiting, job));
                 return Looked::Calls(exchange);
             }
             return Looked::Answers(exchange, waiting.answer(&job));
