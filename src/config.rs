@@ -2,7 +2,7 @@
 
 mod values;
 
-pub(crate) use values::{Enabled, duration};
+pub(crate) use values::{DryRun, Enabled, Listen, duration};
 use values::{enabled, header_names};
 
 use crate::cli::{Args, Key, OPTIONS, text};
@@ -12,7 +12,7 @@ use crate::manifest::is_label;
 use log::LevelFilter;
 use std::ffi::OsString;
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,22 +45,6 @@ const MIN_CACHE_BYTES: usize = 64 << 10;
 const MAX_CACHE_BYTES: usize = 1 << 30;
 /// Longer durations are typing errors; shorter ones fit every clock.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum DryRun {
-    None,
-    /// Answer with the manifest, call nothing.
-    Client,
-    /// The API server validates, nothing is stored.
-    Server,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Listen {
-    /// IPv6 and IPv4.
-    All,
-    Ip(IpAddr),
-}
 
 /// Checked settings, with what they name opened, read and compiled.
 #[derive(Debug)]
@@ -172,23 +156,11 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
     let in_cluster = in_cluster_url(&reader);
 
     let default_listen = if in_cluster.is_some() { Listen::All } else { Listen::Ip(Ipv4Addr::LOCALHOST.into()) };
-    let listen = reader.parsed(Key::ListenAddress, default_listen, |value| match value {
-        "all" => Ok(Listen::All),
-        ip => {
-            ip.trim_matches(['[', ']']).parse().map(Listen::Ip).map_err(|_| "is neither an IP address nor all".into())
-        }
-    });
+    let listen = reader.parsed(Key::ListenAddress, default_listen, values::listen);
     let port =
         reader.parsed(Key::Port, PORT, |value| value.parse().map_err(|_| "is not a port from 0 to 65535".into()));
-    let log_level = reader.parsed(Key::LogLevel, LevelFilter::Info, |value| {
-        value.parse().map_err(|_| "is not one of error, warn, info, debug, trace, off".into())
-    });
-    let dry_run = reader.parsed(Key::DryRun, DryRun::None, |value| match value {
-        "none" => Ok(DryRun::None),
-        "client" => Ok(DryRun::Client),
-        "server" => Ok(DryRun::Server),
-        _ => Err("is not one of none, client, server".into()),
-    });
+    let log_level = reader.parsed(Key::LogLevel, LevelFilter::Info, values::log_level);
+    let dry_run = reader.parsed(Key::DryRun, DryRun::None, values::dry_run);
     let max_body_bytes = reader.number(Key::MaxBodyBytes, BODY_BYTES, 1, MAX_BODY_BYTES);
     let max_connections = reader.number(Key::MaxConnections, CONNECTIONS, 1, MAX_CONNECTIONS);
     let memory = reader.number(Key::MaxFilterMemory, FILTER_MEMORY, MIN_FILTER_MEMORY, MAX_FILTER_MEMORY);
@@ -211,10 +183,7 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
     let service_account = service_account(&reader);
     let default_namespace =
         service_account_namespace(&service_account, dry_run).unwrap_or_else(|| "default".to_owned());
-    let namespace = reader.parsed(Key::Namespace, default_namespace, |value| match is_label(value) {
-        true => Ok(value.to_owned()),
-        false => Err("is not a DNS-1123 label".into()),
-    });
+    let namespace = reader.parsed(Key::Namespace, default_namespace, values::namespace);
 
     let api_server = api_server(&mut reader, dry_run, in_cluster, &service_account, &mut warnings);
     let limits =
@@ -297,6 +266,7 @@ fn api_server(
     if dry_run == DryRun::Client {
         return Some(None);
     }
+    let (has_token_file, has_ca_file) = (token_file.is_some(), ca_file.is_some());
     let of_service_account = |file| Some(service_account.join(file));
     let (token_file, ca_file) = if url.starts_with("https://") {
         (token_file.or_else(|| of_service_account("token")), ca_file.or_else(|| of_service_account("ca.crt")))
@@ -308,16 +278,13 @@ fn api_server(
     };
     match ApiServer::new(&url, token_file, ca_file) {
         Ok(api_server) => Some(Some(Arc::new(api_server))),
-        Err(errors) => {
-            let hint = |error: String| {
-                let option = if error.contains("token file") { "--token-file" } else { "--certificate-authority" };
-                if error.contains(&*service_account.to_string_lossy()) {
-                    format!("{error}; see {option}")
-                } else {
-                    error
-                }
-            };
-            reader.problems.failed.extend(errors.into_iter().map(hint));
+        Err(bad) => {
+            for (error, is_given, option) in
+                [(bad.token, has_token_file, "--token-file"), (bad.ca, has_ca_file, "--certificate-authority")]
+            {
+                let hint = if is_given { String::new() } else { format!("; see {option}") };
+                reader.problems.failed.extend(error.map(|error| error + &hint))
+            }
             None
         }
     }

@@ -148,63 +148,121 @@ fn copy_but(out: &mut Vec<u8>, output: &Output, place: Range<usize>, ours: &[&Op
     }
 }
 
+/// The members of an output, by their [paths](MEMBERS).
+struct Members<'o> {
+    version: &'o Option<Member>,
+    kind: &'o Option<Member>,
+    spec: &'o Option<Member>,
+    metadata: &'o Option<Member>,
+    namespace: &'o Option<Member>,
+    name: &'o Option<Member>,
+    prefix: &'o Option<Member>,
+    labels: &'o Option<Member>,
+    annotations: &'o Option<Member>,
+    managed: &'o Option<Member>,
+    fingerprint: &'o Option<Member>,
+    nonce: &'o Option<Member>,
+    delivery: &'o Option<Member>,
+    resource_version: &'o Option<Member>,
+}
+
+impl<'o> Members<'o> {
+    /// None if others were looked for.
+    fn of(output: &'o Output) -> Option<Self> {
+        let [
+            version,
+            kind,
+            spec,
+            metadata,
+            namespace,
+            name,
+            prefix,
+            labels,
+            annotations,
+            managed,
+            fingerprint,
+            nonce,
+            delivery,
+            resource_version,
+        ] = &output.found[..]
+        else {
+            return None;
+        };
+        Some(Members {
+            version,
+            kind,
+            spec,
+            metadata,
+            namespace,
+            name,
+            prefix,
+            labels,
+            annotations,
+            managed,
+            fingerprint,
+            nonce,
+            delivery,
+            resource_version,
+        })
+    }
+}
+
 /// Validates the filter's output, and labels it as ours. The fields that we set come first, the rest in the filter's order. `key`: a hash of
 /// the request's idempotency key, for a name that the filter does not give.
 ///
 /// Errors: `FilterOutput` for what only the filter's author can mend, `Invalid` for a name, which can come from the body.
 pub(crate) fn check(output: &Output, namespace: &str, marks: Marks<'_>, key: Option<u64>) -> Result<Manifest, Status> {
-    let Output { json: text, found } = output;
-    let [
-        version,
-        kind,
-        spec,
-        metadata,
-        theirs,
-        name,
-        prefix,
-        labels,
-        annotations,
-        managed,
-        marked,
-        chosen,
-        delivered,
-        resource_version,
-    ] = &found[..]
-    else {
+    let Some(members) = Members::of(output) else {
         return Err(operators_mistake("its members were not looked for")); // they are, see `MEMBERS`
     };
-    if !text.starts_with(b"{") {
-        return Err(operators_mistake("it is not an object"));
-    }
-    for (field, member, wanted) in [("apiVersion", version, "batch/v1"), ("kind", kind, "Job")] {
-        if text_of(output, member).is_some_and(|given| string(given).as_deref() != Some(wanted)) {
-            return Err(operators_mistake(format!("its `{field}` is not {wanted:?}")));
-        }
-    }
-    if !text_of(output, spec).is_some_and(|spec| spec.starts_with(b"{")) {
-        return Err(operators_mistake("it has no object `spec`"));
-    }
-    for (path, member) in [("metadata", metadata), ("metadata.labels", labels), ("metadata.annotations", annotations)] {
-        if text_of(output, member).is_some_and(|text| !text.starts_with(b"{")) {
-            return Err(operators_mistake(format!("its `{path}` is not an object")));
-        }
-    }
-    if text_of(output, theirs).is_some_and(|theirs| string(theirs).as_deref() != Some(namespace)) {
-        return Err(operators_mistake(format!("its `metadata.namespace` is not {namespace:?}")));
-    }
-    // the API server answers 500 to it, each time; it ignores or clears what else a manifest of an existing Job has
-    let given = text_of(output, resource_version).and_then(string).and_then(|version| version.parse().ok());
-    if given.is_some_and(|version: u64| version != 0) {
-        return Err(operators_mistake("its `metadata.resourceVersion` is set, which is for updates"));
-    }
-    let given = name.as_ref().map(|member| &output.json[member.value.clone()]);
-    let name = match (self::name(given, text_of(output, prefix))?, key) {
+    check_members(output, &members, namespace)?;
+    let given = members.name.as_ref().map(|member| &output.json[member.value.clone()]);
+    let name = match (name(given, text_of(output, members.prefix))?, key) {
         (Name::Generated(prefix), Some(key)) => Name::Keyed(with_suffix(prefix, key)),
         (name, _) => name,
     };
-    let drawn = name.choose_name(0);
+    Ok(written(output, &members, name, marks))
+}
 
-    let mut json = Vec::with_capacity(text.len() + 512);
+/// Errors: `FilterOutput`.
+fn check_members(output: &Output, members: &Members<'_>, namespace: &str) -> Result<(), Status> {
+    let text = |member| text_of(output, member);
+    if !output.json.starts_with(b"{") {
+        return Err(operators_mistake("it is not an object"));
+    }
+    for (field, member, wanted) in [("apiVersion", members.version, "batch/v1"), ("kind", members.kind, "Job")] {
+        if text(member).is_some_and(|given| string(given).as_deref() != Some(wanted)) {
+            return Err(operators_mistake(format!("its `{field}` is not {wanted:?}")));
+        }
+    }
+    if !text(members.spec).is_some_and(|spec| spec.starts_with(b"{")) {
+        return Err(operators_mistake("it has no object `spec`"));
+    }
+    for (path, member) in [
+        ("metadata", members.metadata),
+        ("metadata.labels", members.labels),
+        ("metadata.annotations", members.annotations),
+    ] {
+        if text(member).is_some_and(|text| !text.starts_with(b"{")) {
+            return Err(operators_mistake(format!("its `{path}` is not an object")));
+        }
+    }
+    if text(members.namespace).is_some_and(|theirs| string(theirs).as_deref() != Some(namespace)) {
+        return Err(operators_mistake(format!("its `metadata.namespace` is not {namespace:?}")));
+    }
+    // the API server answers 500 to it, each time; it ignores or clears what else a manifest of an existing Job has
+    let given = text(members.resource_version).and_then(string).and_then(|version| version.parse().ok());
+    if given.is_some_and(|version: u64| version != 0) {
+        return Err(operators_mistake("its `metadata.resourceVersion` is set, which is for updates"));
+    }
+    Ok(())
+}
+
+/// The manifest of a valid output.
+fn written(output: &Output, members: &Members<'_>, name: Name, marks: Marks<'_>) -> Manifest {
+    let Members { version, kind, metadata, prefix, labels, annotations, .. } = members;
+    let drawn = name.choose_name(0);
+    let mut json = Vec::with_capacity(output.json.len() + 512);
     let copy_members = |json: &mut Vec<u8>, member: &Option<Member>, ours: &[&Option<Member>], in_front| {
         if text_of(output, member).is_some()
             && let Some(member) = member
@@ -217,9 +275,9 @@ pub(crate) fn check(output: &Output, namespace: &str, marks: Marks<'_>, key: Opt
     add(&mut json, &[r#"{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":""#]);
     let name_at = json.len()..json.len() + drawn.len();
     add(&mut json, &[&drawn, r#"","labels":{"#]);
-    copy_members(&mut json, labels, &[managed], false);
+    copy_members(&mut json, labels, &[members.managed], false);
     add(&mut json, &["\"", MANAGED_BY, "\":\"", MANAGER, r#""},"annotations":{"#]);
-    copy_members(&mut json, annotations, &[marked, chosen, delivered], false);
+    copy_members(&mut json, annotations, &[members.fingerprint, members.nonce, members.delivery], false);
     add(&mut json, &["\"", FINGERPRINT, "\":\"", marks.fingerprint, "\""]);
     for (annotation, value) in [(NONCE, marks.nonce), (DELIVERY, marks.delivery)] {
         if let Some(value) = value {
@@ -227,11 +285,11 @@ pub(crate) fn check(output: &Output, namespace: &str, marks: Marks<'_>, key: Opt
         }
     }
     json.push(b'}');
-    copy_members(&mut json, metadata, &[&found[5], prefix, labels, annotations], true);
+    copy_members(&mut json, metadata, &[members.name, prefix, labels, annotations], true);
     json.push(b'}');
-    copy_but(&mut json, output, 0..text.len(), &[version, kind, metadata], true);
+    copy_but(&mut json, output, 0..output.json.len(), &[version, kind, metadata], true);
     json.push(b'}');
-    Ok(Manifest { json, name, name_at, reservation: None })
+    Manifest { json, name, name_at, reservation: None }
 }
 
 /// The string that this JSON text is; None if it is something else.

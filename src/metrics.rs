@@ -115,7 +115,8 @@ impl Metrics {
             watch_restarts: Family::default(),
             watch_silence: Gauge::default(),
         };
-        metrics.register();
+        metrics.register_work();
+        metrics.register_state();
         // created at start: `rate` does not see the first event of a new series
         for code in ALERTED {
             drop(metrics.requests.get_or_create(&[("route", Value::Text("/job")), ("code", Value::Code(code))]));
@@ -123,7 +124,8 @@ impl Metrics {
         metrics
     }
 
-    fn register(&mut self) {
+    /// What is counted and timed.
+    fn register_work(&mut self) {
         let build: Family<Label, Gauge> = Family::default();
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         let registry = &mut self.registry;
@@ -158,7 +160,6 @@ impl Metrics {
             Unit::Seconds,
             self.call_seconds.clone(),
         );
-        registry.register("connections", "Open client connections", self.connections.clone());
         registry.register(
             "connections_evicted",
             "Waiting connections closed in favour of new ones",
@@ -169,6 +170,17 @@ impl Metrics {
             "New connections rejected because all others were being served",
             self.rejected.clone(),
         );
+        registry.register(
+            "watch_restarts",
+            "Times that the watch of Jobs ended, by cause",
+            self.watch_restarts.clone(),
+        );
+    }
+
+    /// What there is at the moment.
+    fn register_state(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("connections", "Open client connections", self.connections.clone());
         registry.register(
             "dispatches",
             "Requests that may call the API server: in flight, or queued",
@@ -188,11 +200,6 @@ impl Metrics {
             self.cached_bytes.clone(),
         );
         registry.register("waiters", "Callers who wait for the end of a Job", self.waiters.clone());
-        registry.register(
-            "watch_restarts",
-            "Times that the watch of Jobs ended, by cause",
-            self.watch_restarts.clone(),
-        );
         registry.register_with_unit(
             "watch_silence",
             "Time since the watch of Jobs last said something; 0 before it begins",

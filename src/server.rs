@@ -242,12 +242,3 @@ fn drain(listener: TcpListener, workers: &Workers) {
         left => warn!("stopped with {left} connections open"),
     }
 }
-
-/// Cores of this machine; a test build can pretend others.
-fn cores() -> usize {
-    #[cfg(feature = "pretend-cores")]
-    if let Some(cores) = std::env::var("PRETEND_CORES").ok().and_then(|cores| cores.parse().ok()) {
-        return cores;
-    }
-    thread::available_parallelism().map_or(1, usize::from)
-}

@@ -1,5 +1,8 @@
 //! Values of options that have a form of their own.
 
+use crate::manifest::is_label;
+use log::LevelFilter;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Each is looked for in every request without an Idempotency-Key.
@@ -23,6 +26,50 @@ impl Enabled {
         let all = [("delete", self.delete), ("list", self.list), ("logs", self.logs), ("pods", self.pods)];
         all.iter().filter(|(_, is_on)| *is_on).map(|(word, _)| *word).collect::<Vec<_>>().join(",")
     }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum DryRun {
+    None,
+    /// Answer with the manifest, call nothing.
+    Client,
+    /// The API server validates, nothing is stored.
+    Server,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Listen {
+    /// IPv6 and IPv4.
+    All,
+    Ip(IpAddr),
+}
+
+/// `all`, or an IP address.
+pub(super) fn listen(text: &str) -> Result<Listen, String> {
+    match text {
+        "all" => Ok(Listen::All),
+        ip => {
+            ip.trim_matches(['[', ']']).parse().map(Listen::Ip).map_err(|_| "is neither an IP address nor all".into())
+        }
+    }
+}
+
+/// `none`, `client` or `server`, as kubectl has it.
+pub(super) fn dry_run(text: &str) -> Result<DryRun, String> {
+    match text {
+        "none" => Ok(DryRun::None),
+        "client" => Ok(DryRun::Client),
+        "server" => Ok(DryRun::Server),
+        _ => Err("is not one of none, client, server".into()),
+    }
+}
+
+pub(super) fn log_level(text: &str) -> Result<LevelFilter, String> {
+    text.parse().map_err(|_| "is not one of error, warn, info, debug, trace, off".into())
+}
+
+pub(super) fn namespace(text: &str) -> Result<String, String> {
+    if is_label(text) { Ok(text.to_owned()) } else { Err("is not a DNS-1123 label".into()) }
 }
 
 /// Words with commas between them.

@@ -1,7 +1,7 @@
 //! The API server: where it is, and who we are to it.
 
 use super::circuit::Circuit;
-use super::credentials::Credentials;
+use super::credentials::{BadFiles, Credentials};
 use super::errors::cannot_reach;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ impl ApiServer {
     /// `base`: as [`check_url`] returns it.
     ///
     /// Errors: each file that cannot be used, named.
-    pub(crate) fn new(base: &str, token: Option<PathBuf>, ca: Option<PathBuf>) -> Result<Self, Vec<String>> {
+    pub(crate) fn new(base: &str, token: Option<PathBuf>, ca: Option<PathBuf>) -> Result<Self, BadFiles> {
         let base = base.to_owned();
         let is_https = base.starts_with("https://");
         Ok(ApiServer { base, is_https, credentials: Credentials::load(token, ca)?, circuit: Circuit::default() })

@@ -45,6 +45,13 @@ struct Cached {
     read_at: Instant,
 }
 
+/// What is wrong with the files, each of which is named.
+#[derive(Debug)]
+pub(crate) struct BadFiles {
+    pub(crate) token: Option<String>,
+    pub(crate) ca: Option<String>,
+}
+
 #[derive(Debug)]
 pub(super) struct Credentials {
     token_file: Option<PathBuf>,
@@ -54,7 +61,7 @@ pub(super) struct Credentials {
 
 impl Credentials {
     /// Errors: each file that cannot be used, named.
-    pub(super) fn load(token_file: Option<PathBuf>, ca_file: Option<PathBuf>) -> Result<Self, Vec<String>> {
+    pub(super) fn load(token_file: Option<PathBuf>, ca_file: Option<PathBuf>) -> Result<Self, BadFiles> {
         let token = token_file.as_deref().map(read_token).transpose();
         let bundle = match ca_file.as_deref() {
             Some(file) => read_bundle(file),
@@ -66,7 +73,7 @@ impl Credentials {
                 let cached = RwLock::new(Cached { current, previous: None, bundle, read_at: Instant::now() });
                 Ok(Credentials { token_file, ca_file, cached })
             }
-            (token, bundle) => Err(token.err().into_iter().chain(bundle.err()).collect()),
+            (token, bundle) => Err(BadFiles { token: token.err(), ca: bundle.err() }),
         }
     }
 
@@ -255,13 +262,11 @@ mod tests {
     fn each_unusable_file_is_named() {
         let folder = Folder::new("bad");
         let missing = folder.0.join("missing");
-        let errors = Credentials::load(Some(missing.clone()), Some(missing.clone())).unwrap_err();
+        let bad = Credentials::load(Some(missing.clone()), Some(missing.clone())).unwrap_err();
         let missing = missing.display();
         let os = "No such file or directory (os error 2)";
-        assert_eq!(
-            errors,
-            [format!("cannot read token file `{missing}`: {os}"), format!("cannot read CA file `{missing}`: {os}")]
-        );
+        assert_eq!(bad.token, Some(format!("cannot read token file `{missing}`: {os}")));
+        assert_eq!(bad.ca, Some(format!("cannot read CA file `{missing}`: {os}")));
 
         for (text, says) in [
             ("", "has no certificate"),
@@ -272,10 +277,10 @@ mod tests {
                 "certificate 1 cannot be used: invalid certificate: it is not an X.509 certificate",
             ),
         ] {
-            let errors = Credentials::load(None, Some(folder.write("ca.crt", text))).unwrap_err();
-            assert!(errors[0].contains(says), "{text:?} gave {errors:?}");
+            let bad = Credentials::load(None, Some(folder.write("ca.crt", text))).unwrap_err();
+            assert!(bad.ca.as_ref().is_some_and(|error| error.contains(says)), "{text:?} gave {bad:?}");
         }
-        let errors = Credentials::load(Some(folder.write("token", " \n")), None).unwrap_err();
-        assert!(errors[0].ends_with("is empty"), "{errors:?}");
+        let bad = Credentials::load(Some(folder.write("token", " \n")), None).unwrap_err();
+        assert!(bad.token.as_ref().is_some_and(|error| error.ends_with("is empty")), "{bad:?}");
     }
 }

@@ -231,28 +231,36 @@ impl Connection {
                 self.refuse(Status::new(Reason::Overloaded, "too many requests are incomplete"), bounds.enabled);
                 continue;
             }
-            let most = self.most_input().min(scratch.len());
-            match recv(&self.stream, &mut scratch[..most], RecvFlags::DONTWAIT) {
-                Ok((_, 0)) => return Step::Close,
-                Ok((_, received)) => {
-                    readable = received == most;
-                    if let Phase::Linger(discarded) = &mut self.phase {
-                        *discarded += received;
-                        if *discarded > MAX_LINGER {
-                            return Step::Close;
-                        }
-                    } else {
-                        self.input.extend_from_slice(&scratch[..received]);
-                        if matches!(self.phase, Phase::Body(..)) && received >= PROGRESS {
-                            self.waits_since = Instant::now()
-                        }
-                    }
-                }
-                Err(Errno::AGAIN) => readable = false,
-                Err(Errno::INTR) => (),
-                Err(_) => return Step::Close,
+            match self.read(scratch) {
+                Ok(more) => readable = more,
+                Err(()) => return Step::Close,
             }
         }
+    }
+
+    /// Reads once. Returns whether there may be more to read.
+    ///
+    /// Errors: the connection is closed, or its client has sent too much after an error.
+    fn read(&mut self, scratch: &mut [u8]) -> Result<bool, ()> {
+        let most = self.most_input().min(scratch.len());
+        let received = match recv(&self.stream, &mut scratch[..most], RecvFlags::DONTWAIT) {
+            Ok((_, received)) if received > 0 => received,
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(Errno::INTR) => return Ok(true),
+            Ok(_) | Err(_) => return Err(()),
+        };
+        if let Phase::Linger(discarded) = &mut self.phase {
+            *discarded += received;
+            if *discarded > MAX_LINGER {
+                return Err(());
+            }
+        } else {
+            self.input.extend_from_slice(&scratch[..received]);
+            if matches!(self.phase, Phase::Body(..)) && received >= PROGRESS {
+                self.waits_since = Instant::now()
+            }
+        }
+        Ok(received == most)
     }
 
     /// Bytes to read next, so that no more than a head, or the rest of a body, is held without a reservation.

@@ -116,7 +116,7 @@ impl Workers {
             ready: Queue::default(),
             lists: Permits::new(1, usize::MAX), // no more than connections
             made_room: Mutex::default(),
-            core_threads: (4 * super::cores()).min(MAX_IN_FLIGHT),
+            core_threads: (4 * cores()).min(MAX_IN_FLIGHT),
             threads: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
             iterations: AtomicU64::new(0),
@@ -257,6 +257,15 @@ impl Workers {
             watch_silence: self.server.jobs.known.silence(),
         }
     }
+}
+
+/// Cores of this machine; a test build can pretend others.
+fn cores() -> usize {
+    #[cfg(feature = "pretend-cores")]
+    if let Some(cores) = std::env::var("PRETEND_CORES").ok().and_then(|cores| cores.parse().ok()) {
+        return cores;
+    }
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 #[cfg(test)]

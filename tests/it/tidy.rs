@@ -7,6 +7,9 @@ fn read(path: &str) -> String {
     fs::read_to_string(crate::support::path(path)).unwrap()
 }
 
+/// Parts of the paths of files that have only tests.
+const TESTS: [&str; 3] = ["tests.rs", "next/model", "workers/orders"];
+
 /// Our sources, without tests, by their path under `src`.
 fn sources() -> Vec<(String, String)> {
     let root = PathBuf::from(crate::support::path("src"));
@@ -18,9 +21,11 @@ fn sources() -> Vec<(String, String)> {
             let name = path.strip_prefix(&root).unwrap().display().to_string();
             if path.is_dir() {
                 folders.push(path)
-            } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
+            } else if name.ends_with(".rs") && !TESTS.iter().any(|tests| name.contains(tests)) {
                 let text = fs::read_to_string(&path).unwrap();
-                let code = text.split("#[cfg(test)]").next().unwrap();
+                let tests = ["#[cfg(test)]\nmod ", "#[cfg(test)]\npub(super) mod tests"];
+                let end = tests.iter().filter_map(|tests| text.find(tests)).min();
+                let code = &text[..end.unwrap_or(text.len())];
                 sources.push((name, code.to_owned()))
             }
         }
@@ -71,7 +76,7 @@ fn each_crate_has_one_owner() {
         ("std::fs", &["config.rs", "kube/credentials.rs", "filter/compile.rs"]),
         ("mimalloc", &["alloc.rs"]),
         ("unsafe ", &["alloc.rs"]),
-        ("std::env::var", &["main.rs", "filter/natives.rs", "server.rs"]),
+        ("std::env::var", &["main.rs", "filter/natives.rs", "server/workers.rs"]),
     ] {
         for (name, code) in sources() {
             let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
@@ -88,6 +93,86 @@ fn files_are_short_and_say_what_they_own() {
         assert!(lines <= 400, "{name} has {lines} lines");
         assert!(code.starts_with("//! "), "{name} does not begin with what it owns");
     }
+}
+
+/// The first names of all paths in the code that begin so.
+fn named(code: &str, root: &str) -> Vec<String> {
+    let name = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    code.lines()
+        // a visibility is no import
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .flat_map(|line| line.split(root).skip(1).map(name).collect::<Vec<String>>())
+        .collect()
+}
+
+#[test]
+fn imports_point_down() {
+    // each may use those before it
+    const LAYERS: [&str; 20] = [
+        "alloc", "second", "random", "account", "metrics", "cli", "logger", "http", "status", "answered", "filter",
+        "manifest", "kube", "jobs", "config", "route", "docs", "dispatch", "server", "main",
+    ];
+    for (name, code) in sources() {
+        let module = name.split(['/', '.']).next().unwrap();
+        let layer = LAYERS.iter().position(|layer| *layer == module).unwrap_or_else(|| panic!("{module} has no layer"));
+        for used in named(&code, "crate::").iter().filter(|used| *used != module) {
+            assert!(LAYERS[..layer].contains(&used.as_str()), "{name} uses {used}, which is not below {module}");
+        }
+    }
+}
+
+/// Between the files of a folder there are no circles. (What a file shares with the files of a folder of its own is one concept.)
+#[test]
+fn files_beside_each_other_have_an_order() {
+    let sources: Vec<_> = sources().into_iter().map(|(name, code)| (name.replace(".rs", ""), code)).collect();
+    let folders: std::collections::BTreeSet<String> =
+        sources.iter().filter_map(|(name, _)| Some(name.rsplit_once('/')?.0.to_owned())).collect();
+    for folder in folders {
+        // each with what is below it
+        let mut uses: Vec<(String, Vec<String>)> = Vec::new();
+        for (name, code) in &sources {
+            let Some(below) = name.strip_prefix(&format!("{folder}/")) else { continue };
+            let sibling = below.split('/').next().unwrap().to_owned();
+            let up = "super::".repeat(below.matches('/').count() + 1);
+            let mut used = named(code, &format!("crate::{}::", folder.replace('/', "::")));
+            used.extend(named(code, &format!(" {up}")));
+            used.retain(|used| *used != sibling);
+            match uses.iter_mut().find(|(name, _)| *name == sibling) {
+                Some((_, all)) => all.extend(used),
+                None => uses.push((sibling, used)),
+            }
+        }
+        // takes away what uses nothing that is left, until nothing is left
+        loop {
+            let names: Vec<String> = uses.iter().map(|(name, _)| name.clone()).collect();
+            let left = uses.len();
+            uses.retain(|(_, used)| used.iter().any(|used| names.contains(used)));
+            if uses.len() == left {
+                break;
+            }
+        }
+        let circle: Vec<_> = uses.iter().map(|(name, _)| name).collect();
+        assert!(circle.is_empty(), "in src/{folder}, these use each other: {circle:?}");
+    }
+}
+
+#[test]
+fn functions_fit_on_a_screen() {
+    for (name, code) in sources() {
+        let lines: Vec<&str> = code.lines().collect();
+        for (number, line) in lines.iter().enumerate().filter(|(_, line)| is_function(line)) {
+            let end = " ".repeat(line.len() - line.trim_start().len()) + "}";
+            let length = lines[number..].iter().position(|line| *line == end).map_or(1, |at| at + 1);
+            assert!(length <= 70, "{name}:{}: a function has {length} lines", number + 1);
+        }
+    }
+}
+
+/// Whether a function with a body begins here.
+fn is_function(line: &str) -> bool {
+    let words = line.trim_start();
+    let words = words.strip_prefix("pub").map_or(words, |rest| rest.split_once(' ').unwrap_or_default().1);
+    (words.starts_with("fn ") || words.starts_with("const fn ")) && !line.ends_with(['}', ';'])
 }
 
 #[test]

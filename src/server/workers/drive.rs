@@ -161,22 +161,26 @@ impl Workers {
         self.enter(&self.permits, exchange, Waits::Permit, timeout, is_urgent)
     }
 
+    /// What an exchange that has a permit does.
+    fn planned(&self, exchange: &mut Exchange, until: Instant) -> Result<Plan, Status> {
+        match exchange.take_stage() {
+            Stage::Call(work) => Ok(Plan::Ready(work)),
+            Stage::Receive | Stage::Answer | Stage::List { .. } | Stage::LargeRun(_) | Stage::Look(_) => {
+                Err(internal_error()) // these make no calls
+            }
+            Stage::Plan if Instant::now() > until => {
+                Err(Status::new(Reason::Overloaded, "too many requests were queued before this one"))
+            }
+            Stage::Plan => self.server.plan(&exchange.route, &exchange.request, until),
+        }
+    }
+
     /// Serves an exchange that has a permit, then the queued ones, oldest first; releases the permit when the queue is empty.
     pub(super) fn dispatch(&self, worker: &mut Worker, exchange: Box<Exchange>) {
         let mut next = Some(exchange);
         while let Some(mut exchange) = next {
             let until = self.until(&exchange);
-            let planned = match exchange.take_stage() {
-                Stage::Call(work) => Ok(Plan::Ready(work)),
-                Stage::Receive | Stage::Answer | Stage::List { .. } | Stage::LargeRun(_) | Stage::Look(_) => {
-                    Err(internal_error()) // these make no calls
-                }
-                Stage::Plan if Instant::now() > until => {
-                    Err(Status::new(Reason::Overloaded, "too many requests were queued before this one"))
-                }
-                Stage::Plan => self.server.plan(&exchange.route, &exchange.request, until),
-            };
-            let answered = match planned {
+            let answered = match self.planned(&mut exchange, until) {
                 Err(status) => status.into(),
                 Ok(Plan::Ready(mut work)) => {
                     if exchange.request.bytes.len() > SMALL {
