@@ -106,6 +106,29 @@ pub(crate) const MEMBERS: [&[&str]; 14] = [
     &["metadata", "resourceVersion"],
 ];
 
+/// A member of an output: its place in [`MEMBERS`].
+#[derive(Clone, Copy)]
+enum At {
+    Version,
+    Kind,
+    Spec,
+    Metadata,
+    Namespace,
+    Name,
+    Prefix,
+    Labels,
+    Annotations,
+    Managed,
+    Fingerprint,
+    Nonce,
+    Delivery,
+    ResourceVersion,
+}
+
+fn member(output: &Output, at: At) -> Option<&Member> {
+    output.found.get(at as usize)?.as_ref()
+}
+
 /// What is written into the annotations, to find the Job by.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Marks<'m> {
@@ -120,14 +143,14 @@ pub(crate) struct Marks<'m> {
 type Json<'j> = Option<&'j [u8]>;
 
 /// The text of a member; null counts as absent, as in Kubernetes.
-fn text_of<'j>(output: &'j Output, member: &Option<Member>) -> Json<'j> {
-    member.as_ref().map(|member| &output.json[member.value.clone()]).filter(|text| *text != b"null")
+fn text_of(output: &Output, at: At) -> Json<'_> {
+    member(output, at).map(|member| &output.json[member.value.clone()]).filter(|text| *text != b"null")
 }
 
 /// Appends the members of the object at `place` but those that are ours, each with a comma before it (`in_front`) or after it. `ours` are
 /// in any order.
-fn copy_but(out: &mut Vec<u8>, output: &Output, place: Range<usize>, ours: &[&Option<Member>], in_front: bool) {
-    let mut ours: Vec<_> = ours.iter().filter_map(|member| Some(member.as_ref()?.whole.clone())).collect();
+fn copy_but(out: &mut Vec<u8>, output: &Output, place: Range<usize>, ours: &[At], in_front: bool) {
+    let mut ours: Vec<_> = ours.iter().filter_map(|at| Some(member(output, *at)?.whole.clone())).collect();
     ours.sort_by_key(|whole| whole.start);
     let (mut at, end) = (place.start + 1, place.end - 1);
     for next in ours.into_iter().chain(std::iter::once(end..end)) {
@@ -148,110 +171,46 @@ fn copy_but(out: &mut Vec<u8>, output: &Output, place: Range<usize>, ours: &[&Op
     }
 }
 
-/// The members of an output, by their [paths](MEMBERS).
-struct Members<'o> {
-    version: &'o Option<Member>,
-    kind: &'o Option<Member>,
-    spec: &'o Option<Member>,
-    metadata: &'o Option<Member>,
-    namespace: &'o Option<Member>,
-    name: &'o Option<Member>,
-    prefix: &'o Option<Member>,
-    labels: &'o Option<Member>,
-    annotations: &'o Option<Member>,
-    managed: &'o Option<Member>,
-    fingerprint: &'o Option<Member>,
-    nonce: &'o Option<Member>,
-    delivery: &'o Option<Member>,
-    resource_version: &'o Option<Member>,
-}
-
-impl<'o> Members<'o> {
-    /// None if others were looked for.
-    fn of(output: &'o Output) -> Option<Self> {
-        let [
-            version,
-            kind,
-            spec,
-            metadata,
-            namespace,
-            name,
-            prefix,
-            labels,
-            annotations,
-            managed,
-            fingerprint,
-            nonce,
-            delivery,
-            resource_version,
-        ] = &output.found[..]
-        else {
-            return None;
-        };
-        Some(Members {
-            version,
-            kind,
-            spec,
-            metadata,
-            namespace,
-            name,
-            prefix,
-            labels,
-            annotations,
-            managed,
-            fingerprint,
-            nonce,
-            delivery,
-            resource_version,
-        })
-    }
-}
-
 /// Validates the filter's output, and labels it as ours. The fields that we set come first, the rest in the filter's order. `key`: a hash of
 /// the request's idempotency key, for a name that the filter does not give.
 ///
 /// Errors: `FilterOutput` for what only the filter's author can mend, `Invalid` for a name, which can come from the body.
 pub(crate) fn check(output: &Output, namespace: &str, marks: Marks<'_>, key: Option<u64>) -> Result<Manifest, Status> {
-    let Some(members) = Members::of(output) else {
-        return Err(operators_mistake("its members were not looked for")); // they are, see `MEMBERS`
-    };
-    check_members(output, &members, namespace)?;
-    let given = members.name.as_ref().map(|member| &output.json[member.value.clone()]);
-    let name = match (name(given, text_of(output, members.prefix))?, key) {
+    check_members(output, namespace)?;
+    let given = member(output, At::Name).map(|member| &output.json[member.value.clone()]);
+    let name = match (name(given, text_of(output, At::Prefix))?, key) {
         (Name::Generated(prefix), Some(key)) => Name::Keyed(with_suffix(prefix, key)),
         (name, _) => name,
     };
-    Ok(written(output, &members, name, marks))
+    Ok(written(output, name, marks))
 }
 
 /// Errors: `FilterOutput`.
-fn check_members(output: &Output, members: &Members<'_>, namespace: &str) -> Result<(), Status> {
-    let text = |member| text_of(output, member);
+fn check_members(output: &Output, namespace: &str) -> Result<(), Status> {
+    let text = |at| text_of(output, at);
     if !output.json.starts_with(b"{") {
         return Err(operators_mistake("it is not an object"));
     }
-    for (field, member, wanted) in [("apiVersion", members.version, "batch/v1"), ("kind", members.kind, "Job")] {
-        if text(member).is_some_and(|given| string(given).as_deref() != Some(wanted)) {
+    for (field, at, wanted) in [("apiVersion", At::Version, "batch/v1"), ("kind", At::Kind, "Job")] {
+        if text(at).is_some_and(|given| string(given).as_deref() != Some(wanted)) {
             return Err(operators_mistake(format!("its `{field}` is not {wanted:?}")));
         }
     }
-    if !text(members.spec).is_some_and(|spec| spec.starts_with(b"{")) {
+    if !text(At::Spec).is_some_and(|spec| spec.starts_with(b"{")) {
         return Err(operators_mistake("it has no object `spec`"));
     }
-    for (path, member) in [
-        ("metadata", members.metadata),
-        ("metadata.labels", members.labels),
-        ("metadata.annotations", members.annotations),
-    ] {
-        if text(member).is_some_and(|text| !text.starts_with(b"{")) {
+    for (path, at) in
+        [("metadata", At::Metadata), ("metadata.labels", At::Labels), ("metadata.annotations", At::Annotations)]
+    {
+        if text(at).is_some_and(|text| !text.starts_with(b"{")) {
             return Err(operators_mistake(format!("its `{path}` is not an object")));
         }
     }
-    if text(members.namespace).is_some_and(|theirs| string(theirs).as_deref() != Some(namespace)) {
+    if text(At::Namespace).is_some_and(|theirs| string(theirs).as_deref() != Some(namespace)) {
         return Err(operators_mistake(format!("its `metadata.namespace` is not {namespace:?}")));
     }
     // the API server answers 500 to it, each time; it ignores or clears what else a manifest of an existing Job has
-    let given = text(members.resource_version).and_then(string).and_then(|version| version.parse().ok());
+    let given = text(At::ResourceVersion).and_then(string).and_then(|version| version.parse().ok());
     if given.is_some_and(|version: u64| version != 0) {
         return Err(operators_mistake("its `metadata.resourceVersion` is set, which is for updates"));
     }
@@ -259,13 +218,12 @@ fn check_members(output: &Output, members: &Members<'_>, namespace: &str) -> Res
 }
 
 /// The manifest of a valid output.
-fn written(output: &Output, members: &Members<'_>, name: Name, marks: Marks<'_>) -> Manifest {
-    let Members { version, kind, metadata, prefix, labels, annotations, .. } = members;
+fn written(output: &Output, name: Name, marks: Marks<'_>) -> Manifest {
     let drawn = name.choose_name(0);
     let mut json = Vec::with_capacity(output.json.len() + 512);
-    let copy_members = |json: &mut Vec<u8>, member: &Option<Member>, ours: &[&Option<Member>], in_front| {
-        if text_of(output, member).is_some()
-            && let Some(member) = member
+    let copy_members = |json: &mut Vec<u8>, at: At, ours: &[At], in_front| {
+        if text_of(output, at).is_some()
+            && let Some(member) = member(output, at)
         {
             copy_but(json, output, member.value.clone(), ours, in_front)
         }
@@ -275,9 +233,9 @@ fn written(output: &Output, members: &Members<'_>, name: Name, marks: Marks<'_>)
     add(&mut json, &[r#"{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":""#]);
     let name_at = json.len()..json.len() + drawn.len();
     add(&mut json, &[&drawn, r#"","labels":{"#]);
-    copy_members(&mut json, labels, &[members.managed], false);
+    copy_members(&mut json, At::Labels, &[At::Managed], false);
     add(&mut json, &["\"", MANAGED_BY, "\":\"", MANAGER, r#""},"annotations":{"#]);
-    copy_members(&mut json, annotations, &[members.fingerprint, members.nonce, members.delivery], false);
+    copy_members(&mut json, At::Annotations, &[At::Fingerprint, At::Nonce, At::Delivery], false);
     add(&mut json, &["\"", FINGERPRINT, "\":\"", marks.fingerprint, "\""]);
     for (annotation, value) in [(NONCE, marks.nonce), (DELIVERY, marks.delivery)] {
         if let Some(value) = value {
@@ -285,9 +243,9 @@ fn written(output: &Output, members: &Members<'_>, name: Name, marks: Marks<'_>)
         }
     }
     json.push(b'}');
-    copy_members(&mut json, metadata, &[members.name, prefix, labels, annotations], true);
+    copy_members(&mut json, At::Metadata, &[At::Name, At::Prefix, At::Labels, At::Annotations], true);
     json.push(b'}');
-    copy_but(&mut json, output, 0..output.json.len(), &[version, kind, metadata], true);
+    copy_but(&mut json, output, 0..output.json.len(), &[At::Version, At::Kind, At::Metadata], true);
     json.push(b'}');
     Manifest { json, name, name_at, reservation: None }
 }
