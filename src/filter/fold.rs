@@ -20,9 +20,6 @@ mod scope;
 mod template;
 mod walk;
 
-#[cfg(test)]
-mod tests;
-
 use super::layout::Layout;
 use super::natives::ENVIRONMENT;
 use super::outputs::{Outputs, TEMPLATE};
@@ -151,3 +148,6 @@ impl<'a> Folder<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

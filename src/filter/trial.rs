@@ -1,7 +1,7 @@
 //! Runs a term at start, as a program of its own, to learn its value.
 
-use super::compile::{Source, load_and_compile};
 use super::data::{Data, Run};
+use super::load::{Source, load_and_compile};
 use super::meter::{Limits, Metered, step, steps_taken};
 use super::syntax::{Term, each};
 use super::value::Value;
