@@ -282,7 +282,7 @@ fn api_server(
             for (error, is_given, option) in
                 [(bad.token, has_token_file, "--token-file"), (bad.ca, has_ca_file, "--certificate-authority")]
             {
-                let hint = if is_given { String::new() } else { format!("; see {option}") };
+                let hint = if is_given { String::new() } else { format!("; see {option}") }; // a default, of the service account
                 reader.problems.failed.extend(error.map(|error| error + &hint))
             }
             None

@@ -70,6 +70,9 @@ pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Ins
             let wait = prefer::wait(request, config.max_wait, true)?;
             Ok(Plan::Ready(Work::boxed(Dispatch::Lookup(id.clone(), wait))))
         }
+        Route::Dispatch(_) if slashes(request) > MAX_SLASHES => {
+            Err(Status::new(Reason::UriTooLong, format!("the path has more than {MAX_SLASHES} slashes")))
+        }
         Route::Dispatch(path) => {
             let key = key::key(request, path, &config.idempotency_headers)?;
             match with_input(request, path, key, until, |input| config.filter.run_small(input)) {
@@ -132,10 +135,6 @@ fn create(config: &Config, request: &Request, outcome: Run, key: Option<Key>) ->
         Run::Nothing => return Ok(Work::boxed(Dispatch::Nothing)),
         other => return Err(filter_status(other)),
     };
-    let depth = slashes(request);
-    if depth > MAX_SLASHES {
-        return Err(Status::new(Reason::UriTooLong, format!("the path has more than {MAX_SLASHES} slashes")));
-    }
     let nonce = hex(&[random().to_ne_bytes(), random().to_ne_bytes()].concat());
     let shown_nonce = config.api_server.as_ref().map(|_| &nonce[..]); // --dry-run=client shows none
     let delivery = key.and_then(|key| key.delivery());
@@ -146,7 +145,7 @@ fn create(config: &Config, request: &Request, outcome: Run, key: Option<Key>) ->
         fingerprint,
         nonce,
         delivery,
-        depth,
+        depth: slashes(request),
         body: prefer::body(request),
         wait: prefer::wait(request, config.max_wait, false)?,
     })))

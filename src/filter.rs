@@ -15,6 +15,7 @@ mod fold;
 mod json;
 mod layout;
 mod limits;
+mod load;
 mod meter;
 mod natives;
 mod number;
@@ -27,8 +28,8 @@ mod trial;
 mod unstable;
 mod value;
 
-pub(crate) use compile::Source;
 pub(crate) use json::{Member, Output, Unwritable};
+pub(crate) use load::Source;
 pub(crate) use meter::{Exceeded, Limits};
 pub(crate) use natives::hex;
 

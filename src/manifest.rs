@@ -125,6 +125,8 @@ enum At {
     ResourceVersion,
 }
 
+const _: () = assert!(At::ResourceVersion as usize + 1 == MEMBERS.len());
+
 fn member(output: &Output, at: At) -> Option<&Member> {
     output.found.get(at as usize)?.as_ref()
 }

@@ -173,5 +173,8 @@ pub(super) mod tests {
             panic!("no refusal")
         };
         assert_eq!((refusal.kind, refusal.retry_after), (RefusalKind::Busy, Some(3)));
+        let over = json!({"kind": "Status", "message": "jobs.batch \"a\" is forbidden: exceeded quota: q"}).to_string();
+        let Err(Failure::Refused(refusal)) = answer(403, over).expect("a", 201) else { panic!("no refusal") };
+        assert_eq!(refusal.kind, RefusalKind::Quota, "it is about this Job");
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct ApiServer {
 }
 
 impl ApiServer {
-    /// `base`: as [`check_url`] returns it.
+    /// `base`: as [`check_url`](super::check_url) returns it.
     ///
     /// Errors: each file that cannot be used, named.
     pub(crate) fn new(base: &str, token: Option<PathBuf>, ca: Option<PathBuf>) -> Result<Self, BadFiles> {

@@ -1,4 +1,4 @@
-//! One thread's calls to the API server.
+//! One thread's calls to the API server; and, while it cannot be reached, one thread that looks whether it can (`circuit.rs`).
 
 use super::answer::Answer as AnyAnswer;
 use super::api_server::{ApiServer, CONNECT};

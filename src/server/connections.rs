@@ -228,8 +228,9 @@ impl Connections {
     fn evict_of(&self, places: &mut dyn Iterator<Item = u32>) -> Option<u32> {
         let mut waiting = self.longest_first(places, |_| true).into_iter();
         waiting.find_map(|Slot { index, .. }| {
-            self.place(index).parked.take_if(|exchange| exchange.on_eviction() == Then::Close)?;
-            self.poller.remove(index);
+            let evicted = self.place(index).parked.take_if(|exchange| exchange.on_eviction() == Then::Close)?;
+            self.poller.remove(index); // before it is closed
+            drop(evicted);
             METRICS.connection_evicted();
             Some(index)
         })

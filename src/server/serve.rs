@@ -1,4 +1,4 @@
-//! Answers whole requests: plans, calls the API server, writes the log line. A panic is answered with 500.
+//! Answers whole requests: plans, and calls the API server. A panic is answered with 500.
 
 use super::slot::Slot;
 use crate::account::Account;

@@ -115,6 +115,21 @@ fn rejected_connections_are_counted() {
 }
 
 #[test]
+fn a_refused_request_is_logged_with_its_message_and_counted_by_a_route_that_there_is() {
+    let (off, on) =
+        (Dispatcher::start(&["--dry-run=client"]), Dispatcher::start(&["--dry-run=client", "--enable=delete"]));
+    for (dispatcher, route) in [(off, "other"), (on, "/job/{id}")] {
+        let head = "DELETE /job/a HTTP/1.1\r\nHost: test\r\nX-Request-Id: it\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(dispatcher.send(format!("{head}zz\r\n")).code, 400);
+        let line = dispatcher.logged("it DELETE \"/job/a\" 400 0ms - \"");
+        assert!(line.contains(" INFO "), "{line}");
+        let series = format!("k8s_job_dispatcher_requests_total{{route=\"{route}\",code=\"400\"}}");
+        let text = scrape(&dispatcher);
+        assert_eq!(value(&text, &series), Some(1.0), "{text}");
+    }
+}
+
+#[test]
 fn openmetrics_is_served_on_request() {
     let dispatcher = Dispatcher::start(&["--dry-run=client"]);
     let accept = "Accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3\r\n";

@@ -185,9 +185,9 @@ impl Workers {
                 Ok(Plan::Ready(mut work)) => {
                     if exchange.request.bytes.len() > SMALL {
                         exchange.request.drop_body();
-                        exchange.request.shrink_memory(0);
-                        self.grant_memory()
+                        exchange.request.shrink_memory(0)
                     }
+                    self.grant_memory(); // what the request did not need
                     work.give(exchange.memory.take());
                     let progress = self.server.perform(work, &mut worker.client, &self.memory.account, until);
                     worker.client.iter_mut().for_each(|client| self.fastest.note(client.take_waited()));
