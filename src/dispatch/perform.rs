@@ -129,7 +129,7 @@ impl Work {
     /// The answer when no call can be made: with what is known of the Job if that is enough.
     pub(crate) fn failure(&self, status: Status) -> Answered {
         match &self.dispatch {
-            Dispatch::Lookup(name, wait) => self.so_far.failure(name, *wait, status, 0),
+            Dispatch::Lookup(name, wait) => self.so_far.failure(name, *wait, status),
             _ => status.into(),
         }
     }
@@ -172,7 +172,7 @@ impl SoFar {
     }
 
     /// The answer to a lookup when a call has failed, or cannot be made: with what is known of the Job if that is enough.
-    fn failure(&self, name: &str, wait: Option<Wait>, status: Status, tries: u32) -> Answered {
+    fn failure(&self, name: &str, wait: Option<Wait>, status: Status) -> Answered {
         let told = || Told { name: name.to_owned(), code: 200, wait, ..Told::default() };
         let answered = match (&self.known, &self.ended) {
             (Some(job), _) => Told { lacks_pods: true, ..told() }.answer(Some(job)),
@@ -183,7 +183,7 @@ impl SoFar {
             _ => Answered::from(status.clone()),
         };
         let note = status.note.or_else(|| (answered.reply.code == 200).then_some(status.message));
-        Answered { record: Record { note, tries, ..answered.record }, ..answered }
+        Answered { record: Record { note, ..answered.record }, ..answered }
     }
 }
 
@@ -290,7 +290,7 @@ fn look_up(calls: &mut Calls<'_>, name: String, wait: Option<Wait>, mut so_far: 
     let known = so_far.known.clone();
     let mut next_call = match so_far.begin(calls, || NextCall::of(name.clone(), known)) {
         Ok(next_call) => next_call,
-        Err(status) => return Progress::Done(so_far.failure(&name, wait, status, 0)),
+        Err(status) => return Progress::Done(so_far.failure(&name, wait, status)),
     };
     loop {
         let ended = calls.run(Intent::Lookup, next_call, None);
@@ -303,9 +303,6 @@ fn look_up(calls: &mut Calls<'_>, name: String, wait: Option<Wait>, mut so_far: 
             Ended::Answer { tries, answer, .. } => (tries, answer),
         };
         let told = || Told { name: name.clone(), code: 200, warnings, wait, tries, ..Told::default() };
-        let failed = |so_far: SoFar, status| {
-            Progress::Done(so_far.failure(&name, wait, status, tries).about(name.clone(), tries))
-        };
         return match answer {
             Ok(Answer::Found(job))
                 if calls.shared.config.enabled.pods && !wait.is_some_and(|wait| wait.goes_on(&job)) =>
@@ -317,7 +314,7 @@ fn look_up(calls: &mut Calls<'_>, name: String, wait: Option<Wait>, mut so_far: 
             Ok(Answer::Found(job)) => told().or_wait(Arc::new(*job)).into(),
             Ok(Answer::WithPods(job, pods)) => Progress::Done(Told { pods: Some(pods), ..told() }.answer(Some(&job))),
             Ok(_) => internal_error().into(),
-            Err(status) => failed(so_far, status),
+            Err(status) => Progress::Done(so_far.failure(&name, wait, status).about(name, tries)),
         };
     }
 }
