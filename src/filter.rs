@@ -21,6 +21,7 @@ mod natives;
 mod number;
 mod order;
 mod outputs;
+mod parse;
 mod regex;
 mod rewrite;
 mod syntax;
@@ -38,6 +39,7 @@ use data::{Data, Run};
 use jaq_core::{Ctx, Exn, Vars};
 use meter::Metered;
 use natives::ENVIRONMENT;
+use parse::{convert, parse};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
@@ -253,13 +255,13 @@ impl Filter {
     }
 
     fn run_metered(&self, input: &Input<'_>, limits: &Limits, is_parsed: &Cell<bool>) -> Outcome {
-        let body = match json::read(input.body) {
+        let body = match parse(input.body) {
             Ok(body) => body,
             Err(error) => return Outcome::BadBody(error),
         };
         let fingerprint = (input.fingerprint)(&body.to_canonical_json(input.body.len()));
         is_parsed.set(true);
-        let request = if self.wants_request { json::convert((input.request)()) } else { Value::default() };
+        let request = if self.wants_request { convert((input.request)()) } else { Value::default() };
         let variables = [ENVIRONMENT.clone(), Value::string(input.path), request];
         let variables = Vars::new(variables.into_iter().chain(self.constants.iter().cloned()));
         let mut outputs = self.filter.id.run((Ctx::<Data>::new(Run(&self.filter.lut), variables), body));

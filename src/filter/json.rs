@@ -1,17 +1,13 @@
-//! Parses and prints values as JSON. Parsing is strict (serde_json: UTF-8, no NaN, no comments) and metered.
+//! Prints values as JSON.
 
 use super::meter::{Exceeded, check_memory, exceed, max_string, step};
-use super::number::{self, Literals};
+use super::number;
 use super::order::sorted;
-use super::value::{List, Map, Text, Value};
+use super::value::{Text, Value};
 use jaq_json::Num;
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Range;
 
-/// Arrays and objects within each other. serde_json's own bound is one less, and cannot be told from a body that ends early.
-const MAX_NESTING: u32 = 128;
 /// Bytes of an ordinary output, so that its text need not grow.
 const ORDINARY: usize = 2 << 10;
 /// Why a value cannot be written as JSON.
@@ -49,7 +45,7 @@ impl Output {
 impl Output {
     /// The output of a filter that gives this.
     pub(crate) fn of(json: &str, members: &[&[&str]]) -> Self {
-        read(json.as_bytes()).unwrap().to_output(usize::MAX, members).unwrap()
+        super::parse::parse(json.as_bytes()).unwrap().to_output(usize::MAX, members).unwrap()
     }
 }
 
@@ -220,144 +216,4 @@ pub(super) fn quote(text: &str, out: &mut Vec<u8>, max: usize) {
     check_memory(text.len());
     let room = max.saturating_sub(out.len()).saturating_add(4).min(text.len());
     serde_json::to_writer(out, &text[..text.floor_char_boundary(room)]).expect("writing to memory does not fail")
-}
-
-/// Reads one JSON text, and nothing behind it. A byte order mark in front is skipped (RFC 8259 8.1).
-///
-/// Errors: what is wrong, and where.
-pub(super) fn read(json: &[u8]) -> Result<Value, String> {
-    let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
-    let error = match read_with(json, json) {
-        Ok(value) => return Ok(value),
-        Err(error) => error.to_string(),
-    };
-    if error.starts_with("number out of range") {
-        // serde_json reads numbers as doubles; those that are larger are hidden from it
-        check_memory(json.len());
-        let mut hidden = json.to_vec();
-        for range in Literals::new(json) {
-            step(0);
-            let literal = std::str::from_utf8(&json[range.clone()]).unwrap_or_default();
-            let mantissa = literal.split(['e', 'E']).next().unwrap_or_default();
-            if number::is_json(mantissa) && literal.parse::<f64>().is_ok_and(f64::is_infinite) {
-                hidden[range.clone()].fill(b'0');
-                hidden[range.start + 1] = b'.';
-            }
-        }
-        return read_with(&hidden, json).map_err(|error| error.to_string());
-    }
-    Err(match error.strip_prefix("lone leading surrogate") {
-        Some(place) => format!("half a surrogate pair (as \\ud800){place}"),
-        None => error.replace("unexpected end of hex escape", "half a surrogate pair (as \\ud800)"),
-    })
-}
-
-/// `original`: the text with the literals of the numbers.
-fn read_with(json: &[u8], original: &[u8]) -> serde_json::Result<Value> {
-    let numbers = Numbers { seen: Cell::new(0), literals: RefCell::new(Literals::new(original)) };
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    deserializer.disable_recursion_limit(); // ours is in `Build`
-    let value = Build { levels: MAX_NESTING, numbers: Some(&numbers) }.deserialize(&mut deserializer)?;
-    deserializer.end()?;
-    Ok(value)
-}
-
-/// The same value as ours; null for what is nested too deep.
-pub(super) fn convert(json: serde_json::Value) -> Value {
-    Build { levels: MAX_NESTING, numbers: None }.deserialize(json).unwrap_or_default()
-}
-
-/// The numbers of a text: serde_json shows them as doubles, their literals have the exact value.
-struct Numbers<'j> {
-    seen: Cell<usize>,
-    literals: RefCell<Literals<'j>>,
-}
-
-impl Numbers<'_> {
-    /// Counts a number. Returns its place among all.
-    fn count(&self) -> usize {
-        self.seen.replace(self.seen.get() + 1)
-    }
-}
-
-/// Builds a value that may have so many levels more.
-#[derive(Clone, Copy)]
-struct Build<'j> {
-    levels: u32,
-    numbers: Option<&'j Numbers<'j>>,
-}
-
-impl<'j> Build<'j> {
-    fn inner<E: serde::de::Error>(self) -> Result<Build<'j>, E> {
-        let levels = self.levels.checked_sub(1);
-        levels
-            .map(|levels| Build { levels, ..self })
-            .ok_or_else(|| E::custom(format!("nested deeper than {MAX_NESTING}")))
-    }
-
-    /// An integer of 64 bits.
-    fn integer<E>(self, integer: isize) -> Result<Value, E> {
-        if let Some(numbers) = self.numbers {
-            numbers.count();
-        }
-        Ok(integer.into())
-    }
-
-    /// A number whose literal has more digits than serde_json keeps.
-    fn exact<E: serde::de::Error>(self, rounded: f64) -> Result<Value, E> {
-        let Some(numbers) = self.numbers else { return Ok(rounded.into()) };
-        let number = numbers.count();
-        number::parse(numbers.literals.borrow_mut().get(number)).map(Value::Number).map_err(E::custom)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Build<'_> {
-    type Value = Value;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        step(0);
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Build<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::default())
-    }
-    fn visit_bool<E>(self, boolean: bool) -> Result<Value, E> {
-        Ok(boolean.into())
-    }
-    fn visit_i64<E>(self, integer: i64) -> Result<Value, E> {
-        self.integer(integer as isize)
-    }
-    fn visit_u64<E: serde::de::Error>(self, integer: u64) -> Result<Value, E> {
-        match isize::try_from(integer) {
-            Ok(integer) => self.integer(integer),
-            Err(_) => self.exact(integer as f64),
-        }
-    }
-    fn visit_f64<E: serde::de::Error>(self, rounded: f64) -> Result<Value, E> {
-        self.exact(rounded)
-    }
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::string(text))
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
-        let mut list = List::default();
-        while let Some(value) = elements.next_element_seed(self.inner()?)? {
-            list.push(value)
-        }
-        Ok(list.into())
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Value, A::Error> {
-        let mut map = Map::default();
-        while let Some(key) = pairs.next_key::<String>()? {
-            map.put(Text::new(key), pairs.next_value_seed(self.inner()?)?)
-        }
-        Ok(map.into())
-    }
 }

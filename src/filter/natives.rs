@@ -1,9 +1,9 @@
 //! Natives that precede jaq's: for our value type, bounded versions of jaq's, and additions to jq (`cuid2`, `@sha1`, ...).
 
 use super::data::Data;
-use super::json;
 use super::meter::{count_log_line, next_cuid, step};
 use super::number::{self, float};
+use super::parse::parse;
 use super::regex;
 use super::value::{Error, List, Map, Text, Value, chars};
 use jaq_core::box_iter::box_once;
@@ -144,7 +144,7 @@ fn bsearch(value: Value, wanted: Value) -> ValR<Value> {
 fn fromjson(value: &Value) -> ValR<Value> {
     let Value::String(text) = value else { return Err(Error::typ(value.clone(), "string")) };
     step(text.len() >> 6);
-    json::read(text.as_bytes()).map_err(|error| Error::str(format_args!("{value} is not JSON: {error}")))
+    parse(text.as_bytes()).map_err(|error| Error::str(format_args!("{value} is not JSON: {error}")))
 }
 
 /// Digits with a sign, a fraction, an exponent, as C reads them; no words.

@@ -62,7 +62,7 @@ pub(super) fn parse(literal: &str) -> Result<Num, String> {
 }
 
 /// Whether this mantissa is one in JSON: no leading zeros, digits on both sides of the point.
-pub(super) fn is_json(mantissa: &str) -> bool {
+fn is_json(mantissa: &str) -> bool {
     let digits = mantissa.strip_prefix('-').unwrap_or(mantissa);
     let is_padded = digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0.");
     !is_padded && !digits.starts_with('.') && !digits.ends_with('.')
@@ -228,56 +228,6 @@ impl Ord for Decimal {
 impl PartialOrd for Decimal {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
-    }
-}
-
-/// The literals of the numbers in a JSON text, in their order, found when they are needed.
-#[derive(Debug)]
-pub(super) struct Literals<'j> {
-    json: &'j [u8],
-    at: usize,
-    found: usize,
-}
-
-impl<'j> Literals<'j> {
-    pub(super) fn new(json: &'j [u8]) -> Self {
-        Literals { json, at: 0, found: 0 }
-    }
-
-    /// The literal of this number, counted from 0. Numbers are asked for in their order.
-    pub(super) fn get(&mut self, number: usize) -> &'j str {
-        let skipped = number.saturating_sub(self.found);
-        self.nth(skipped).map_or("", |range| std::str::from_utf8(&self.json[range]).unwrap_or_default())
-    }
-}
-
-impl Iterator for Literals<'_> {
-    type Item = std::ops::Range<usize>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let is_part = |byte: &u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
-        while let Some(byte) = self.json.get(self.at) {
-            match byte {
-                b'"' => {
-                    self.at += 1;
-                    while let Some(byte) = self.json.get(self.at) {
-                        self.at += if *byte == b'\\' { 2 } else { 1 };
-                        if *byte == b'"' {
-                            break;
-                        }
-                    }
-                }
-                b'-' | b'0'..=b'9' => {
-                    let start = self.at;
-                    let rest = &self.json[start..];
-                    self.at += rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
-                    self.found += 1;
-                    return Some(start..self.at);
-                }
-                _ => self.at += 1,
-            }
-        }
-        None
     }
 }
 

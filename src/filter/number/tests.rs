@@ -141,11 +141,3 @@ fn the_order_is_total_and_exact() {
     let nan = Num::Float(f64::NAN);
     assert!(numbers.iter().all(|number| compare(&nan, number) == Ordering::Less));
 }
-
-#[test]
-fn literals_are_found_in_their_order() {
-    let json = br#"{"1": [2, "3\"4", -5e6,{"a\\":7.5}],"b":8}"#;
-    let mut literals = Literals::new(json);
-    assert_eq!((literals.get(0), literals.get(2), literals.get(3)), ("2", "7.5", "8"));
-    assert_eq!(literals.next(), None);
-}
