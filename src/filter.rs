@@ -8,8 +8,8 @@
 
 mod access;
 mod arithmetic;
+mod checks;
 mod compile;
-mod constants;
 mod data;
 mod fold;
 mod json;

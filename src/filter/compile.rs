@@ -1,19 +1,19 @@
 //! Compiles filter source: as it is written, then again with what is constant computed.
 
-use super::constants::{check_regexes, collect_defined};
+use super::checks::{check_paths, check_regexes};
 use super::data::Data;
 use super::fold::{Folded, fold};
 use super::layout::Layout;
 use super::limits::Tokens;
 use super::load::{Diagnostics, MAX_SOURCE, Source, at, load_and_compile};
 use super::natives::INSTEAD_OF_DEFINITIONS;
-use super::rewrite::{Names, collect_names, each_block, rewrite};
+use super::rewrite::{Names, collect_names, rewrite};
+use super::syntax::{Term, each, tree};
 use super::unstable::unstable_name;
 use super::value::Value;
-use jaq_core::load::lex::{Lexer, Token};
+use jaq_core::load::lex::Lexer;
 use jaq_core::load::parse::Def;
 use jaq_core::load::{self, Arena, File};
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -54,22 +54,20 @@ fn compile_here(source: Source<'_>, members: Option<&[&[&str]]>) -> Result<Compi
     }
     let mut tokens = Tokens::default();
     check_limits(&mut tokens, source.code, Path::new(source.name))?;
-    // once as it is written, for errors that point to the right place, and to learn which definitions take filters
-    let mut names = Names::new();
-    collect_names(source.code, &mut names);
+    // once as it is written, for errors that point to the right place
     let mut sources = vec![(PathBuf::from(source.name), source.code.to_owned())];
     let mut inspect = |code: String, path: &Path| {
         tokens.add(&code).map_err(|(_, why)| why)?;
-        collect_names(&code, &mut names);
         sources.push((path.to_owned(), code.clone()));
         Ok(code)
     };
     let prelude = prelude();
     let plain = load_and_compile(source, source.code, prelude.clone(), &VARIABLES, &mut inspect)?;
-    check_constants(&sources)?;
-    let unstable_name = unstable_name(sources.iter().map(|(_, code)| &code[..]));
-    let rewritten = |code: &str| rewrite(code, &names).map(Cow::into_owned);
-    let main = rewritten(source.code).map_err(|error| format!("{}: {error}\n", source.name))?;
+    let lexed: Vec<_> = sources.iter().map(|(_, code)| Lexer::new(code).lex().unwrap_or_default()).collect();
+    let trees = lexed.iter().enumerate().map(|(number, tokens)| tree(tokens, number == 0).unwrap_or_default());
+    let mut trees: Vec<Term<'_>> = trees.collect();
+    check(&sources, &mut trees)?;
+    let unstable_name = unstable_name(&mut trees);
 
     let mut plain = Some(plain);
     if let Some(members) = members.filter(|_| sources.len() == 1) {
@@ -83,19 +81,18 @@ fn compile_here(source: Source<'_>, members: Option<&[&[&str]]>) -> Result<Compi
     }
 
     // once more, rewritten, if that changes anything
-    let mut is_rewritten = false;
-    let mut wants_request = false;
-    for (path, code) in &sources {
-        is_rewritten |= rewritten(code).map_err(|error| format!("{}: {error}\n", path.display()))? != *code;
-        wants_request |= mentions_request(code);
-    }
+    let mut names = Names::new();
+    trees.iter_mut().for_each(|tree| collect_names(tree, &mut names));
+    let rewritten = |code: &str| rewrite(code, &names).into_owned();
     let filter = match plain {
-        Some(plain) if !is_rewritten => plain,
+        Some(plain) if sources.iter().all(|(_, code)| rewritten(code) == *code) => plain,
         plain => {
             drop(plain);
-            load_and_compile(source, &main, prelude, &VARIABLES, &mut |code, _| rewritten(&code))?
+            let main = rewritten(source.code);
+            load_and_compile(source, &main, prelude, &VARIABLES, &mut |code, _| Ok(rewritten(&code)))?
         }
     };
+    let wants_request = trees.iter_mut().any(mentions_request);
     Ok(Compiled { filter, wants_request, constants: Vec::new(), layouts: None, unstable_name })
 }
 
@@ -115,12 +112,9 @@ fn compile_folded(folded: Folded<'_>, prelude: Vec<Def<&'static str>>) -> Result
     Ok(Compiled { filter, wants_request, constants, layouts, unstable_name: None })
 }
 
-/// Whether a source mentions `$REQUEST` outside of comments and strings.
-fn mentions_request(code: &str) -> bool {
+fn mentions_request(tree: &mut Term<'_>) -> bool {
     let mut found = false;
-    each_block(&Lexer::new(code).lex().unwrap_or_default(), &mut |block| {
-        found |= block.iter().any(|token| matches!(token, Token("$REQUEST" | "$__prog_args", _)))
-    });
+    each(tree, &mut |term| found |= matches!(term, Term::Var("$REQUEST" | "$__prog_args")));
     found
 }
 
@@ -139,14 +133,21 @@ fn check_limits(tokens: &mut Tokens, code: &str, path: &Path) -> Result<(), Stri
     })
 }
 
-/// Errors: constant regexes that do not compile, as of [`at`].
-fn check_constants(sources: &[(PathBuf, String)]) -> Result<(), String> {
-    let mut diagnostics = Diagnostics::default();
+/// Errors: paths that are too long; regexes that do not compile, as of [`at`].
+fn check<'c>(sources: &'c [(PathBuf, String)], trees: &mut [Term<'c>]) -> Result<(), String> {
     let mut defined = HashSet::new();
-    sources.iter().for_each(|(_, code)| collect_defined(code, &mut defined));
-    for (path, code) in sources {
+    for ((path, _), tree) in sources.iter().zip(&mut *trees) {
+        check_paths(tree).map_err(|error| format!("{}: {error}\n", path.display()))?;
+        each(tree, &mut |term| {
+            if let Term::Def(definitions, _) = term {
+                defined.extend(definitions.iter().map(|def| def.name))
+            }
+        })
+    }
+    let mut diagnostics = Diagnostics::default();
+    for ((path, code), tree) in sources.iter().zip(trees) {
         let file = File { code: &code[..], path: path.clone() };
-        check_regexes(code, &defined, &mut |part, why| diagnostics.add(&file, part, || why));
+        check_regexes(code, tree, &defined, &mut |part, why| diagnostics.add(&file, part, || why));
     }
     if diagnostics.errors == 0 { Ok(()) } else { Err(diagnostics.into_text()) }
 }

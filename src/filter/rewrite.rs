@@ -4,39 +4,28 @@
 //! So calls that pass something to definitions that take filters, `f(g)`, become `(f(g)|.)`: no tail calls, they meet the stack's
 //! floor instead. So do the projections of `foreach`: what a tail call there leaves behind is not freed before the end.
 
+use super::syntax::{Term, each};
 use jaq_core::load::lex::{Lexer, StrPart, Tok, Token};
 use jaq_core::load::span;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-/// jaq runs along a path (`.a.b.c`) by recursion that evaluates no term.
-const MAX_PATH_PARTS: usize = 256;
-
 /// Names of definitions that take filters, in all sources of a program.
-pub(super) type Names = HashSet<String>;
+pub(super) type Names<'c> = HashSet<&'c str>;
 
-/// Adds the definitions of `code` that take filters.
-pub(super) fn collect_names(code: &str, names: &mut Names) {
-    let tokens = Lexer::new(code).lex().unwrap_or_default();
-    each_block(&tokens, &mut |block| {
-        for window in block.windows(3) {
-            if let [Token("def", _), Token(name, _), Token(_, Tok::Block(parameters))] = window
-                && parameters.iter().any(|parameter| matches!(parameter.1, Tok::Word))
-            {
-                names.insert((*name).to_owned());
-            }
+/// Adds the definitions of a program that take filters.
+pub(super) fn collect_names<'c>(tree: &mut Term<'c>, names: &mut Names<'c>) {
+    each(tree, &mut |term| {
+        if let Term::Def(definitions, _) = term {
+            let take_filters = definitions.iter().filter(|def| def.args.iter().any(|arg| !arg.starts_with('$')));
+            names.extend(take_filters.map(|def| def.name))
         }
     })
 }
 
 /// The rewritten source. Code that does not lex comes back as it is: the compiler says what is wrong with it.
-///
-/// Errors: a path of too many parts.
-pub(super) fn rewrite<'c>(code: &'c str, names: &Names) -> Result<Cow<'c, str>, String> {
+pub(super) fn rewrite<'c>(code: &'c str, names: &Names<'_>) -> Cow<'c, str> {
     let tokens = Lexer::new(code).lex().unwrap_or_default();
-    if longest_path(&tokens) > MAX_PATH_PARTS {
-        return Err(format!("a path of more than {MAX_PATH_PARTS} parts"));
-    }
     let mut insertions = Vec::new();
     each_block(&tokens, &mut |block| {
         for at in 1..block.len() {
@@ -62,7 +51,7 @@ pub(super) fn rewrite<'c>(code: &'c str, names: &Names) -> Result<Cow<'c, str>, 
         }
     });
     if insertions.is_empty() {
-        return Ok(Cow::Borrowed(code));
+        return Cow::Borrowed(code);
     }
     insertions.sort_by_key(|(at, _)| *at);
     let mut rewritten = String::with_capacity(code.len() + 3 * insertions.len());
@@ -73,11 +62,11 @@ pub(super) fn rewrite<'c>(code: &'c str, names: &Names) -> Result<Cow<'c, str>, 
         from = at;
     }
     rewritten += &code[from..];
-    Ok(Cow::Owned(rewritten))
+    Cow::Owned(rewritten)
 }
 
 /// Calls `see` with the tokens of every nesting level.
-pub(super) fn each_block<'t, 's>(tokens: &'t [Token<&'s str>], see: &mut dyn FnMut(&'t [Token<&'s str>])) {
+fn each_block<'t, 's>(tokens: &'t [Token<&'s str>], see: &mut dyn FnMut(&'t [Token<&'s str>])) {
     see(tokens);
     for token in tokens {
         match &token.1 {
@@ -94,26 +83,16 @@ pub(super) fn each_block<'t, 's>(tokens: &'t [Token<&'s str>], see: &mut dyn FnM
     }
 }
 
-fn longest_path(tokens: &[Token<&str>]) -> usize {
-    let mut longest = 0;
-    each_block(tokens, &mut |block| {
-        let mut length = 0;
-        for token in block {
-            length = if token.0.starts_with(['.', '?', '[', '"']) { length + 1 } else { 0 };
-            longest = longest.max(length);
-        }
-    });
-    longest
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::syntax::tree;
     use super::*;
 
     fn rewritten(code: &str) -> String {
         let mut names = Names::new();
-        collect_names(code, &mut names);
-        rewrite(code, &names).unwrap().into_owned()
+        let tokens = Lexer::new(code).lex().unwrap();
+        collect_names(&mut tree(&tokens, true).unwrap(), &mut names);
+        rewrite(code, &names).into_owned()
     }
 
     #[test]
@@ -126,13 +105,7 @@ mod tests {
 
     #[test]
     fn a_call_into_a_module_counts() {
-        let names = Names::from(["f".to_owned()]);
-        assert_eq!(rewrite("m::f(.a)", &names).unwrap(), "(m::f(.a)|.)");
-    }
-
-    #[test]
-    fn a_path_has_a_maximum_length() {
-        assert_eq!(rewritten(&".a".repeat(200)), ".a".repeat(200));
-        assert!(rewrite(&".a".repeat(300), &Names::new()).is_err());
+        let names = Names::from(["f"]);
+        assert_eq!(rewrite("m::f(.a)", &names), "(m::f(.a)|.)");
     }
 }

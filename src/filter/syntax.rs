@@ -1,10 +1,25 @@
 //! jaq's syntax tree: walking through it, and making terms.
 
-use jaq_core::load::lex::StrPart;
-use jaq_core::load::parse::{BinaryOp, Pattern};
+use jaq_core::load::lex::{StrPart, Token};
+use jaq_core::load::parse::{BinaryOp, Parser, Pattern};
 use jaq_core::path::{Opt, Part as Step, Path};
 
 pub(super) type Term<'a> = jaq_core::load::parse::Term<&'a str>;
+
+/// A source as a [simplified] tree: the main program, or the definitions of a module, without its imports. None: it does not parse.
+pub(super) fn tree<'s>(tokens: &[Token<&'s str>], is_main: bool) -> Option<Term<'s>> {
+    let mut tokens = tokens;
+    while let Some(Token("import" | "include" | "module", _)) = tokens.first() {
+        let end = tokens.iter().position(|token| token.0 == ";")?;
+        tokens = &tokens[end + 1..]
+    }
+    let parser = Parser::new(tokens);
+    let term = match is_main {
+        true => parser.parse(|parser| parser.term()).ok()?,
+        false => Term::Def(parser.parse(|parser| parser.defs()).ok()?, Term::Id.into()),
+    };
+    Some(simplified(term))
+}
 
 /// Calls `see` with the term and all terms within.
 pub(super) fn each<'a>(term: &mut Term<'a>, see: &mut dyn FnMut(&Term<'a>)) {

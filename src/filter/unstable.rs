@@ -3,9 +3,8 @@
 //!
 //! A sketch of the data flow, for a warning: what is bound, defined or passed is followed by name, whatever its scope.
 
-use super::syntax::{Term, parts, plain, simplified};
-use jaq_core::load::lex::{Lexer, Token};
-use jaq_core::load::parse::{BinaryOp, Def, Parser, Pattern};
+use super::syntax::{Term, parts, plain};
+use jaq_core::load::parse::{BinaryOp, Def, Pattern};
 use jaq_core::path::Part as Step;
 use std::collections::HashMap;
 
@@ -22,38 +21,20 @@ type Unstable = HashMap<String, Why>;
 /// Of definitions, by their names.
 type Parameters = HashMap<String, Vec<String>>;
 
-/// Why `metadata.name` is not the same each time; None if nothing is known against it. `sources`: the main program, then its modules.
-pub(super) fn unstable_name<'s>(sources: impl Iterator<Item = &'s str>) -> Option<Why> {
+/// Why `metadata.name` is not the same each time; None if nothing is known against it. `trees`: the main program, then its modules.
+pub(super) fn unstable_name(trees: &mut [Term<'_>]) -> Option<Why> {
     let mut unstable = Unstable::new();
-    let lexed: Vec<_> = sources.map(|code| Lexer::new(code).lex().unwrap_or_default()).collect();
     let mut parameters = Parameters::new();
-    let mut terms: Vec<Term<'s>> =
-        lexed.iter().enumerate().filter_map(|(number, tokens)| parsed(tokens, number == 0)).collect();
-    terms.iter_mut().for_each(|term| collect_parameters(term, &mut parameters));
+    trees.iter_mut().for_each(|tree| collect_parameters(tree, &mut parameters));
     // what depends on something else may stand before it
     loop {
         let before = unstable.len();
-        terms.iter_mut().for_each(|term| collect(term, &parameters, &mut unstable));
+        trees.iter_mut().for_each(|tree| collect(tree, &parameters, &mut unstable));
         if unstable.len() == before {
             break;
         }
     }
-    terms.iter_mut().find_map(|term| name_in(term, &unstable))
-}
-
-/// The program, or the definitions of a module as one.
-fn parsed<'s>(tokens: &[Token<&'s str>], is_main: bool) -> Option<Term<'s>> {
-    let mut tokens = tokens;
-    while let Some(Token("import" | "include" | "module", _)) = tokens.first() {
-        let end = tokens.iter().position(|token| token.0 == ";")?;
-        tokens = &tokens[end + 1..]
-    }
-    let parser = Parser::new(tokens);
-    let term = match is_main {
-        true => parser.parse(|parser| parser.term()).ok()?,
-        false => Term::Def(parser.parse(|parser| parser.defs()).ok()?, Term::Id.into()),
-    };
-    Some(simplified(term))
+    trees.iter_mut().find_map(|tree| name_in(tree, &unstable))
 }
 
 fn collect_parameters(term: &mut Term<'_>, parameters: &mut Parameters) {
@@ -173,7 +154,15 @@ fn name_of(term: &mut Term<'_>, unstable: &Unstable) -> Option<Why> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::syntax::tree;
     use super::*;
+    use jaq_core::load::lex::Lexer;
+
+    fn unstable(sources: &[&str]) -> Option<Why> {
+        let lexed: Vec<_> = sources.iter().map(|code| Lexer::new(code).lex().unwrap()).collect();
+        let trees = lexed.iter().enumerate().map(|(number, tokens)| tree(tokens, number == 0).unwrap());
+        unstable_name(&mut trees.collect::<Vec<_>>())
+    }
 
     #[test]
     fn unstable_names_are_found() {
@@ -195,7 +184,7 @@ mod tests {
             (r#"include "lib"; import "x" as x; {metadata: {name: x::of_lib}}"#, CLOCK),
         ] {
             let lib = "def of_lib: now;";
-            assert_eq!(unstable_name([code, lib].into_iter()), Some(why), "{code}");
+            assert_eq!(unstable(&[code, lib]), Some(why), "{code}");
         }
     }
 
@@ -211,7 +200,7 @@ mod tests {
             r#"{metadata: {name: .HOSTNAME}}"#,
             include_str!("../default.jq"),
         ] {
-            assert_eq!(unstable_name([code].into_iter()), None, "{code}");
+            assert_eq!(unstable(&[code]), None, "{code}");
         }
     }
 }
