@@ -12,6 +12,7 @@ mod delete;
 mod errors;
 mod failure;
 mod get;
+mod items;
 mod job;
 mod leaves;
 mod log;

@@ -1,45 +1,25 @@
 //! Reads a list of pods: what callers are told of each, in bounded memory.
 
 mod draft;
+mod pod;
 
-use super::answer::deserializer;
 use super::client::{Call, Client, Verb};
 use super::failure::Failure;
-use super::leaves::{Leaf, Leaves};
+use super::items::{Items, each_item};
 use super::url::escaped;
-use draft::Draft;
-use serde::Serialize;
-use serde::de::DeserializeSeed;
+use pod::MAX_POD;
+pub(crate) use pod::Pod;
+use serde::Deserializer;
 use std::io::Read;
 use std::time::Instant;
 
 /// Bytes of all pods of an answer, up to 56 of which are made at once: what is held, and the text as JSON. A pod takes some six hundred
 /// without messages.
 const MAX_PODS: usize = 64 << 10;
-/// Bytes of one pod: the kubelet keeps 12 KiB of messages for each.
-const MAX_POD: usize = 16 << 10;
 /// Pods of a page: the API server holds it whole.
 const PAGE: usize = 500;
 /// Pages that are read: pods come in the order of their names, and the newest may be the last.
 const MAX_PAGES: usize = 20;
-/// Bytes of one message: the kubelet keeps 4 KiB.
-const MAX_MESSAGE: usize = 4 << 10;
-/// Bytes of a text beside its characters.
-const ENTRY: usize = 16;
-/// What is read of a list; all else is skipped.
-const WANTED: [&str; 10] = [
-    "kind",
-    "metadata/continue",
-    "items/*/metadata/name",
-    "items/*/metadata/creationTimestamp",
-    "items/*/metadata/ownerReferences/*/uid",
-    "items/*/metadata/annotations/kubectl.kubernetes.io/default-container",
-    "items/*/spec/containers/*/name",
-    "items/*/spec/initContainers/*/name",
-    "items/*/spec/initContainers/*/restartPolicy",
-    "items/*/status/",
-];
-
 /// Pods of one Job, the newest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Pods {
@@ -48,124 +28,6 @@ pub(crate) struct Pods {
     pub(crate) is_truncated: bool,
     /// For the next page.
     token: String,
-}
-
-/// What callers are told of a pod.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Pod {
-    pub(crate) name: String,
-    /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
-    phase: String,
-    /// Why it has no node (`Unschedulable`), is held up (`Init:ImagePullBackOff`, in kubectl's words), is being disrupted
-    /// (`PreemptionByScheduler`), or has ended (`Evicted`).
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(crate) reason: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    message: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    started: String,
-    /// When its last container has ended, if all have.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    finished: String,
-    /// Init containers first.
-    pub(crate) containers: Vec<Container>,
-    /// The one that an annotation names, or the first of `spec.containers`.
-    #[serde(skip)]
-    pub(crate) default_container: String,
-    /// Of `spec`, and its init containers.
-    #[serde(skip)]
-    other_containers: Vec<String>,
-    #[serde(skip)]
-    created: String,
-    #[serde(skip)]
-    is_owned: bool,
-    /// Something of it is missing, for which there was no room.
-    #[serde(skip)]
-    pub(crate) is_cut: bool,
-    #[serde(skip)]
-    bytes: usize,
-}
-
-/// What callers are told of a container.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Container {
-    pub(crate) name: String,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    init: bool,
-    /// An init container that runs beside the others to the end (`restartPolicy: Always`).
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    sidecar: bool,
-    state: State,
-    /// Why it waits, or why its last run has ended.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(crate) reason: String,
-    /// Of the same, as its termination message.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    message: String,
-    /// Of the run that has ended last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    exit_code: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    signal: Option<i64>,
-    #[serde(skip_serializing_if = "is_zero")]
-    restarts: i64,
-    /// A run before its present or last one has ended.
-    #[serde(skip)]
-    pub(crate) has_previous: bool,
-}
-
-/// The state of a container.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    /// Kubernetes' default.
-    #[default]
-    Waiting,
-    Running,
-    Terminated,
-}
-
-fn is_zero(number: &i64) -> bool {
-    *number == 0
-}
-
-impl Container {
-    pub(crate) fn is_running(&self) -> bool {
-        self.state == State::Running
-    }
-
-    /// Whether it has a log: of its present run, or of one that has ended.
-    pub(crate) fn has_log(&self) -> bool {
-        self.state != State::Waiting || self.has_previous
-    }
-}
-
-impl Pod {
-    /// Whether it runs no container any more.
-    pub(crate) fn has_ended(&self) -> bool {
-        matches!(&self.phase[..], "Succeeded" | "Failed")
-    }
-
-    pub(crate) fn has_container(&self, name: &str) -> bool {
-        self.default_container == name || self.other_containers.iter().any(|other| other == name)
-    }
-}
-
-/// Copies a text if there is room for it.
-fn keep(bytes: &mut usize, text: &str, place: &mut String) {
-    let text = &text[..text.floor_char_boundary(MAX_MESSAGE)];
-    // as JSON
-    let length = |byte| match byte {
-        b'"' | b'\\' => 2,
-        0..0x20 => 6,
-        _ => 1,
-    };
-    *bytes += text.bytes().map(length).sum::<usize>() + ENTRY;
-    if *bytes <= MAX_POD {
-        text.clone_into(place)
-    }
 }
 
 impl Client {
@@ -203,32 +65,8 @@ impl Client {
 impl Pods {
     /// Adds those of a PodList that are owned by what has this uid: anybody may give a pod the label of a Job.
     pub(crate) fn read(mut self, json: &mut dyn Read, uid: &str) -> serde_json::Result<Self> {
-        self.token.clear();
-        let pods = &mut self;
-        let (mut pod, mut path, mut is_list) = (Draft::default(), String::new(), false);
-        let mut see = |path: &str, leaf: Leaf<'_>| {
-            match (path, leaf) {
-                (_, Leaf::Member) => {
-                    return WANTED.iter().any(|wanted| wanted.starts_with(path) || path.starts_with(wanted));
-                }
-                ("kind", Leaf::Text(kind)) => is_list = kind == "PodList",
-                ("metadata/continue", Leaf::Text(token)) => token.clone_into(&mut pods.token),
-                ("items/*", Leaf::Element) => pods.add(std::mem::take(&mut pod).finish()),
-                _ => {
-                    if let Some(path) = path.strip_prefix("items/*/") {
-                        pod.see(path, leaf, uid)
-                    }
-                }
-            }
-            true
-        };
-        let mut json = deserializer(json);
-        Leaves { path: &mut path, see: &mut see }.deserialize(&mut json)?;
-        json.end()?; // so that the connection is used again
-        if !is_list {
-            return Err(serde::de::Error::custom("the response is not a PodList"));
-        }
-        self.add(pod.finish());
+        let metadata = each_item(json, &mut PodsOf { pods: &mut self, uid })?;
+        self.token = metadata.next.unwrap_or_default();
         Ok(self)
     }
 
@@ -252,8 +90,23 @@ impl Pods {
     }
 }
 
+struct PodsOf<'l> {
+    pods: &'l mut Pods,
+    uid: &'l str,
+}
+
+impl Items for PodsOf<'_> {
+    const KIND: &'static str = "PodList";
+
+    fn add<'de, D: Deserializer<'de>>(&mut self, item: D) -> Result<(), D::Error> {
+        self.pods.add(draft::read(item, self.uid)?);
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::pod::MAX_MESSAGE;
     use super::*;
     use serde_json::{Value, json};
 

@@ -4,25 +4,20 @@
 use super::answer::deserializer;
 use super::client::{Call, Client, Verb};
 use super::failure::{Failure, Refusal, RefusalKind};
+use super::items::{Bounded, Items, ListMetadata, MAX_OBJECT, each_item};
 use super::job::{Job, JobObject};
 use super::scalar::Scalar;
 use super::url::escaped;
 use log::{debug, warn};
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use std::cell::Cell;
-use std::fmt;
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 use std::time::{Duration, Instant};
 use ureq::BodyReader;
 
-/// Bytes of one event or item of a list: etcd limits a Job to 1.5 MiB, and `<` becomes six bytes in Go's JSON.
-const MAX_OBJECT: usize = 10 << 20;
 const BUFFER: usize = 8 << 10;
 /// Jobs of a page: the API server holds it whole.
 const PAGE: usize = 200;
-/// Bytes of a token for the next page, which goes into a URL; the API server's have some hundred.
-const MAX_TOKEN: usize = 4 << 10;
 /// Bytes of a Job's name.
 const MAX_NAME: usize = 253;
 /// How long a page may take.
@@ -79,12 +74,11 @@ pub(crate) enum End {
 }
 
 /// What follows a page.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) version: u64,
     /// The token for the next page; None for the last.
     pub(crate) next: Option<String>,
-    is_list: bool,
 }
 
 #[derive(Deserialize)]
@@ -130,14 +124,14 @@ impl Client {
             "/apis/batch/v1/namespaces/{namespace}/jobs?watch=1&{LABEL}&allowWatchBookmarks=true&timeoutSeconds={}&{begin}",
             time.as_secs()
         );
-        let reader = match self.open(Verb::Watch, &path, time + MARGIN) {
+        let mut reader = match self.open(Verb::Watch, &path, time + MARGIN) {
             Ok(reader) => reader,
             Err(End::Unsupported(said)) if matches!(from, From::Version(_)) => return End::failed(said),
             Err(end) => return end,
         };
         let mut goes_on = see(Event::Begun);
         let left = Cell::new(MAX_OBJECT);
-        let mut bounded = BufReader::with_capacity(BUFFER, Bounded { reader, left: &left });
+        let mut bounded = BufReader::with_capacity(BUFFER, Bounded { reader: &mut reader, left: &left });
         let mut events = deserializer(&mut bounded).into_iter::<AnyEvent>();
         while goes_on {
             left.set(MAX_OBJECT);
@@ -184,19 +178,12 @@ impl Client {
         see: &mut dyn FnMut(Event),
     ) -> Result<Page, End> {
         let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs?{LABEL}&{what}");
-        let reader = self.open(Verb::List, &path, time)?;
+        let mut reader = self.open(Verb::List, &path, time)?;
         see(Event::Begun);
-        let left = Cell::new(MAX_OBJECT);
-        let mut bounded = BufReader::with_capacity(BUFFER, Bounded { reader, left: &left });
-        let mut page = Page::default();
-        let list = List { page: &mut page, see, left: &left };
-        let mut json = deserializer(&mut bounded);
-        // to the end of the answer, so that its connection is used again
-        let read = list.deserialize(&mut json).and_then(|()| json.end());
-        read.map_err(|error| End::failed(error.to_string()))?;
-        match page.is_list {
-            true => Ok(page),
-            false => Err(End::failed("the response is not a JobList with a version")),
+        match each_item(&mut reader, &mut Jobs(see)) {
+            Ok(ListMetadata { version: 0, .. }) => Err(End::failed("the JobList has no version")),
+            Ok(ListMetadata { version, next }) => Ok(Page { version, next }),
+            Err(error) => Err(End::failed(error.to_string())),
         }
     }
 
@@ -257,120 +244,20 @@ fn readable(object: JobObject) -> Result<Job, String> {
     }
 }
 
-/// Reads no more than what is left, which is set anew for each object.
-struct Bounded<'l, R> {
-    reader: R,
-    left: &'l Cell<usize>,
-}
+/// Hands over each Job of a list.
+struct Jobs<'l>(&'l mut dyn FnMut(Event));
 
-impl<R: Read> Read for Bounded<'_, R> {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        if self.left.get() == 0 {
-            return Err(std::io::Error::other(format!("an object has more than {MAX_OBJECT} bytes")));
+impl Items for Jobs<'_> {
+    const KIND: &'static str = "JobList";
+
+    fn add<'de, D: Deserializer<'de>>(&mut self, item: D) -> Result<(), D::Error> {
+        let object = JobObject::deserialize(item)?;
+        // items may omit their kind
+        if matches!(object.kind.text(), None | Some("Job"))
+            && let Ok(job) = readable(object)
+        {
+            (self.0)(Event::Changed(job.into()))
         }
-        let most = into.len().min(self.left.get());
-        let read = self.reader.read(&mut into[..most])?;
-        self.left.set(self.left.get() - read);
-        Ok(read)
-    }
-}
-
-/// A page in JSON: hands over each Job as it comes.
-struct List<'l> {
-    page: &'l mut Page,
-    see: &'l mut dyn FnMut(Event),
-    left: &'l Cell<usize>,
-}
-
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum Field {
-    Kind,
-    Metadata,
-    Items,
-    #[serde(other)]
-    Other,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ListMetadata {
-    resource_version: String,
-    r#continue: Option<String>,
-}
-
-impl<'de> DeserializeSeed<'de> for List<'_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for List<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JobList")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        let List { page, see, left } = self;
-        let mut is_list = false;
-        while let Some(field) = members.next_key()? {
-            match field {
-                Field::Kind => is_list = members.next_value::<Scalar>()?.text() == Some("JobList"),
-                Field::Metadata => {
-                    let ListMetadata { resource_version, r#continue } = members.next_value()?;
-                    page.version = resource_version.parse().map_err(serde::de::Error::custom)?;
-                    page.next = r#continue.filter(|token| !token.is_empty());
-                    if page.next.as_ref().is_some_and(|token| token.len() > MAX_TOKEN) {
-                        return Err(serde::de::Error::custom(format!("continue has more than {MAX_TOKEN} bytes")));
-                    }
-                }
-                Field::Items => members.next_value_seed(Items { see: &mut *see, left })?,
-                Field::Other => _ = members.next_value::<IgnoredAny>()?,
-            }
-        }
-        page.is_list = is_list && page.version > 0;
-        Ok(())
-    }
-}
-
-struct Items<'l> {
-    see: &'l mut dyn FnMut(Event),
-    left: &'l Cell<usize>,
-}
-
-impl<'de> DeserializeSeed<'de> for Items<'_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Items<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Jobs")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        self.left.set(MAX_OBJECT);
-        while let Some(object) = items.next_element::<JobObject>()? {
-            // items may omit their kind
-            if matches!(object.kind.text(), None | Some("Job"))
-                && let Ok(job) = readable(object)
-            {
-                (self.see)(Event::Changed(job.into()))
-            }
-            self.left.set(MAX_OBJECT)
-        }
-        Ok(())
-    }
-
-    // null
-    fn visit_unit<E>(self) -> Result<(), E> {
         Ok(())
     }
 }
@@ -379,41 +266,20 @@ impl<'de> Visitor<'de> for Items<'_> {
 mod tests {
     use super::*;
 
-    fn listed(json: &str) -> Result<(Page, Vec<String>), String> {
-        let (mut page, mut names, left) = (Page::default(), Vec::new(), Cell::new(MAX_OBJECT));
+    fn listed(json: &str) -> Vec<String> {
+        let mut names = Vec::new();
         let mut see = |event: Event| match event {
             Event::Changed(job) => names.push(job.name.into_string()),
             other => panic!("{other:?}"),
         };
-        let list = List { page: &mut page, see: &mut see, left: &left };
-        let mut bounded = Bounded { reader: json.as_bytes(), left: &left };
-        let done = list.deserialize(&mut deserializer(&mut bounded));
-        done.map_err(|error| error.to_string())?;
-        Ok((page, names))
+        each_item(&mut json.as_bytes(), &mut Jobs(&mut see)).unwrap();
+        names
     }
 
     /// A Job as an item of a list. `more`: further members of it, each with its comma before it.
     fn item(name: &str, more: &str) -> String {
         let labels = r#""app.kubernetes.io/managed-by":"k8s-job-dispatcher""#;
         format!(r#"{{"metadata":{{"name":"{name}","uid":"u","resourceVersion":"3","labels":{{{labels}}}}}{more}}}"#)
-    }
-
-    fn list(metadata: &str, items: &[String]) -> String {
-        format!(r#"{{"kind":"JobList","metadata":{{{metadata}}},"items":[{}]}}"#, items.join(","))
-    }
-
-    #[test]
-    fn a_page_has_jobs_a_version_and_perhaps_a_successor() {
-        let items = [item("a", ""), item("b", r#","kind":"Job","status":{"active":1}"#)];
-        let (page, names) = listed(&list(r#""resourceVersion":"17","continue":"t""#, &items)).unwrap();
-        assert_eq!((page.version, page.next.as_deref(), names), (17, Some("t"), vec!["a".to_owned(), "b".to_owned()]));
-        let (page, names) = listed(&list(r#""resourceVersion":"18","continue":"""#, &[])).unwrap();
-        assert_eq!((page.version, page.next, names.len(), page.is_list), (18, None, 0, true));
-        assert!(listed(&list(r#""resourceVersion":"x""#, &[])).is_err());
-        assert!(listed(r#"{"metadata":{"resourceVersion":"1"},"items":[{"#).is_err());
-        for other in [r#"{"metadata":{"resourceVersion":"18"}}"#, r#"{"kind":"JobList"}"#, r#"{"kind":"Status"}"#] {
-            assert!(!listed(other).unwrap().0.is_list, "{other}");
-        }
     }
 
     #[test]
@@ -425,25 +291,16 @@ mod tests {
             item("a", "").replace("k8s-job-dispatcher", "other"),
             item("a", "").replace(r#""uid":"u""#, r#""uid":7"#),
             item("a", "").replace(r#""resourceVersion":"3""#, r#""resourceVersion":{"x":[1]}"#),
-            item("good", r#","spec":{"suspend":"yes"}"#),
+            item("good", r#","spec":{"suspend":"yes"},"kind":"Job","status":{"active":1}"#),
         ];
-        let (_, names) = listed(&list(r#""resourceVersion":"17""#, &odd)).unwrap();
-        assert_eq!(names, ["good"]);
+        let list = format!(r#"{{"kind":"JobList","metadata":{{}},"items":[{}]}}"#, odd.join(","));
+        assert_eq!(listed(&list), ["good"]);
         let object = |json: &str| serde_json::from_str::<JobObject>(json).unwrap();
         assert!(event("ADDED", object(r#"{"kind":"Pod","metadata":{"name":"a"}}"#)).unwrap_err().contains("\"Pod\""));
         assert!(event("LOST", object(r#"{"kind":"Job","metadata":{"name":"a"}}"#)).is_err());
         let lost = event("DELETED", object(r#"{"kind":"Job","metadata":{"name":"a"}}"#)).unwrap();
         assert!(matches!(lost, Some(Event::Unreadable(name)) if name == "a"));
         assert!(event("DELETED", object(r#"{"kind":"Job","metadata":{}}"#)).unwrap().is_none());
-    }
-
-    #[test]
-    fn objects_have_a_bound_and_lists_have_none() {
-        let job = |size: usize| item("a", &format!(r#","x":"{}""#, "x".repeat(size)));
-        let list = |jobs: &[String]| list(r#""resourceVersion":"1""#, jobs);
-        let large = job(MAX_OBJECT / 2);
-        assert_eq!(listed(&list(&[large.clone(), large.clone(), large])).unwrap().1.len(), 3);
-        assert!(listed(&list(&[job(MAX_OBJECT)])).unwrap_err().contains("more than"));
     }
 
     #[test]

@@ -1,11 +1,25 @@
 //! A pod of a list while it is read: what its members mean together is decided at its end.
 
-use super::{Container, MAX_MESSAGE, MAX_POD, Pod, State, keep};
-use crate::kube::leaves::Leaf;
+use super::pod::{Container, MAX_MESSAGE, MAX_POD, Pod, State, keep};
+use crate::kube::leaves::{Leaf, Leaves};
+use serde::Deserializer;
+use serde::de::DeserializeSeed;
+
+/// What is read of a pod; all else is skipped.
+const WANTED: [&str; 8] = [
+    "metadata/name",
+    "metadata/creationTimestamp",
+    "metadata/ownerReferences/*/uid",
+    "metadata/annotations/kubectl.kubernetes.io/default-container",
+    "spec/containers/*/name",
+    "spec/initContainers/*/name",
+    "spec/initContainers/*/restartPolicy",
+    "status/",
+];
 
 /// A pod as it is read. Members of an object may come in any order (RFC 8259 4), so what they mean together is decided at the end of the object.
 #[derive(Debug, Default)]
-pub(super) struct Draft {
+struct Draft {
     pod: Pod,
     first_container: String,
     /// Of `spec`, with whether they are sidecars.
@@ -44,9 +58,23 @@ struct Condition {
     message: String,
 }
 
+/// Reads a pod. `uid`: of the Job that should own it.
+pub(super) fn read<'de, D: Deserializer<'de>>(item: D, uid: &str) -> Result<Pod, D::Error> {
+    let (mut draft, mut path) = (Draft::default(), String::new());
+    let mut see = |path: &str, leaf: Leaf<'_>| match leaf {
+        Leaf::Member => WANTED.iter().any(|wanted| wanted.starts_with(path) || path.starts_with(wanted)),
+        leaf => {
+            draft.see(path, leaf, uid);
+            true
+        }
+    };
+    Leaves { path: &mut path, see: &mut see }.deserialize(item)?;
+    Ok(draft.finish())
+}
+
 impl Draft {
     /// `path`: below the pod. What there is no room for is left out, with all that follows.
-    pub(super) fn see(&mut self, path: &str, leaf: Leaf<'_>, uid: &str) {
+    fn see(&mut self, path: &str, leaf: Leaf<'_>, uid: &str) {
         if self.pod.bytes > MAX_POD && path != "metadata/ownerReferences/*/uid" {
             return;
         }
@@ -144,7 +172,7 @@ impl Draft {
         }
     }
 
-    pub(super) fn finish(mut self) -> Pod {
+    fn finish(mut self) -> Pod {
         self.end_container();
         self.end_condition();
         let Draft { mut pod, first_container, init_containers, disruption, unscheduled, .. } = self;
