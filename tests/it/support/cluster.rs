@@ -16,6 +16,9 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 const ADMIN: &str = "admin-of-the-tests";
 /// Usual start-up time on an idle machine.
 const READY_IN: Duration = Duration::from_secs(10);
+/// The most that an API server may take to start: one of a hundred thousand Jobs is ready when its watch cache has them all, for which
+/// Kubernetes gives it a minute (its hook `storage-readiness`).
+const START: Duration = Duration::from_secs(90);
 const CONTROLLERS: &str = "job-controller,serviceaccount-controller,root-ca-certificate-publisher-controller,resourcequota-controller,\
     ttl-after-finished-controller,garbage-collector-controller,namespace-controller,deployment-controller,replicaset-controller";
 
@@ -243,7 +246,8 @@ impl ApiServer {
     }
 
     pub(crate) fn wait(&self) {
-        self.component.wait("/readyz", || self.admin.try_call("GET", "/readyz", None).filter(|(code, _)| *code == 200));
+        let ready = || self.admin.try_call("GET", "/readyz", None).filter(|(code, _)| *code == 200);
+        self.component.wait_for("/readyz", START, ready);
     }
 
     pub(crate) fn kill(&mut self) {

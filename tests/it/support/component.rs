@@ -102,8 +102,13 @@ impl Component {
     }
 
     /// Polls until `seen` returns something; prints the end of the log on time-out.
-    pub(crate) fn wait<T>(&self, what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
-        let end = Instant::now() + PATIENCE;
+    pub(crate) fn wait<T>(&self, what: &str, seen: impl FnMut() -> Option<T>) -> T {
+        self.wait_for(what, PATIENCE, seen)
+    }
+
+    /// The same, with this patience.
+    pub(crate) fn wait_for<T>(&self, what: &str, patience: Duration, mut seen: impl FnMut() -> Option<T>) -> T {
+        let end = Instant::now() + patience;
         loop {
             if let Some(thing) = seen() {
                 return thing;
@@ -112,7 +117,7 @@ impl Component {
                 let log = self.log();
                 let lines: Vec<_> = log.lines().collect();
                 let tail = lines[lines.len().saturating_sub(30)..].join("\n");
-                panic!("waited {PATIENCE:?} for {what}; {} says:\n{tail}", self.name);
+                panic!("waited {patience:?} for {what}; {} says:\n{tail}", self.name);
             }
             std::thread::sleep(super::LOOK);
         }
