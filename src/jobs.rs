@@ -9,13 +9,14 @@ mod cache;
 mod evidence;
 mod follow;
 mod known;
+mod questions;
 mod waiters;
 
 pub(crate) use known::{Before, Known, NoPage};
 
 use crate::kube::{End, Job};
 use crate::metrics::METRICS;
-use ask::Questions;
+use questions::Questions;
 use std::sync::Arc;
 use waiters::Waiters;
 

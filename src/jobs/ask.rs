@@ -2,46 +2,11 @@
 
 use super::{Host, Jobs, News};
 use crate::kube::{ApiServer, Client, Failure, RefusalKind};
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long to ask for a Job that may be gone.
 const TIME: Duration = Duration::from_secs(5);
-
-/// The Jobs to ask for, each once.
-#[derive(Debug, Default)]
-pub(super) struct Questions(Mutex<Queue>);
-
-#[derive(Debug, Default)]
-struct Queue {
-    /// Names, and until when to ask. There are no more than callers that wait.
-    names: VecDeque<(Box<str>, Instant)>,
-    has_thread: bool,
-}
-
-impl Questions {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns whether the caller has to start the thread that [answers](Jobs::answer).
-    fn push(&self, name: &str, until: Instant) -> bool {
-        let mut queue = self.queue();
-        if !queue.names.iter().any(|(queued, _)| **queued == *name) {
-            queue.names.push_back((name.into(), until))
-        }
-        !std::mem::replace(&mut queue.has_thread, true)
-    }
-
-    /// The next; None ends the thread.
-    fn next(&self) -> Option<(Box<str>, Instant)> {
-        let mut queue = self.queue();
-        let next = queue.names.pop_front();
-        queue.has_thread = next.is_some();
-        next
-    }
-}
 
 impl<W: Copy + PartialEq> Jobs<W> {
     /// The wait of this caller is nearly over, and the Job may not be as the cache has it: it is woken with the answer to a call.
@@ -69,7 +34,7 @@ impl<W: Copy + PartialEq> Jobs<W> {
 
     /// There is no thread for it: nobody is answered by a call.
     pub(crate) fn ask_nothing(&self, host: &dyn Host<W>) {
-        while let Some((name, _)) = self.questions.next() {
+        while let Some((name, _)) = self.questions.pop() {
             self.settle(&name, Instant::now(), News::Unknown, host)
         }
     }
@@ -77,7 +42,7 @@ impl<W: Copy + PartialEq> Jobs<W> {
     /// Asks for one Job after the other, until there is none left.
     pub(crate) fn answer(&self, server: &Arc<ApiServer>, namespace: &str, host: &dyn Host<W>) {
         let mut client = Client::new(server.clone());
-        while let Some((name, until)) = self.questions.next() {
+        while let Some((name, until)) = self.questions.pop() {
             self.ask_now(&mut client, namespace, &name, until, host)
         }
     }

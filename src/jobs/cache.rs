@@ -3,7 +3,7 @@
 //! All of it belongs to one history of the API server: where that is in doubt, all is [forgotten](Cache::forget). Within it, versions decide what
 //! is newer, so that nobody sees a Job's state go back in time, in whatever order the news come.
 
-use crate::kube::{Job, State};
+use crate::kube::{Job, JobState};
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -156,8 +156,8 @@ impl Cache {
     }
 
     /// How many Jobs are in each state.
-    pub(super) fn count(&self) -> [(State, usize); State::ALL.len()] {
-        let mut counts = State::ALL.map(|state| (state, 0));
+    pub(super) fn count(&self) -> [(JobState, usize); JobState::ALL.len()] {
+        let mut counts = JobState::ALL.map(|state| (state, 0));
         for Entry { job, .. } in self.by_name.iter().filter(|entry| !entry.is_deleted) {
             counts[job.situation.state as usize].1 += 1
         }
@@ -302,13 +302,13 @@ mod tests {
     use super::*;
     use crate::kube::Situation;
 
-    fn job(name: &str, version: u64, state: State) -> Job {
+    fn job(name: &str, version: u64, state: JobState) -> Job {
         let situation = Situation { state, finished: Some(format!("{version:03}").into()), ..Situation::default() };
         let created = Some(format!("{version:03}").into());
         Job { name: name.into(), uid: "u".into(), version, situation, created, ..Job::default() }
     }
 
-    fn state(cache: &Cache, name: &str) -> Option<State> {
+    fn state(cache: &Cache, name: &str) -> Option<JobState> {
         cache.get(name).map(|job| job.situation.state)
     }
 
@@ -316,20 +316,20 @@ mod tests {
     fn the_newest_version_counts_whoever_tells_it() {
         let mut cache = Cache::new(1 << 20);
         cache.finish(1);
-        cache.learn(&job("a", 5, State::Waiting));
-        assert_eq!(state(&cache, "a"), Some(State::Waiting), "before the watch tells of it");
-        assert_eq!(cache.change(job("a", 4, State::Starting)).situation.state, State::Waiting);
-        cache.change(job("a", 6, State::Running));
-        cache.learn(&job("a", 5, State::Waiting));
-        assert_eq!(state(&cache, "a"), Some(State::Running));
-        cache.learn_deletion(&job("a", 5, State::Waiting));
+        cache.learn(&job("a", 5, JobState::Waiting));
+        assert_eq!(state(&cache, "a"), Some(JobState::Waiting), "before the watch tells of it");
+        assert_eq!(cache.change(job("a", 4, JobState::Starting)).situation.state, JobState::Waiting);
+        cache.change(job("a", 6, JobState::Running));
+        cache.learn(&job("a", 5, JobState::Waiting));
+        assert_eq!(state(&cache, "a"), Some(JobState::Running));
+        cache.learn_deletion(&job("a", 5, JobState::Waiting));
         assert_eq!((state(&cache, "a"), cache.after(None).count()), (None, 0), "we have just deleted it");
-        cache.delete(job("a", 7, State::Running));
+        cache.delete(job("a", 7, JobState::Running));
         assert!(cache.ended("a", "u").is_none() && state(&cache, "a").is_none());
-        cache.learn(&job("a", 6, State::Running));
+        cache.learn(&job("a", 6, JobState::Running));
         assert_eq!(state(&cache, "a"), None, "the answer to a call that was made before it was deleted");
-        cache.learn(&job("a", 8, State::Waiting));
-        assert_eq!(state(&cache, "a"), Some(State::Waiting), "a new one");
+        cache.learn(&job("a", 8, JobState::Waiting));
+        assert_eq!(state(&cache, "a"), Some(JobState::Waiting), "a new one");
         cache.advance(9);
         assert_eq!(state(&cache, "a"), None, "the watch has passed it without a word");
         assert!(cache.bytes() > ENTRY);
@@ -340,22 +340,26 @@ mod tests {
     #[test]
     fn a_deletion_is_not_undone_by_a_change_before_it() {
         let mut cache = Cache::new(1 << 20);
-        cache.change(job("a", 1, State::Running));
-        cache.learn_deletion(&job("a", 1, State::Running));
+        cache.change(job("a", 1, JobState::Running));
+        cache.learn_deletion(&job("a", 1, JobState::Running));
         let known = |cache: &Cache| (state(cache, "a"), cache.after(None).count());
         assert_eq!(known(&cache), (None, 0), "it may be gone");
-        assert_eq!(cache.change(job("a", 2, State::Succeeded)).situation.state, State::Succeeded, "who waits is told");
+        assert_eq!(
+            cache.change(job("a", 2, JobState::Succeeded)).situation.state,
+            JobState::Succeeded,
+            "who waits is told"
+        );
         assert_eq!(known(&cache), (None, 0));
-        cache.change(job("a", 3, State::Deleting).being_deleted());
+        cache.change(job("a", 3, JobState::Deleting).being_deleted());
         assert_eq!(
             known(&cache),
-            (Some(State::Deleting), 1),
+            (Some(JobState::Deleting), 1),
             "the watch tells that it is there, with a deletionTimestamp"
         );
-        cache.learn_deletion(&job("a", 1, State::Running));
-        cache.learn_deletion(&Job { uid: "another".into(), ..job("a", 1, State::Running) });
-        cache.change(Job { uid: "another".into(), ..job("a", 4, State::Running) });
-        assert_eq!(known(&cache), (Some(State::Running), 1), "a new one of the same name");
+        cache.learn_deletion(&job("a", 1, JobState::Running));
+        cache.learn_deletion(&Job { uid: "another".into(), ..job("a", 1, JobState::Running) });
+        cache.change(Job { uid: "another".into(), ..job("a", 4, JobState::Running) });
+        assert_eq!(known(&cache), (Some(JobState::Running), 1), "a new one of the same name");
         cache.remove("a");
         assert_eq!((cache.bytes(), cache.by_age.len()), (0, 0));
     }
@@ -363,12 +367,12 @@ mod tests {
     #[test]
     fn a_list_is_whole_when_it_is_finished() {
         let mut cache = Cache::new(1 << 20);
-        cache.change(job("stays", 2, State::Running));
+        cache.change(job("stays", 2, JobState::Running));
         assert_eq!((cache.passed(), cache.is_whole()), (0, false));
         cache.finish(8);
         assert!(cache.get("stays").is_some());
         assert_eq!((cache.passed(), cache.has_passed(8), cache.has_passed(9)), (8, true, false));
-        cache.change(job("ends", 12, State::Succeeded));
+        cache.change(job("ends", 12, JobState::Succeeded));
         assert!(cache.ended("ends", "u").is_some() && cache.ended("ends", "v").is_none());
         cache.forget();
         assert_eq!((cache.bytes(), cache.passed(), cache.is_whole(), cache.forgotten()), (0, 0, false, 1));
@@ -379,11 +383,11 @@ mod tests {
     fn ended_jobs_are_evicted_first_and_listed_again_when_there_is_room() {
         let mut cache = Cache::new(20 * (ENTRY + 30));
         for number in 1..=10 {
-            cache.change(job(&format!("running-{number}"), number, State::Running));
-            cache.change(job(&format!("ended-{number}"), 100 + number, State::Succeeded));
+            cache.change(job(&format!("running-{number}"), number, JobState::Running));
+            cache.change(job(&format!("ended-{number}"), 100 + number, JobState::Succeeded));
         }
         for number in 1..=5 {
-            cache.change(job(&format!("new-{number}"), 200 + number, State::Waiting));
+            cache.change(job(&format!("new-{number}"), 200 + number, JobState::Waiting));
         }
         assert!(cache.bytes() <= 20 * (ENTRY + 30) && !cache.has_passed(1));
         let known = |cache: &Cache, prefix: &str, to: u64| {
@@ -402,9 +406,9 @@ mod tests {
     fn pages_begin_anywhere_and_have_the_newest_first() {
         let mut cache = Cache::new(1 << 20);
         for (name, version) in [("b", 1), ("a", 1), ("c", 3), ("d", 2)] {
-            cache.change(job(name, version, State::Running));
+            cache.change(job(name, version, JobState::Running));
         }
-        cache.change(Job { version: 4, ..job("d", 2, State::Failed) });
+        cache.change(Job { version: 4, ..job("d", 2, JobState::Failed) });
         let after = |position| cache.after(position).map(|job| &job.name[..]).collect::<Vec<_>>().join("");
         assert_eq!(after(None), "cdab");
         assert_eq!((after(Some(("002", "d"))), after(Some(("002", "x")))), ("ab".into(), "ab".into()));

@@ -2,7 +2,7 @@
 
 use super::cache::Cache;
 use super::evidence::Evidence;
-use crate::kube::{Job, Patience, State};
+use crate::kube::{Job, JobState, Patience};
 use log::warn;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -186,7 +186,7 @@ impl Known {
     }
 
     /// How many Jobs are known, by state.
-    pub(crate) fn count(&self) -> [(State, usize); State::ALL.len()] {
+    pub(crate) fn count(&self) -> [(JobState, usize); JobState::ALL.len()] {
         self.cache().count()
     }
 

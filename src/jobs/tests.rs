@@ -1,8 +1,8 @@
 use super::*;
-use crate::kube::{Situation, State};
+use crate::kube::{JobState, Situation};
 use std::cell::{Cell, RefCell};
 
-fn job(version: u64, state: State) -> Job {
+fn job(version: u64, state: JobState) -> Job {
     let situation = Situation { state, ..Situation::default() };
     Job { name: "a".into(), uid: "u".into(), version, situation, is_ours: true, ..Job::default() }
 }
@@ -27,7 +27,7 @@ impl World {
             asked: Cell::new(0),
         };
         let mut cache = world.jobs.known.cache_mut();
-        cache.change(job(1, State::Running));
+        cache.change(job(1, JobState::Running));
         cache.finish(1);
         drop(cache);
         world.jobs.known.evidence.go_live();
@@ -61,20 +61,20 @@ type Step = fn(&World);
 
 /// In one step: nobody can take its place in the table meanwhile.
 const PARK: Step = |world| {
-    world.jobs.register(&job(1, State::Running), 1, 7);
+    world.jobs.register(&job(1, JobState::Running), 1, 7);
     world.can_be_woken.set(true)
 };
 const LOOK: Step = |world| {
-    if world.jobs.look(&job(1, State::Running), &7, false, world).is_some() && world.jobs.leave("a", &7) {
+    if world.jobs.look(&job(1, JobState::Running), &7, false, world).is_some() && world.jobs.leave("a", &7) {
         world.answer()
     }
 };
-const WRITE: Step = |world| _ = world.jobs.known.cache_mut().change(job(2, State::Succeeded));
+const WRITE: Step = |world| _ = world.jobs.known.cache_mut().change(job(2, JobState::Succeeded));
 const TELL: Step = |world| {
     let known = world.jobs.known.cache().get("a").cloned();
-    world.jobs.tell(&known.unwrap_or_else(|| Arc::new(job(2, State::Succeeded))), world)
+    world.jobs.tell(&known.unwrap_or_else(|| Arc::new(job(2, JobState::Succeeded))), world)
 };
-const DELETE: Step = |world| world.jobs.known.cache_mut().delete(job(2, State::Running));
+const DELETE: Step = |world| world.jobs.known.cache_mut().delete(job(2, JobState::Running));
 const DOUBT: Step = |world| world.jobs.doubt_waiters("a", "u", 2, world);
 const SETTLE: Step = World::settle;
 const WAKE: Step = |world| world.taken.take().iter().for_each(|_| world.answer());
@@ -133,12 +133,12 @@ fn told(steps: &[Step]) -> Vec<News> {
 #[test]
 fn the_end_of_another_job_of_the_name_is_no_end_but_a_question() {
     let another: Step = |world| {
-        let other = Job { uid: "v".into(), ..job(5, State::Succeeded) };
+        let other = Job { uid: "v".into(), ..job(5, JobState::Succeeded) };
         world.jobs.change(other, world)
     };
     assert!(told(&[another]).is_empty());
     assert!(matches!(told(&[another, SETTLE])[..], [News::Unknown]));
-    let before: Step = |world| world.jobs.change(Job { uid: "v".into(), ..job(1, State::Succeeded) }, world);
+    let before: Step = |world| world.jobs.change(Job { uid: "v".into(), ..job(1, JobState::Succeeded) }, world);
     assert!(told(&[before, SETTLE]).is_empty(), "what is older is no news");
 }
 
@@ -146,8 +146,8 @@ fn the_end_of_another_job_of_the_name_is_no_end_but_a_question() {
 fn a_version_of_another_history_keeps_no_end_from_a_waiter() {
     let told = |version: u64| {
         let world = World::new();
-        world.jobs.register(&job(99, State::Running), version, 7);
-        world.jobs.change(job(4, State::Succeeded), &world);
+        world.jobs.register(&job(99, JobState::Running), version, 7);
+        world.jobs.change(job(4, JobState::Succeeded), &world);
         world.taken.take().len()
     };
     assert_eq!((told(99), told(0)), (0, 1));
@@ -163,7 +163,7 @@ fn after_a_gap_all_are_told_for_whom_there_are_news() {
     assert!(matches!(told(&[list_again, SETTLE])[..], [News::Unknown]), "it is not in the list: it is asked for");
     let with_end: Step = |world| {
         world.jobs.begin();
-        world.jobs.known.cache_mut().change(job(4, State::Failed));
+        world.jobs.known.cache_mut().change(job(4, JobState::Failed));
         world.jobs.finish(9);
         world.jobs.go_live(world)
     };
@@ -188,7 +188,7 @@ fn an_event_of_another_history_puts_all_in_doubt() {
 fn a_job_is_asked_for_once_for_all_that_wait() {
     let world = World::new();
     for waiter in 1..=5 {
-        world.jobs.register(&job(1, State::Running), 1, waiter);
+        world.jobs.register(&job(1, JobState::Running), 1, waiter);
         world.jobs.ask_for("a", &waiter, std::time::Instant::now(), &world)
     }
     assert_eq!(world.asked.get(), 1, "one thread is started");
