@@ -23,7 +23,7 @@ use key::Key;
 use log::LogQuery;
 
 use crate::config::Config;
-use crate::filter::{Input, Outcome as Run, SmallRun, Unwritable, hex};
+use crate::filter::{Input, Outcome, SmallRun, Unwritable, hex};
 use crate::http::{Request, query_pairs};
 use crate::manifest::{self, Marks};
 use crate::metrics::METRICS;
@@ -129,10 +129,10 @@ fn with_input<R>(
     })
 }
 
-fn create(config: &Config, request: &Request, outcome: Run, key: Option<Key>) -> Result<Box<Work>, Status> {
+fn create(config: &Config, request: &Request, outcome: Outcome, key: Option<Key>) -> Result<Box<Work>, Status> {
     let (output, fingerprint) = match outcome {
-        Run::Output { output, fingerprint } => (output, fingerprint),
-        Run::Nothing => return Ok(Work::boxed(Dispatch::Nothing)),
+        Outcome::Output { output, fingerprint } => (output, fingerprint),
+        Outcome::Nothing => return Ok(Work::boxed(Dispatch::Nothing)),
         other => return Err(filter_status(other)),
     };
     let nonce = hex(&[random().to_ne_bytes(), random().to_ne_bytes()].concat());
@@ -190,23 +190,23 @@ fn fingerprint(path: &str, query: &str, canonical_body: &[u8]) -> String {
     [key::VERSION, ":", &hex(&hash.finalize())].concat()
 }
 
-fn filter_status(run: Run) -> Status {
+fn filter_status(run: Outcome) -> Status {
     match run {
-        Run::Error { message, details } => Status { details, ..Status::new(Reason::FilterError, message) },
-        Run::Limit(limit) => {
+        Outcome::Error { message, details } => Status { details, ..Status::new(Reason::FilterError, message) },
+        Outcome::Limit(limit) => {
             Status::new(Reason::FilterLimit, format!("the filter exceeds the limit of {limit} for this request"))
         }
-        Run::Many => manifest::operators_mistake("there is more than one"),
-        Run::Unwritable(Unwritable::TooLong) => {
+        Outcome::Many => manifest::operators_mistake("there is more than one"),
+        Outcome::Unwritable(Unwritable::TooLong) => {
             Status::new(Reason::FilterLimit, "the filter exceeds the limit of output for this request")
         }
-        Run::Unwritable(why) => manifest::operators_mistake(why),
-        Run::BodyTooLarge => {
+        Outcome::Unwritable(why) => manifest::operators_mistake(why),
+        Outcome::BodyTooLarge => {
             Status::new(Reason::RequestEntityTooLarge, "the body is too large as a value; see --max-filter-memory")
         }
-        Run::BadBody(why) => Status::new(Reason::BadRequest, format!("the body is not JSON: {why}")),
-        Run::TooLate => Status::new(Reason::Overloaded, "the dispatcher is too busy to run the filter in time"),
-        Run::Defect | Run::Output { .. } | Run::Nothing => internal_error(),
+        Outcome::BadBody(why) => Status::new(Reason::BadRequest, format!("the body is not JSON: {why}")),
+        Outcome::TooLate => Status::new(Reason::Overloaded, "the dispatcher is too busy to run the filter in time"),
+        Outcome::Defect | Outcome::Output { .. } | Outcome::Nothing => internal_error(),
     }
 }
 

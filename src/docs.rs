@@ -35,7 +35,7 @@ impl Docs {
     }
 
     /// None if there is no such page.
-    pub(crate) fn reply(&self, page: Page) -> Option<Reply> {
+    pub(crate) fn page(&self, page: Page) -> Option<Reply> {
         let html = self.page.as_ref()?;
         let reply = match page {
             Page::Elsewhere(path) => Reply::empty(307).with_header("Location", path),

@@ -219,7 +219,7 @@ impl Filter {
             output: SMALL.output.min(self.limits.output),
         };
         let begin = Instant::now();
-        let outcome = self.run(input, &limits, 0);
+        let outcome = self.run_within(input, &limits, 0);
         if meter::steps_taken() > MANY_STEPS {
             alloc::return_freed_pages()
         }
@@ -233,7 +233,7 @@ impl Filter {
     /// also how long it took.
     pub(crate) fn run_large(&self, input: &Input<'_>, log_lines: u32) -> (Outcome, Duration) {
         let begin = Instant::now();
-        let mut outcome = self.run(input, &self.limits, log_lines);
+        let mut outcome = self.run_within(input, &self.limits, log_lines);
         if let Outcome::Output { output, .. } = &mut outcome {
             output.json.shrink_to_fit()
         }
@@ -241,7 +241,7 @@ impl Filter {
         (outcome, begin.elapsed())
     }
 
-    fn run(&self, input: &Input<'_>, limits: &Limits, log_lines: u32) -> Outcome {
+    fn run_within(&self, input: &Input<'_>, limits: &Limits, log_lines: u32) -> Outcome {
         let is_parsed = Cell::new(false);
         let metered = Metered::start(limits, input.wall_end, log_lines, input.seed);
         let done = catch_unwind(AssertUnwindSafe(|| self.run_metered(input, limits, &is_parsed)));

@@ -1,7 +1,6 @@
 //! OWNS ureq and rustls: one client per thread for calls to the API server, with their failures as values.
 //! Knows neither jq nor our routes.
 
-mod answer;
 mod api_server;
 mod bound;
 mod circuit;
@@ -19,6 +18,7 @@ mod log;
 mod metadata;
 mod pods;
 mod refusal;
+mod response;
 mod scalar;
 mod stream;
 mod transport;
@@ -31,7 +31,7 @@ pub(crate) use create::Create;
 pub(crate) use failure::{Failure, Refusal, RefusalKind};
 #[cfg(test)]
 pub(crate) use job::Situation;
-pub(crate) use job::{Job, State};
+pub(crate) use job::{Job, JobState};
 pub(crate) use log::{LOG_ANSWER, Log, Which};
 pub(crate) use pods::{Pod, Pods};
 pub(crate) use stream::{End, Event, From};

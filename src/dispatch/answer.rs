@@ -272,7 +272,7 @@ pub(super) fn object(told: &Told, job: Option<&Job>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kube::{Situation, State};
+    use crate::kube::{JobState, Situation};
 
     #[test]
     fn a_location_leads_to_the_job_from_every_path() {
@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(text(&nothing, old), want);
         let some = |text: &str| Some(text.into());
         let situation =
-            Situation { state: State::Failed, reason: some("R"), message: some("\"m\""), finished: some("F") };
+            Situation { state: JobState::Failed, reason: some("R"), message: some("\"m\""), finished: some("F") };
         let status = RawValue::from_string("{\"failed\":1}".into()).unwrap();
         let job = Job { situation, created: some("C"), started: some("S"), status, ..nothing };
         let want = r#"{"id":"a","state":"failed","reason":"R","message":"\"m\"","created":"C","started":"S","finished":"F","status":{"failed":1}}"#;

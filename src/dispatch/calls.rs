@@ -1,6 +1,6 @@
 //! Makes the calls of a dispatch: the one place that does. What comes after each is decided in [`next`](super::next).
 
-use super::next::{Answer, Attempts, Call, Intent, Outcome, Step, next, without_call};
+use super::next::{Answer, Attempts, Call, CallOutcome, Intent, Step, next, without_call};
 use super::retry::{RetryBudget, pause};
 use crate::account::{Account, Kind, Reservation};
 use crate::config::{Config, DryRun};
@@ -78,7 +78,7 @@ pub(super) enum Ended {
 impl Calls<'_> {
     /// Makes one call after the other until there is an answer, or a pause. `manifest`: of the Job that is to be created; a further name is
     /// chosen in it.
-    pub(super) fn run(&mut self, intent: Intent<'_>, first: NextCall, mut manifest: Option<&mut Manifest>) -> Ended {
+    pub(super) fn make(&mut self, intent: Intent<'_>, first: NextCall, mut manifest: Option<&mut Manifest>) -> Ended {
         let NextCall { mut name, call, attempts, .. } = first;
         let (mut names, mut tries) = (attempts.names, 1);
         let mut step = Step::Call(call, attempts);
@@ -131,7 +131,7 @@ impl Calls<'_> {
         attempts: &Attempts,
         name: &str,
         manifest: Option<&Manifest>,
-    ) -> Result<Outcome, Status> {
+    ) -> Result<CallOutcome, Status> {
         let Shared { config, known, .. } = self.shared;
         let (namespace, until) = (&config.namespace[..], self.until);
         let how = if config.dry_run == DryRun::Server { Create::DryRun } else { Create::Store };
@@ -141,22 +141,24 @@ impl Calls<'_> {
         let done = match call {
             Call::Create => {
                 let json = manifest.map_or(&[][..], |manifest| &manifest.json);
-                self.client.create(namespace, name, json, how, until).map(Outcome::Created)
+                self.client.create(namespace, name, json, how, until).map(CallOutcome::Created)
             }
             Call::Get => {
                 let is_long = self.memory.as_ref().is_some_and(|memory| memory.bytes() >= LONG_ANSWER);
-                self.client.get(namespace, name, is_long, until).map(Outcome::Found)
+                self.client.get(namespace, name, is_long, until).map(CallOutcome::Found)
             }
-            Call::Pods => self.client.pods(namespace, name, uid, only, until).map(|pods| Outcome::Pods(Box::new(pods))),
+            Call::Pods => {
+                self.client.pods(namespace, name, uid, only, until).map(|pods| CallOutcome::Pods(Box::new(pods)))
+            }
             Call::Log => match (&attempts.which, self.memory.take()) {
                 (Some(which), Some(memory)) => {
-                    self.client.log(namespace, which, memory, until).map(|log| Outcome::Log(Arc::new(log)))
+                    self.client.log(namespace, which, memory, until).map(|log| CallOutcome::Log(Arc::new(log)))
                 }
                 _ => return Err(internal_error()), // it is chosen before, and reserved
             },
-            Call::Delete => self.client.delete(namespace, name, uid, how, until).map(|()| Outcome::Deleted),
+            Call::Delete => self.client.delete(namespace, name, uid, how, until).map(|()| CallOutcome::Deleted),
         };
-        let outcome = done.unwrap_or_else(Outcome::Failed);
+        let outcome = done.unwrap_or_else(CallOutcome::Failed);
         if how == Create::Store || call == Call::Get {
             learn(known, &before, name, call, &outcome, attempts.found.as_deref())
         }
@@ -190,12 +192,12 @@ impl Calls<'_> {
 }
 
 /// What a call has told of a Job. `found`: the Job that was to be deleted.
-fn learn(known: &Known, before: &Before, name: &str, call: Call, outcome: &Outcome, found: Option<&Job>) {
+fn learn(known: &Known, before: &Before, name: &str, call: Call, outcome: &CallOutcome, found: Option<&Job>) {
     match outcome {
-        Outcome::Created(job) => known.created(before, job),
-        Outcome::Found(job) => known.found(before, job),
-        Outcome::Deleted => found.iter().for_each(|job| known.deleted(job)),
-        Outcome::Failed(Failure::Refused(refusal))
+        CallOutcome::Created(job) => known.created(before, job),
+        CallOutcome::Found(job) => known.found(before, job),
+        CallOutcome::Deleted => found.iter().for_each(|job| known.deleted(job)),
+        CallOutcome::Failed(Failure::Refused(refusal))
             if refusal.kind == RefusalKind::NoSuchJob && matches!(call, Call::Get | Call::Delete) =>
         {
             known.not_found(before, name)

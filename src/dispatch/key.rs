@@ -102,7 +102,7 @@ fn delivery(request: &Request, names: &[String]) -> Result<Option<Vec<String>>, 
 
 /// What identifies a CloudEvent in structured mode.
 #[derive(Deserialize)]
-struct Event<'b> {
+struct CloudEvent<'b> {
     #[serde(borrow, default)]
     id: Option<Cow<'b, str>>,
     #[serde(borrow, default)]
@@ -110,7 +110,7 @@ struct Event<'b> {
 }
 
 /// None for what is no such event; the filter's run says what is wrong with its body.
-fn structured_event(request: &Request) -> Option<Event<'_>> {
+fn structured_event(request: &Request) -> Option<CloudEvent<'_>> {
     if is_structured_event(request) { serde_json::from_slice(request.body()).ok() } else { None }
 }
 

@@ -4,7 +4,7 @@ use super::answer::{Told, object};
 use crate::filter::hex;
 use crate::http::{Reply, Request, query_pairs};
 use crate::jobs::{Known, NoPage};
-use crate::kube::{Job, State};
+use crate::kube::{Job, JobState};
 use crate::status::{Reason, Status};
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(crate) struct Query {
     limit: usize,
     /// Creation time and name of the last Job of the page before.
     after: Option<(String, String)>,
-    state: Option<State>,
+    state: Option<JobState>,
     /// All of these.
     labels: Vec<(String, String)>,
     /// The rest of the query, as sent, for the next page.
@@ -46,7 +46,7 @@ impl Query {
                     query.after = Some(after)
                 }
                 "state" => {
-                    let state = State::ALL.into_iter().find(|state| state.name() == value);
+                    let state = JobState::ALL.into_iter().find(|state| state.name() == value);
                     query.state = Some(state.ok_or_else(|| bad("state", "is no state of a Job"))?)
                 }
                 "label" => {
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn the_work_for_a_page_is_bounded() {
         let job = |number: usize| {
-            let state = if number == 0 { State::Failed } else { State::Running };
+            let state = if number == 0 { JobState::Failed } else { JobState::Running };
             let situation = crate::kube::Situation { state, ..Default::default() };
             Job { name: "x".into(), created: Some(format!("{number:05}").into()), situation, ..Job::default() }
         };

@@ -119,7 +119,7 @@ pub(super) fn not_started(message: &str) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kube::{Pods, Situation, State};
+    use crate::kube::{JobState, Pods, Situation};
     use serde_json::{Value, json};
 
     fn query(text: &str) -> Result<LogQuery, String> {
@@ -138,9 +138,9 @@ mod tests {
     }
 
     /// What is chosen, or code and message.
-    fn choice(text: &str, state: State, pods: Value) -> Result<(String, String), (u16, String)> {
+    fn choice(text: &str, state: JobState, pods: Value) -> Result<(String, String), (u16, String)> {
         let list = json!({"kind": "PodList", "items": pods}).to_string();
-        let pods = Pods::default().read(&mut list.as_bytes(), "u").unwrap();
+        let pods = Pods::default().with_page(&mut list.as_bytes(), "u").unwrap();
         let job = Job { situation: Situation { state, ..Situation::default() }, ..Job::default() };
         let which = query(text).unwrap().choose(&job, &pods);
         which.map(|which| (which.pod, which.container)).map_err(|status| (status.code(), status.message))
@@ -170,25 +170,25 @@ mod tests {
         let two = || json!([runs("old", "2025"), runs("new", "2026")]);
         let chosen = |pod: &str, container: &str| Ok((pod.to_owned(), container.to_owned()));
         let refused = |code: u16, message: &str| Err((code, message.to_owned()));
-        let choice_of_two = |text| choice(text, State::Running, two());
+        let choice_of_two = |text| choice(text, JobState::Running, two());
         assert_eq!(choice_of_two(""), chosen("new", "main"));
         assert_eq!(choice_of_two("pod=old&container=side"), chosen("old", "side"));
         assert_eq!(choice_of_two("previous=true&container=side"), chosen("new", "side"));
         assert_eq!(choice_of_two("previous=true"), chosen("old", "main"), "each try is a pod");
         let alone = json!([runs("new", "2026")]);
-        let of_one = choice("previous=true", State::Running, alone);
+        let of_one = choice("previous=true", JobState::Running, alone);
         assert_eq!(of_one, refused(404, "the container has no run before its present one"));
         let named = choice_of_two("previous=true&pod=new");
         assert_eq!(named, refused(404, "the container has no run before its present one"));
         let pending = pod("new", "2027", json!({"phase": "Pending"}));
         let retried = json!([runs("old", "2025"), pending]);
-        assert_eq!(choice("", State::Starting, retried.clone()), refused(409, "the container has not started"));
-        assert_eq!(choice("previous=true", State::Starting, retried), chosen("old", "main"));
+        assert_eq!(choice("", JobState::Starting, retried.clone()), refused(409, "the container has not started"));
+        assert_eq!(choice("previous=true", JobState::Starting, retried), chosen("old", "main"));
         assert_eq!(choice_of_two("pod=other"), refused(404, "the Job has no such pod"));
         assert_eq!(choice_of_two("container=other"), refused(404, "the pod has no such container"));
-        assert_eq!(choice("", State::Waiting, json!([])), refused(409, "the Job has no pod yet"));
-        assert_eq!(choice("", State::Failed, json!([])), refused(404, "the Job has no pods any more"));
-        let one = |status| choice("", State::Starting, json!([pod("p", "2026", status)]));
+        assert_eq!(choice("", JobState::Waiting, json!([])), refused(409, "the Job has no pod yet"));
+        assert_eq!(choice("", JobState::Failed, json!([])), refused(404, "the Job has no pods any more"));
+        let one = |status| choice("", JobState::Starting, json!([pod("p", "2026", status)]));
         assert_eq!(one(json!({"phase": "Pending"})), refused(409, "the container has not started"));
         let pulls = json!({"phase": "Pending", "containerStatuses": [{"name": "main", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]});
         assert_eq!(one(pulls), refused(409, "the container has not started: ImagePullBackOff"));

@@ -86,7 +86,7 @@ pub(super) struct Attempts {
 
 /// What a call has come to.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Outcome {
+pub(super) enum CallOutcome {
     Created(Box<Job>),
     Found(Box<Job>),
     /// It is being deleted, or is gone already.
@@ -134,22 +134,22 @@ pub(super) enum Answer {
 }
 
 /// `call`: the previous one, which has come to `outcome`.
-pub(super) fn next(intent: Intent<'_>, attempts: Attempts, call: Call, outcome: Outcome) -> Step {
+pub(super) fn next(intent: Intent<'_>, attempts: Attempts, call: Call, outcome: CallOutcome) -> Step {
     let fail = |status| Step::Answer(Err(status));
     match outcome {
-        Outcome::Created(job) => Step::Answer(Ok(match intent {
+        CallOutcome::Created(job) => Step::Answer(Ok(match intent {
             Intent::Create { is_dry_run: true, .. } => Answer::Valid(job),
             _ => Answer::Created(job),
         })),
-        Outcome::Found(job) => found(intent, attempts, job),
-        Outcome::Deleted => deleted(Attempts { may_be_done: true, ..attempts }),
-        Outcome::Pods(pods) => with_pods(intent, attempts, pods),
-        Outcome::Log(log) if log.is_missing() => fail(
+        CallOutcome::Found(job) => found(intent, attempts, job),
+        CallOutcome::Deleted => deleted(Attempts { may_be_done: true, ..attempts }),
+        CallOutcome::Pods(pods) => with_pods(intent, attempts, pods),
+        CallOutcome::Log(log) if log.is_missing() => fail(
             Status::new(Reason::NotFound, "the log is gone with its container")
                 .with_note("the kubelet cannot retrieve it"),
         ),
-        Outcome::Log(log) => Step::Answer(Ok(Answer::Log(log))),
-        Outcome::Failed(failure) => failed(intent, attempts, call, failure),
+        CallOutcome::Log(log) => Step::Answer(Ok(Answer::Log(log))),
+        CallOutcome::Failed(failure) => failed(intent, attempts, call, failure),
     }
 }
 

@@ -250,7 +250,7 @@ fn create(calls: &mut Calls<'_>, mut creation: Creation, mut so_far: SoFar) -> P
         Ok(next_call) => next_call,
         Err(status) => return status.into(),
     };
-    let ended = calls.run(intent, next_call, Some(manifest));
+    let ended = calls.make(intent, next_call, Some(manifest));
     let warnings = so_far.count_warnings(calls);
     let (name, tries, answer) = match ended {
         Ended::Pause { next_call, memory, pause } => {
@@ -293,7 +293,7 @@ fn look_up(calls: &mut Calls<'_>, name: String, wait: Option<Wait>, mut so_far: 
         Err(status) => return Progress::Done(so_far.failure(&name, wait, status)),
     };
     loop {
-        let ended = calls.run(Intent::Lookup, next_call, None);
+        let ended = calls.make(Intent::Lookup, next_call, None);
         let warnings = so_far.count_warnings(calls);
         let (tries, answer) = match ended {
             Ended::Pause { next_call, memory, pause } => {
@@ -325,7 +325,7 @@ fn read_log(calls: &mut Calls<'_>, name: String, query: LogQuery, mut so_far: So
         Ok(next_call) => next_call,
         Err(status) => return status.into(),
     };
-    match calls.run(Intent::Log(&query), next_call, None) {
+    match calls.make(Intent::Log(&query), next_call, None) {
         Ended::Pause { next_call, memory, pause } => so_far.pause(Dispatch::Log(name, query), next_call, memory, pause),
         Ended::Long(next_call) => so_far.wait_for_memory(Dispatch::Log(name, query), next_call),
         Ended::Answer { tries, answer: Ok(Answer::Log(log)), .. } => {
@@ -343,7 +343,7 @@ fn delete(calls: &mut Calls<'_>, name: String, mut so_far: SoFar) -> Progress {
         Ok(next_call) => next_call,
         Err(status) => return status.into(),
     };
-    let ended = calls.run(Intent::Delete, next_call, None);
+    let ended = calls.make(Intent::Delete, next_call, None);
     let warnings = so_far.count_warnings(calls);
     match ended {
         Ended::Pause { next_call, memory, pause } => so_far.pause(Dispatch::Delete(name), next_call, memory, pause),

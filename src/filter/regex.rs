@@ -32,7 +32,7 @@ const MAX_SEARCH: usize = 750_000;
 /// Steps of a search that are not worth a look at the clock: some microseconds.
 const SHORT_SEARCH: usize = 64;
 
-struct Compiled {
+struct CompiledRegex {
     regex: Regex,
     /// State visits per byte of the text, at most.
     cost: usize,
@@ -40,7 +40,7 @@ struct Compiled {
 
 #[derive(Default)]
 struct Cache {
-    regexes: HashMap<String, Arc<Compiled>>,
+    regexes: HashMap<String, Arc<CompiledRegex>>,
     weight: usize,
 }
 
@@ -58,7 +58,7 @@ pub(super) fn check(source: &str, flags: &str) -> Result<(), String> {
 }
 
 /// Compiles `source`, or takes it from the cache.
-fn compile(source: &str, flags: &str) -> Result<Arc<Compiled>, String> {
+fn compile(source: &str, flags: &str) -> Result<Arc<CompiledRegex>, String> {
     if flags.len() > MAX_FLAGS {
         return Err(format!("more than {MAX_FLAGS} regex flags"));
     }
@@ -84,7 +84,7 @@ fn compile(source: &str, flags: &str) -> Result<Arc<Compiled>, String> {
         check_memory(weight);
         match build(source, flags, size) {
             Ok(regex) => {
-                let compiled = Arc::new(Compiled { regex, cost: states * (2 + groups) });
+                let compiled = Arc::new(CompiledRegex { regex, cost: states * (2 + groups) });
                 if weight <= MAX_CACHED_WEIGHT {
                     let mut cache = cache();
                     if cache.weight + weight > MAX_CACHED {
@@ -114,7 +114,7 @@ fn build(source: &str, flags: &str, size: usize) -> Result<Regex, regex_bites::E
         .build()
 }
 
-impl Compiled {
+impl CompiledRegex {
     fn search<'t>(&self, text: &'t str, at: usize) -> Option<Captures<'t>> {
         let steps = |bytes: usize| bytes.saturating_mul(self.cost) >> VISITS_PER_STEP_LOG;
         let most = steps((text.len() + 1).checked_sub(at)?);
@@ -141,7 +141,7 @@ type Piece = (Range<usize>, Vec<Option<Range<usize>>>);
 
 struct Pieces {
     text: Arc<Text>,
-    compiled: Arc<Compiled>,
+    compiled: Arc<CompiledRegex>,
     global: bool,
     skip_empty: bool,
     /// Where the next search starts; beyond the text: nowhere.

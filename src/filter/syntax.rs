@@ -2,7 +2,7 @@
 
 use jaq_core::load::lex::{StrPart, Token};
 use jaq_core::load::parse::{BinaryOp, Parser, Pattern};
-use jaq_core::path::{Opt, Part as Step, Path};
+use jaq_core::path::{Opt, Part as PathPart, Path};
 
 pub(super) type Term<'a> = jaq_core::load::parse::Term<&'a str>;
 
@@ -53,8 +53,8 @@ pub(super) fn parts<'t, 'a>(term: &'t mut Term<'a>) -> Vec<&'t mut Term<'a>> {
         Term::Call(_, args) => args.iter_mut().collect(),
         Term::Path(from, path) => {
             let steps = path.0.iter_mut().flat_map(|(step, _)| match step {
-                Step::Index(at) => vec![at],
-                Step::Range(start, end) => start.iter_mut().chain(end).collect(),
+                PathPart::Index(at) => vec![at],
+                PathPart::Range(start, end) => start.iter_mut().chain(end).collect(),
             });
             std::iter::once(&mut **from).chain(steps).collect()
         }
@@ -68,7 +68,7 @@ pub(super) fn simplified(mut term: Term<'_>) -> Term<'_> {
             if value.is_none() {
                 *value = Some(match key.clone() {
                     Term::Var(name) => std::mem::replace(key, literal(&name[1..])),
-                    key => Term::Path(Term::Id.into(), Path(vec![(Step::Index(key), Opt::Essential)])),
+                    key => Term::Path(Term::Id.into(), Path(vec![(PathPart::Index(key), Opt::Essential)])),
                 })
             }
         }),

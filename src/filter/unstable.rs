@@ -5,7 +5,7 @@
 
 use super::syntax::{Term, parts, plain};
 use jaq_core::load::parse::{BinaryOp, Def, Pattern};
-use jaq_core::path::Part as Step;
+use jaq_core::path::Part as PathPart;
 use std::collections::HashMap;
 
 /// What a value depends on.
@@ -100,8 +100,7 @@ fn why_of(term: &mut Term<'_>, unstable: &Unstable) -> Option<Why> {
         Term::Call(name, _) => unstable.get(name.rsplit("::").next().unwrap_or(name)).copied(),
         Term::Var(name) => unstable.get(*name).copied(),
         Term::Path(from, path) if matches!(**from, Term::Var("$ENV") | Term::Call("env", _)) => {
-            let is_host =
-                |step: &Step<Term<'_>>| matches!(step, Step::Index(key) if plain(key).as_deref() == Some("HOSTNAME"));
+            let is_host = |step: &PathPart<Term<'_>>| matches!(step, PathPart::Index(key) if plain(key).as_deref() == Some("HOSTNAME"));
             path.0.iter().any(|(step, _)| is_host(step)).then_some(HOST)
         }
         _ => None,
@@ -126,9 +125,9 @@ fn name_in(term: &mut Term<'_>, unstable: &Unstable) -> Option<Why> {
             right,
         ) => {
             let Term::Path(_, path) = &mut **left else { return name_in(right, unstable) };
-            let key = |(step, _): &(Step<Term<'_>>, _)| match step {
-                Step::Index(key) => plain(key),
-                Step::Range(..) => None,
+            let key = |(step, _): &(PathPart<Term<'_>>, _)| match step {
+                PathPart::Index(key) => plain(key),
+                PathPart::Range(..) => None,
             };
             let keys: Vec<_> = path.0.iter().map(|part| key(part).unwrap_or_default()).collect();
             match keys.iter().map(String::as_str).collect::<Vec<_>>()[..] {

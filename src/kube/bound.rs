@@ -36,17 +36,17 @@ pub(super) struct TooLong;
 pub(super) fn within<R>(is_long: bool, read: impl FnOnce() -> R) -> Result<R, TooLong> {
     let text = if is_long { LONG } else { USUAL_ANSWER };
     LEFT.set(Left { text, labels: LABELS, counts: false, is_exceeded: false });
-    let end = End;
+    let unbind = Unbind;
     let result = read();
     let left = LEFT.get();
-    drop(end);
+    drop(unbind);
     if left.is_exceeded { Err(TooLong) } else { Ok(result) }
 }
 
 /// Ends the bound, also where a panic ends what is read.
-struct End;
+struct Unbind;
 
-impl Drop for End {
+impl Drop for Unbind {
     fn drop(&mut self) {
         LEFT.set(UNBOUNDED)
     }

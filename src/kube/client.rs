@@ -1,11 +1,11 @@
 //! One thread's calls to the API server; and, while it cannot be reached, one thread that looks whether it can (`circuit.rs`).
 
-use super::answer::Answer as AnyAnswer;
 use super::api_server::{ApiServer, CONNECT};
 use super::credentials::Current;
 use super::errors::failure_of;
 use super::failure::Failure;
 use super::refusal;
+use super::response::ApiResponse as AnyResponse;
 use super::transport::{Numeric, Patience, Sockets};
 use crate::metrics::METRICS;
 use log::{debug, info, warn};
@@ -61,7 +61,7 @@ pub(super) enum Verb {
 
 /// A call to be made.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Call<'c> {
+pub(super) struct ApiRequest<'c> {
     pub(super) verb: Verb,
     pub(super) path: &'c str,
     pub(super) body: Option<&'c [u8]>,
@@ -135,12 +135,12 @@ impl Client {
     pub(crate) fn is_ready(&mut self) -> bool {
         let until = Instant::now() + READY;
         let current = self.server.credentials.current();
-        let answer =
-            self.call_again_after_401(&current, Call { verb: Verb::Ready, path: "/readyz", body: None, until });
-        let is_ready = matches!(answer, Ok(Answer { code: 200 | 403, .. })) && Instant::now() < until;
+        let response =
+            self.call_again_after_401(&current, ApiRequest { verb: Verb::Ready, path: "/readyz", body: None, until });
+        let is_ready = matches!(response, Ok(ApiResponse { code: 200 | 403, .. })) && Instant::now() < until;
         if !is_ready {
-            match answer {
-                Ok(answer) => warn!("not ready: {}/readyz returns {}", self.server.base, answer.code),
+            match response {
+                Ok(response) => warn!("not ready: {}/readyz returns {}", self.server.base, response.code),
                 Err(failure) => warn!("not ready: {failure}"),
             }
         }
@@ -150,14 +150,14 @@ impl Client {
     /// Whether the API server accepts connections, with the CA bundle as it is now.
     pub(super) fn can_connect(&mut self) -> bool {
         let current = self.server.credentials.read_again();
-        let call = Call { verb: Verb::Ready, path: "/readyz", body: None, until: Instant::now() + READY };
-        let answer = self.call_once(&current, call);
-        !matches!(answer, Err(Failure::Unreachable(_)))
+        let call = ApiRequest { verb: Verb::Ready, path: "/readyz", body: None, until: Instant::now() + READY };
+        let response = self.call_once(&current, call);
+        !matches!(response, Err(Failure::Unreachable(_)))
     }
 
     /// Makes one call, unless several in a row could not connect. When none can be made, reads the CA bundle again, and tries once more if it
     /// has changed.
-    pub(super) fn call(&mut self, call: Call<'_>) -> Result<Answer, Failure> {
+    pub(super) fn call(&mut self, call: ApiRequest<'_>) -> Result<ApiResponse, Failure> {
         if self.server.circuit.is_open() {
             return Err(Failure::NotCalled);
         }
@@ -166,53 +166,53 @@ impl Client {
             return Err(no_time());
         }
         let current = self.server.credentials.current();
-        let mut answer = self.call_again_after_401(&current, call);
-        if self.server.is_https && matches!(answer, Err(Failure::Unreachable(_))) {
+        let mut response = self.call_again_after_401(&current, call);
+        if self.server.is_https && matches!(response, Err(Failure::Unreachable(_))) {
             let now = self.server.credentials.read_again();
             if now.generation != current.generation {
-                answer = self.call_again_after_401(&now, call)
+                response = self.call_again_after_401(&now, call)
             }
         }
-        match &answer {
+        match &response {
             Err(Failure::Unreachable(_)) if left >= MIN_CONNECT && self.server.circuit.failed() => {
                 wait_for(self.server.clone())
             }
             Err(Failure::Unreachable(_)) => (),
             _ => self.server.circuit.connected(),
         }
-        answer
+        response
     }
 
     /// Makes one call. After a 401, reads the token again and makes it once more; then with the previous token, for the new one may have been
     /// written in part only.
-    fn call_again_after_401(&mut self, current: &Current, call: Call<'_>) -> Result<Answer, Failure> {
-        let mut answer = self.call_once(current, call);
+    fn call_again_after_401(&mut self, current: &Current, call: ApiRequest<'_>) -> Result<ApiResponse, Failure> {
+        let mut response = self.call_once(current, call);
         let mut rejected: Vec<_> = current.token.iter().cloned().collect();
-        while matches!(answer, Ok(Answer { code: 401, .. })) && (1..MAX_TOKENS).contains(&rejected.len()) {
+        while matches!(response, Ok(ApiResponse { code: 401, .. })) && (1..MAX_TOKENS).contains(&rejected.len()) {
             let Some(other) = self.server.credentials.other_than(&rejected) else { break };
-            answer = self.call_once(&other, call);
+            response = self.call_once(&other, call);
             rejected.extend(other.token);
         }
-        answer
+        response
     }
 
-    fn call_once(&mut self, current: &Current, call: Call<'_>) -> Result<Answer, Failure> {
+    fn call_once(&mut self, current: &Current, call: ApiRequest<'_>) -> Result<ApiResponse, Failure> {
         self.use_credentials(current);
         let (word, method) = call.verb.word_and_method();
         let started = Instant::now();
-        let answer = self.exchange(current, &method, call);
+        let response = self.exchange(current, &method, call);
         let took = started.elapsed();
         self.waited += took;
-        METRICS.call(word, answer.as_ref().ok().map(|answer| answer.code), took);
-        match &answer {
-            Ok(answer) => debug!("{method} {} {} {took:?}", call.path, answer.code),
+        METRICS.call(word, response.as_ref().ok().map(|response| response.code), took);
+        match &response {
+            Ok(response) => debug!("{method} {} {} {took:?}", call.path, response.code),
             Err(failure) => debug!("{method} {} {took:?} {failure}", call.path),
         }
-        answer
+        response
     }
 
     /// Begins a call whose answer is read as it comes. Another answer than 200 is a refusal.
-    pub(super) fn stream(&mut self, call: Call<'_>) -> Result<BodyReader<'static>, Failure> {
+    pub(super) fn stream(&mut self, call: ApiRequest<'_>) -> Result<BodyReader<'static>, Failure> {
         if self.server.circuit.is_open() {
             return Err(Failure::NotCalled);
         }
@@ -237,18 +237,18 @@ impl Client {
                 current = other;
                 continue;
             }
-            return Err(Failure::Refused(read(response, call.verb, &self.server)?.refusal("")));
+            return Err(Failure::Refused(response_of(response, call.verb, &self.server)?.refusal("")));
         }
     }
 
-    fn exchange(&mut self, current: &Current, method: &Method, call: Call<'_>) -> Result<Answer, Failure> {
+    fn exchange(&mut self, current: &Current, method: &Method, call: ApiRequest<'_>) -> Result<ApiResponse, Failure> {
         let response = self.send(current, method, call)?;
         self.warnings += log_warnings(response.headers());
-        read(response, call.verb, &self.server)
+        response_of(response, call.verb, &self.server)
     }
 
-    fn send(&mut self, current: &Current, method: &Method, call: Call<'_>) -> Result<Response<Body>, Failure> {
-        let Call { path, body, until, .. } = call;
+    fn send(&mut self, current: &Current, method: &Method, call: ApiRequest<'_>) -> Result<Response<Body>, Failure> {
+        let ApiRequest { path, body, until, .. } = call;
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(no_time());
@@ -343,7 +343,7 @@ fn agent(server: &ApiServer, current: &Current, failed: &Arc<AtomicBool>, patien
     Agent::with_parts(config, connector, resolver)
 }
 
-pub(super) type Answer = AnyAnswer<BodyReader<'static>>;
+pub(super) type ApiResponse = AnyResponse<BodyReader<'static>>;
 
 /// Returns how many there are.
 fn log_warnings(headers: &HeaderMap) -> u32 {
@@ -355,14 +355,14 @@ fn log_warnings(headers: &HeaderMap) -> u32 {
     all.iter().count() as u32
 }
 
-fn read(response: Response<Body>, verb: Verb, server: &Arc<ApiServer>) -> Result<Answer, Failure> {
+fn response_of(response: Response<Body>, verb: Verb, server: &Arc<ApiServer>) -> Result<ApiResponse, Failure> {
     let (head, body) = response.into_parts();
     let retry_after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
     if let Some(coding) = head.headers.get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
         return Err(Failure::InvalidResponse(format!("the response has the Content-Encoding {coding:?}")));
     }
     let server = server.clone();
-    let mut answer = Answer {
+    let mut response = ApiResponse {
         code: head.status.as_u16(),
         retry_after: retry_after.and_then(|value| refusal::retry_after(value, SystemTime::now())),
         body: Vec::new(),
@@ -373,10 +373,10 @@ fn read(response: Response<Body>, verb: Verb, server: &Arc<ApiServer>) -> Result
     };
     let limit = if matches!(verb, Verb::Pods) { u64::MAX } else { MAX_ANSWER }; // nothing is held of a list
     let mut rest = body.into_with_config().limit(limit).reader();
-    let read = (&mut rest).take(MAX_HELD).read_to_end(&mut answer.body);
-    read.map_err(|error| (answer.read_error)(error))?;
-    if answer.body.len() as u64 == MAX_HELD && head.status.is_success() {
-        answer.rest = Some(rest)
+    let read = (&mut rest).take(MAX_HELD).read_to_end(&mut response.body);
+    read.map_err(|error| (response.read_error)(error))?;
+    if response.body.len() as u64 == MAX_HELD && head.status.is_success() {
+        response.rest = Some(rest)
     }
-    Ok(answer)
+    Ok(response)
 }

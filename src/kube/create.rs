@@ -1,6 +1,6 @@
 //! Creates a Job.
 
-use super::client::{Call, Client, Verb};
+use super::client::{ApiRequest, Client, Verb};
 use super::failure::Failure;
 use super::job::Job;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ impl Client {
             "/apis/batch/v1/namespaces/{namespace}/jobs\
              ?fieldManager=k8s-job-dispatcher&fieldValidation=Strict&timeout={timeout}ms{dry_run}"
         );
-        self.call(Call { verb: Verb::Create, path: &path, body: Some(manifest), until })?
+        self.call(ApiRequest { verb: Verb::Create, path: &path, body: Some(manifest), until })?
             .expect(name, 201)?
             .job(name, false)
     }

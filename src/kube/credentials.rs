@@ -137,7 +137,7 @@ impl Credentials {
     }
 }
 
-fn read(what: &str, path: &Path) -> Result<Vec<u8>, String> {
+fn read_file(what: &str, path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |error: std::io::Error| format!("cannot read {what} `{}`: {error}", path.display());
     let length = std::fs::metadata(path).map_err(cannot)?.len();
     if length > MAX_FILE {
@@ -147,7 +147,7 @@ fn read(what: &str, path: &Path) -> Result<Vec<u8>, String> {
 }
 
 fn read_token(path: &Path) -> Result<Token, String> {
-    let bytes = read("token file", path)?;
+    let bytes = read_file("token file", path)?;
     let token = bytes.trim_ascii();
     if token.is_empty() {
         return Err(format!("token file `{}` is empty", path.display()));
@@ -160,7 +160,7 @@ fn read_token(path: &Path) -> Result<Token, String> {
 
 /// The bytes of a CA file, and the configuration of TLS with its certificates.
 fn read_bundle(path: &Path) -> Result<(Vec<u8>, Arc<ClientConfig>), String> {
-    let bytes = read("CA file", path)?;
+    let bytes = read_file("CA file", path)?;
     let mut roots = RootCertStore::empty();
     for (number, certificate) in CertificateDer::pem_slice_iter(&bytes).enumerate() {
         let certificate = certificate.map_err(|error| format!("CA file `{}` is not PEM: {error}", path.display()))?;

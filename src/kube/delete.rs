@@ -1,9 +1,9 @@
 //! Deletes a Job with its pods.
 
-use super::answer::Answer;
-use super::client::{Call, Client, Verb};
+use super::client::{ApiRequest, Client, Verb};
 use super::create::Create;
 use super::failure::{Failure, Refusal, RefusalKind};
+use super::response::ApiResponse;
 use std::io::Read;
 use std::time::Instant;
 
@@ -25,17 +25,17 @@ impl Client {
             "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background", "preconditions": {"uid": uid},
         });
         let body = options.to_string();
-        deleted(self.call(Call { verb: Verb::Delete, path: &path, body: Some(body.as_bytes()), until })?, name)
+        deleted(self.call(ApiRequest { verb: Verb::Delete, path: &path, body: Some(body.as_bytes()), until })?, name)
     }
 }
 
 /// What became of it. The answer has the Job, or a Status.
-fn deleted<R: Read>(answer: Answer<R>, name: &str) -> Result<(), Failure> {
-    if matches!(answer.code, 200 | 202) {
+fn deleted<R: Read>(response: ApiResponse<R>, name: &str) -> Result<(), Failure> {
+    if matches!(response.code, 200 | 202) {
         return Ok(());
     }
-    let refusal = answer.refusal(name);
-    let kind = if answer.code == 409 && is_about_uid(&refusal.said) { RefusalKind::AnotherUid } else { refusal.kind };
+    let refusal = response.refusal(name);
+    let kind = if response.code == 409 && is_about_uid(&refusal.said) { RefusalKind::AnotherUid } else { refusal.kind };
     Err(Failure::Refused(Refusal { kind, ..refusal }))
 }
 
@@ -54,8 +54,8 @@ mod tests {
         let kind = |message: &str| {
             let details = json!({"name": "a", "group": "batch", "kind": "jobs"});
             let status = json!({"kind": "Status", "reason": "Conflict", "message": message, "details": details});
-            let answer = crate::kube::answer::tests::answer(409, status.to_string());
-            let Err(Failure::Refused(refusal)) = deleted(answer, "a") else { panic!("{message}") };
+            let response = crate::kube::response::tests::response(409, status.to_string());
+            let Err(Failure::Refused(refusal)) = deleted(response, "a") else { panic!("{message}") };
             refusal.kind
         };
         let cannot = "Operation cannot be fulfilled on jobs.batch \"a\": ";

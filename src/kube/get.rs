@@ -1,6 +1,6 @@
 //! Reads a Job.
 
-use super::client::{Call, Client, Verb};
+use super::client::{ApiRequest, Client, Verb};
 use super::failure::Failure;
 use super::job::Job;
 use std::time::Instant;
@@ -15,6 +15,6 @@ impl Client {
         until: Instant,
     ) -> Result<Box<Job>, Failure> {
         let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}");
-        self.call(Call { verb: Verb::Get, path: &path, body: None, until })?.expect(name, 200)?.job(name, is_long)
+        self.call(ApiRequest { verb: Verb::Get, path: &path, body: None, until })?.expect(name, 200)?.job(name, is_long)
     }
 }

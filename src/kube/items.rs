@@ -1,6 +1,6 @@
 //! Reads a list of Kubernetes objects one item at a time: neither a page nor its text is held whole.
 
-use super::answer::deserializer;
+use super::response::deserializer;
 use super::scalar::Scalar;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -25,11 +25,11 @@ pub(super) trait Items {
 
 /// What a page says of itself (API conventions, "Lists and Simple kinds").
 #[derive(Debug, Default)]
-pub(super) struct ListMetadata {
+pub(crate) struct ListMetadata {
     /// `resourceVersion`; 0 if there is none.
-    pub(super) version: u64,
+    pub(crate) version: u64,
     /// The token for the next page; None for the last.
-    pub(super) next: Option<String>,
+    pub(crate) next: Option<String>,
 }
 
 /// Reads a page to its end, so that its connection is used again.
@@ -37,7 +37,7 @@ pub(super) struct ListMetadata {
 /// Errors: the connection's; it is not a list of this kind; an item is too long, or cannot be read by `items`.
 pub(super) fn each_item<I: Items>(page: &mut dyn Read, items: &mut I) -> serde_json::Result<ListMetadata> {
     let left = Cell::new(MAX_OBJECT);
-    let mut page = BufReader::with_capacity(BUFFER, Bounded { reader: page, left: &left });
+    let mut page = BufReader::with_capacity(BUFFER, ObjectReader { reader: page, left: &left });
     let mut json = deserializer(&mut page);
     let metadata = List { items, left: &left }.deserialize(&mut json)?;
     json.end()?;
@@ -45,12 +45,12 @@ pub(super) fn each_item<I: Items>(page: &mut dyn Read, items: &mut I) -> serde_j
 }
 
 /// Reads no more than what is left, which is set anew for each object.
-pub(super) struct Bounded<'l> {
+pub(super) struct ObjectReader<'l> {
     pub(super) reader: &'l mut dyn Read,
     pub(super) left: &'l Cell<usize>,
 }
 
-impl Read for Bounded<'_> {
+impl Read for ObjectReader<'_> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         if self.left.get() == 0 {
             return Err(std::io::Error::other(format!("an object has more than {MAX_OBJECT} bytes")));
@@ -79,7 +79,7 @@ enum Field {
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Metadata {
+struct PageMetadata {
     resource_version: Scalar,
     r#continue: Scalar,
 }
@@ -99,7 +99,7 @@ impl<'de, I: Items> Visitor<'de> for List<'_, I> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<ListMetadata, A::Error> {
-        let (mut kind, mut metadata) = (Scalar::default(), Metadata::default());
+        let (mut kind, mut metadata) = (Scalar::default(), PageMetadata::default());
         while let Some(field) = members.next_key()? {
             match field {
                 Field::Kind => kind = members.next_value()?,

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 /// What has become of a Job.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-pub(crate) enum State {
+pub(crate) enum JobState {
     /// It has no pod yet, as under a quota.
     #[default]
     Waiting,
@@ -23,40 +23,40 @@ pub(crate) enum State {
     Deleting,
 }
 
-impl State {
-    pub(crate) const ALL: [State; 7] = [
-        State::Waiting,
-        State::Suspended,
-        State::Starting,
-        State::Running,
-        State::Succeeded,
-        State::Failed,
-        State::Deleting,
+impl JobState {
+    pub(crate) const ALL: [JobState; 7] = [
+        JobState::Waiting,
+        JobState::Suspended,
+        JobState::Starting,
+        JobState::Running,
+        JobState::Succeeded,
+        JobState::Failed,
+        JobState::Deleting,
     ];
 
     /// Its name in answers and metrics.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            State::Waiting => "waiting",
-            State::Suspended => "suspended",
-            State::Starting => "starting",
-            State::Running => "running",
-            State::Succeeded => "succeeded",
-            State::Failed => "failed",
-            State::Deleting => "deleting",
+            JobState::Waiting => "waiting",
+            JobState::Suspended => "suspended",
+            JobState::Starting => "starting",
+            JobState::Running => "running",
+            JobState::Succeeded => "succeeded",
+            JobState::Failed => "failed",
+            JobState::Deleting => "deleting",
         }
     }
 
     /// Whether it never changes again.
     pub(crate) fn is_final(self) -> bool {
-        matches!(self, State::Succeeded | State::Failed)
+        matches!(self, JobState::Succeeded | JobState::Failed)
     }
 }
 
 /// A Job's state, and what decided it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Situation {
-    pub(crate) state: State,
+    pub(crate) state: JobState,
     /// Of the condition that decided.
     pub(crate) reason: Option<Box<str>>,
     pub(crate) message: Option<Box<str>>,
@@ -156,7 +156,7 @@ impl Job {
         match self.situation.state.is_final() {
             true => self,
             false => {
-                let situation = Situation { state: State::Deleting, ..Situation::default() };
+                let situation = Situation { state: JobState::Deleting, ..Situation::default() };
                 Job { is_being_deleted: true, situation, ..self }
             }
         }
@@ -270,10 +270,10 @@ fn situation(status: JobStatus, is_suspended: bool, is_being_deleted: bool) -> S
         ..because(state, Some(condition))
     };
     if let Some(condition) = is_true("Complete") {
-        return ended(State::Succeeded, condition);
+        return ended(JobState::Succeeded, condition);
     }
     if let Some(condition) = is_true("Failed") {
-        return ended(State::Failed, condition);
+        return ended(JobState::Failed, condition);
     }
     let some = |count: Option<i64>| count.unwrap_or(0) > 0;
     let uncounted = status.uncounted_terminated_pods.unwrap_or_default();
@@ -281,15 +281,15 @@ fn situation(status: JobStatus, is_suspended: bool, is_being_deleted: bool) -> S
     let is_ending = some(status.terminating) || has(uncounted.succeeded) || has(uncounted.failed);
     let decided = is_true("FailureTarget").or(is_true("SuccessCriteriaMet"));
     match () {
-        _ if is_being_deleted => because(State::Deleting, None),
-        _ if is_suspended => because(State::Suspended, is_true("Suspended")),
-        _ if decided.is_some() => because(State::Running, decided),
+        _ if is_being_deleted => because(JobState::Deleting, None),
+        _ if is_suspended => because(JobState::Suspended, is_true("Suspended")),
+        _ if decided.is_some() => because(JobState::Running, decided),
         _ if some(status.active) && status.ready.is_none_or(|ready| ready > 0) || is_ending => {
-            because(State::Running, None)
+            because(JobState::Running, None)
         }
         // between two pods too, as after one that has failed
-        _ if some(status.active) || some(status.succeeded) || some(status.failed) => because(State::Starting, None),
-        _ => because(State::Waiting, None),
+        _ if some(status.active) || some(status.succeeded) || some(status.failed) => because(JobState::Starting, None),
+        _ => because(JobState::Waiting, None),
     }
 }
 
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn states() {
-        use State::*;
+        use JobState::*;
         let uncounted = json!({"uncountedTerminatedPods": {"succeeded": ["u"]}, "ready": 0});
         let nothing_uncounted = json!({"uncountedTerminatedPods": {}, "active": 1, "ready": 0});
         let with = |mut status: Value, conditions: Value| {
@@ -384,6 +384,6 @@ mod tests {
         assert!(job.is_ours && !job.is_being_deleted);
         let text = |text: &Option<Box<str>>| text.clone().unwrap_or_default().into_string();
         assert_eq!([job.fingerprint, job.nonce, job.created, job.started].map(|one| text(&one)), ["f", "n", "C", "S"]);
-        assert_eq!((job.situation.state, job.status.get()), (State::Waiting, r#"{"startTime":"S"}"#));
+        assert_eq!((job.situation.state, job.status.get()), (JobState::Waiting, r#"{"startTime":"S"}"#));
     }
 }

@@ -1,6 +1,6 @@
 //! Reads the log of a container as text that is safe to show.
 
-use super::client::{Call, Client, Verb};
+use super::client::{ApiRequest, Client, Verb};
 use super::failure::Failure;
 use super::url::escaped;
 use crate::account::Reservation;
@@ -61,9 +61,10 @@ impl Client {
         let path = format!(
             "/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}&tailLines={tail}&previous={previous}&limitBytes={MAX_LOG}"
         );
-        let mut answer = self.call(Call { verb: Verb::Log, path: &path, body: None, until })?.expect("", 200)?;
-        let read = read(&mut answer.whole_body(), memory);
-        read.map_err(|error| (answer.read_error)(error))
+        let mut response =
+            self.call(ApiRequest { verb: Verb::Log, path: &path, body: None, until })?.expect("", 200)?;
+        let read = readable(&mut response.whole_body(), memory);
+        read.map_err(|error| (response.read_error)(error))
     }
 }
 
@@ -76,7 +77,7 @@ impl Log {
 
 /// Reads text in UTF-8. What is none, and control characters, become U+FFFD; what they mean in a terminal is done where text needs it: see
 /// [`Screen`]. What exceeds [`MAX_LOG`] is cut off.
-fn read(log: &mut dyn Read, mut memory: Reservation) -> std::io::Result<Log> {
+fn readable(log: &mut dyn Read, mut memory: Reservation) -> std::io::Result<Log> {
     let (mut screen, mut buffer, mut held) = (Screen::default(), [0; BUFFER], 0);
     loop {
         let read = log.read(&mut buffer[held..])?;
@@ -191,7 +192,7 @@ mod tests {
     }
 
     fn text(log: &[u8], piece: usize) -> String {
-        let log = read(&mut Pieces(log, piece), memory(LOG_ANSWER)).unwrap();
+        let log = readable(&mut Pieces(log, piece), memory(LOG_ANSWER)).unwrap();
         assert!(log.memory.bytes() >= log.text.len() && log.text.len() <= MAX_LOG);
         String::from_utf8(log.text).unwrap()
     }

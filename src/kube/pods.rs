@@ -3,7 +3,7 @@
 mod draft;
 mod pod;
 
-use super::client::{Call, Client, Verb};
+use super::client::{ApiRequest, Client, Verb};
 use super::failure::Failure;
 use super::items::{Items, each_item};
 use super::url::escaped;
@@ -50,9 +50,10 @@ impl Client {
             let path = format!(
                 "/api/v1/namespaces/{namespace}/pods?labelSelector=batch.kubernetes.io%2Fjob-name%3D{job}&limit={PAGE}{only}{next}"
             );
-            let mut answer = self.call(Call { verb: Verb::Pods, path: &path, body: None, until })?.expect("", 200)?;
-            let read = all.read(&mut answer.whole_body(), uid);
-            all = read.map_err(|error| answer.broken(error, "a list of pods"))?;
+            let mut response =
+                self.call(ApiRequest { verb: Verb::Pods, path: &path, body: None, until })?.expect("", 200)?;
+            let read = all.with_page(&mut response.whole_body(), uid);
+            all = read.map_err(|error| response.broken(error, "a list of pods"))?;
             if all.token.is_empty() {
                 return Ok(all);
             }
@@ -64,8 +65,8 @@ impl Client {
 
 impl Pods {
     /// Adds those of a PodList that are owned by what has this uid: anybody may give a pod the label of a Job.
-    pub(crate) fn read(mut self, json: &mut dyn Read, uid: &str) -> serde_json::Result<Self> {
-        let metadata = each_item(json, &mut PodsOf { pods: &mut self, uid })?;
+    pub(crate) fn with_page(mut self, json: &mut dyn Read, uid: &str) -> serde_json::Result<Self> {
+        let metadata = each_item(json, &mut PodItems { pods: &mut self, uid })?;
         self.token = metadata.next.unwrap_or_default();
         Ok(self)
     }
@@ -90,16 +91,16 @@ impl Pods {
     }
 }
 
-struct PodsOf<'l> {
+struct PodItems<'l> {
     pods: &'l mut Pods,
     uid: &'l str,
 }
 
-impl Items for PodsOf<'_> {
+impl Items for PodItems<'_> {
     const KIND: &'static str = "PodList";
 
     fn add<'de, D: Deserializer<'de>>(&mut self, item: D) -> Result<(), D::Error> {
-        self.pods.add(draft::read(item, self.uid)?);
+        self.pods.add(draft::pod_of(item, self.uid)?);
         Ok(())
     }
 }
@@ -112,7 +113,7 @@ mod tests {
 
     fn read(items: Value) -> Pods {
         let list = json!({"kind": "PodList", "metadata": {"continue": ""}, "items": items}).to_string();
-        Pods::default().read(&mut list.as_bytes(), "u").unwrap()
+        Pods::default().with_page(&mut list.as_bytes(), "u").unwrap()
     }
 
     fn pod(name: &str, created: &str, status: Value) -> Value {
@@ -184,7 +185,7 @@ mod tests {
             "conditions": [{"message": "0/3", "reason": "Unschedulable", "status": "False", "type": "PodScheduled"}, {"message": "x", "reason": "y"}],
             "phase": "Pending"
         }, "metadata": {"ownerReferences": [{"uid": "u"}], "name": "p"}}], "kind": "PodList"}"#;
-        let pods = Pods::default().read(&mut text.as_bytes(), "u").unwrap();
+        let pods = Pods::default().with_page(&mut text.as_bytes(), "u").unwrap();
         let told = serde_json::to_value(&pods.pods[0]).unwrap();
         let want = json!({"name": "p", "phase": "Pending", "reason": "Unschedulable", "message": "0/3", "containers": [
             {"name": "i", "init": true, "state": "terminated", "exitCode": 0},
@@ -264,7 +265,7 @@ mod tests {
         assert_eq!(pods.pods[0].default_container, "main");
         let has = |name| pods.pods[0].has_container(name);
         assert!(has("before") && has("main") && has("side") && !has("x"));
-        assert!(Pods::default().read(&mut r#"{"kind": "Status"}"#.as_bytes(), "u").is_err());
+        assert!(Pods::default().with_page(&mut r#"{"kind": "Status"}"#.as_bytes(), "u").is_err());
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Lists and watches our Jobs as a stream: neither a page nor an event is held whole (Kubernetes API Concepts, "Efficient detection of
 //! changes").
 
-use super::answer::deserializer;
-use super::client::{Call, Client, Verb};
+use super::client::{ApiRequest, Client, Verb};
 use super::failure::{Failure, Refusal, RefusalKind};
-use super::items::{Bounded, Items, ListMetadata, MAX_OBJECT, each_item};
+use super::items::{Items, ListMetadata, MAX_OBJECT, ObjectReader, each_item};
 use super::job::{Job, JobObject};
+use super::response::deserializer;
 use super::scalar::Scalar;
 use super::url::escaped;
 use log::{debug, warn};
@@ -73,14 +73,6 @@ pub(crate) enum End {
     },
 }
 
-/// What follows a page.
-#[derive(Debug)]
-pub(crate) struct Page {
-    pub(crate) version: u64,
-    /// The token for the next page; None for the last.
-    pub(crate) next: Option<String>,
-}
-
 #[derive(Deserialize)]
 struct AnyEvent {
     r#type: String,
@@ -131,7 +123,7 @@ impl Client {
         };
         let mut goes_on = see(Event::Begun);
         let left = Cell::new(MAX_OBJECT);
-        let mut bounded = BufReader::with_capacity(BUFFER, Bounded { reader: &mut reader, left: &left });
+        let mut bounded = BufReader::with_capacity(BUFFER, ObjectReader { reader: &mut reader, left: &left });
         let mut events = deserializer(&mut bounded).into_iter::<AnyEvent>();
         while goes_on {
             left.set(MAX_OBJECT);
@@ -160,7 +152,7 @@ impl Client {
         namespace: &str,
         token: Option<&str>,
         see: &mut dyn FnMut(Event),
-    ) -> Result<Page, End> {
+    ) -> Result<ListMetadata, End> {
         let next = token.map(|token| format!("&continue={}", escaped(token))).unwrap_or_default();
         self.list_of(namespace, &format!("limit={PAGE}{next}"), PAGE_TIME, see)
     }
@@ -176,20 +168,20 @@ impl Client {
         what: &str,
         time: Duration,
         see: &mut dyn FnMut(Event),
-    ) -> Result<Page, End> {
+    ) -> Result<ListMetadata, End> {
         let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs?{LABEL}&{what}");
         let mut reader = self.open(Verb::List, &path, time)?;
         see(Event::Begun);
-        match each_item(&mut reader, &mut Jobs(see)) {
+        match each_item(&mut reader, &mut JobItems(see)) {
             Ok(ListMetadata { version: 0, .. }) => Err(End::failed("the JobList has no version")),
-            Ok(ListMetadata { version, next }) => Ok(Page { version, next }),
+            Ok(metadata) => Ok(metadata),
             Err(error) => Err(End::failed(error.to_string())),
         }
     }
 
     /// The body of a successful answer.
     fn open(&mut self, verb: Verb, path: &str, time: Duration) -> Result<BodyReader<'static>, End> {
-        let call = Call { verb, path, body: None, until: Instant::now() + time };
+        let call = ApiRequest { verb, path, body: None, until: Instant::now() + time };
         match self.stream(call) {
             Ok(reader) => Ok(reader),
             Err(Failure::Refused(Refusal { kind, retry_after, said, .. })) => Err(match kind {
@@ -245,9 +237,9 @@ fn readable(object: JobObject) -> Result<Job, String> {
 }
 
 /// Hands over each Job of a list.
-struct Jobs<'l>(&'l mut dyn FnMut(Event));
+struct JobItems<'l>(&'l mut dyn FnMut(Event));
 
-impl Items for Jobs<'_> {
+impl Items for JobItems<'_> {
     const KIND: &'static str = "JobList";
 
     fn add<'de, D: Deserializer<'de>>(&mut self, item: D) -> Result<(), D::Error> {
@@ -272,7 +264,7 @@ mod tests {
             Event::Changed(job) => names.push(job.name.into_string()),
             other => panic!("{other:?}"),
         };
-        each_item(&mut json.as_bytes(), &mut Jobs(&mut see)).unwrap();
+        each_item(&mut json.as_bytes(), &mut JobItems(&mut see)).unwrap();
         names
     }
 

@@ -27,9 +27,9 @@ pub(super) struct Chunks {
     data: usize,
 }
 
-/// Progress of one call.
+/// What one call has decoded.
 #[derive(Debug, PartialEq)]
-pub(super) struct Progress {
+pub(super) struct Decoded {
     /// Bytes of the input that were consumed.
     pub(super) consumed: usize,
     pub(super) is_whole: bool,
@@ -39,11 +39,11 @@ impl Chunks {
     /// Appends the data in `input` to `body`.
     ///
     /// Errors: 400 for invalid chunks, 413 for more than `max` bytes of data, 431 for too many trailers.
-    pub(super) fn decode(&mut self, input: &[u8], body: &mut Vec<u8>, max: usize) -> Result<Progress, Status> {
+    pub(super) fn decode(&mut self, input: &[u8], body: &mut Vec<u8>, max: usize) -> Result<Decoded, Status> {
         let mut at = 0;
         loop {
             let rest = &input[at..];
-            let partial = Ok(Progress { consumed: at, is_whole: false });
+            let partial = Ok(Decoded { consumed: at, is_whole: false });
             match self.awaited {
                 Awaited::Size => {
                     let Some((line, size)) = size(rest)? else { return partial };
@@ -61,7 +61,7 @@ impl Chunks {
                     at += here;
                     if here < left {
                         self.awaited = Awaited::Data(left - here);
-                        return Ok(Progress { consumed: at, is_whole: false });
+                        return Ok(Decoded { consumed: at, is_whole: false });
                     }
                     self.awaited = Awaited::DataEnd;
                 }
@@ -76,7 +76,7 @@ impl Chunks {
                 },
                 Awaited::Trailers => {
                     let Some(length) = trailers(rest)? else { return partial };
-                    return Ok(Progress { consumed: at + length, is_whole: true });
+                    return Ok(Decoded { consumed: at + length, is_whole: true });
                 }
             }
         }
@@ -141,7 +141,7 @@ mod tests {
 
     const MAX: usize = 100;
 
-    fn decoded(input: &str) -> Result<(String, Progress), u16> {
+    fn decoded(input: &str) -> Result<(String, Decoded), u16> {
         let (mut chunks, mut body) = (Chunks::default(), Vec::new());
         let progress = chunks.decode(input.as_bytes(), &mut body, MAX).map_err(|status| status.code())?;
         Ok((String::from_utf8(body).unwrap(), progress))
@@ -155,7 +155,7 @@ mod tests {
             ("3 \t;x=y\r\nabc\r\n0\r\n\r\n", "abc"),
             ("3;x=y\r\nabc\r\n00A\r\n0123456789\r\n0\r\nT: v\r\n\r\n", "abc0123456789"),
         ] {
-            let progress = Progress { consumed: input.len(), is_whole: true };
+            let progress = Decoded { consumed: input.len(), is_whole: true };
             assert_eq!(decoded(input), Ok((body.to_owned(), progress)), "{input:?}");
             let (text, progress) = decoded(&format!("{input}GET /")).unwrap();
             assert_eq!((text.as_str(), progress.consumed), (body, input.len()), "what follows is left alone");

@@ -3,9 +3,9 @@
 use super::access_log::{Line, name_of, request_id};
 use super::chunked::Chunks;
 use super::memory::Memory;
-use super::output::Output;
 use super::parse::{self, MAX_HEAD, Scan};
 use super::reply::Frame;
+use super::send_buffer::SendBuffer;
 use crate::account::{Kind, Reservation};
 use crate::answered::Answered;
 use crate::config::Enabled;
@@ -57,7 +57,7 @@ pub(super) enum Interest {
 }
 
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum Advanced {
     Wait(Interest),
     /// The rest of the request stays unread until so many bytes are granted.
     WaitForMemory(Kind, usize),
@@ -102,7 +102,7 @@ pub(super) struct Connection {
     input_memory: Option<Reservation>,
     scan: Scan,
     phase: Phase,
-    output: Output,
+    output: SendBuffer,
     close_after_output: bool,
     in_a_row: u32,
     /// Whether the empty line that may precede the next request was skipped.
@@ -125,7 +125,7 @@ impl Connection {
             input_memory: None,
             scan: Scan::default(),
             phase: Phase::Idle,
-            output: Output::default(),
+            output: SendBuffer::default(),
             close_after_output: false,
             in_a_row: 0,
             has_skipped_line: false,
@@ -180,16 +180,16 @@ impl Connection {
         mut readable: bool,
         bounds: Bounds<'_>,
         admit: Admit<'_>,
-    ) -> Step {
+    ) -> Advanced {
         loop {
             match self.flush(bounds.idle) {
                 Ok(true) => (),
-                Ok(false) => return Step::Wait(Interest::Writable),
-                Err(_) => return Step::Close,
+                Ok(false) => return Advanced::Wait(Interest::Writable),
+                Err(_) => return Advanced::Close,
             }
             if self.close_after_output && !matches!(self.phase, Phase::Linger(_)) {
                 if self.stream.shutdown(Shutdown::Write).is_err() {
-                    return Step::Close;
+                    return Advanced::Close;
                 }
                 self.begin_phase(Phase::Linger(0), LINGER);
                 self.forget_input();
@@ -197,7 +197,7 @@ impl Connection {
             }
             if self.in_a_row >= MAX_IN_A_ROW {
                 self.in_a_row = 0;
-                return Step::Wait(Interest::Writable); // at once, but behind others
+                return Advanced::Wait(Interest::Writable); // at once, but behind others
             }
             match self.parse_request(bounds, admit) {
                 Ok(Parsed::Request(mut request)) => {
@@ -205,7 +205,7 @@ impl Connection {
                         self.forget_input(); // the client repeats what it has pipelined, for the reply says that we close
                         request.close = true
                     }
-                    return Step::Serve(request);
+                    return Advanced::Serve(request);
                 }
                 Ok(Parsed::Incomplete) if self.output.is_pending() => continue,
                 Ok(Parsed::Incomplete) => (),
@@ -213,7 +213,7 @@ impl Connection {
                     if bounds.memory.may_wait() && self.park_input(bounds.memory) {
                         self.waits_since = Instant::now();
                         self.deadline = self.waits_since + bounds.max_wait;
-                        return Step::WaitForMemory(kind, bytes);
+                        return Advanced::WaitForMemory(kind, bytes);
                     }
                     self.refuse(Status::new(Reason::Overloaded, "too many requests wait for memory"), bounds.enabled);
                     continue;
@@ -226,14 +226,14 @@ impl Connection {
             if !readable {
                 if self.hold_input(bounds) {
                     self.in_a_row = 0;
-                    return Step::Wait(Interest::Readable);
+                    return Advanced::Wait(Interest::Readable);
                 }
                 self.refuse(Status::new(Reason::Overloaded, "too many requests are incomplete"), bounds.enabled);
                 continue;
             }
-            match self.read(scratch) {
+            match self.receive(scratch) {
                 Ok(more) => readable = more,
-                Err(()) => return Step::Close,
+                Err(()) => return Advanced::Close,
             }
         }
     }
@@ -241,7 +241,7 @@ impl Connection {
     /// Reads once. Returns whether there may be more to read.
     ///
     /// Errors: the connection is closed, or its client has sent too much after an error.
-    fn read(&mut self, scratch: &mut [u8]) -> Result<bool, ()> {
+    fn receive(&mut self, scratch: &mut [u8]) -> Result<bool, ()> {
         let most = self.most_input().min(scratch.len());
         let received = match recv(&self.stream, &mut scratch[..most], RecvFlags::DONTWAIT) {
             Ok((_, received)) if received > 0 => received,
@@ -302,8 +302,8 @@ impl Connection {
     }
 
     /// Queues the reply to the request that was served. `memory`: for a large body.
-    pub(super) fn reply(&mut self, reply: Reply, memory: Option<Reservation>, frame: &Frame) {
-        self.output.reply(reply, memory, frame);
+    pub(super) fn send_reply(&mut self, reply: Reply, memory: Option<Reservation>, frame: &Frame) {
+        self.output.push_reply(reply, memory, frame);
         self.close_after_output |= frame.close;
         self.in_a_row += 1;
         self.waits_since = Instant::now();
@@ -340,7 +340,7 @@ impl Connection {
         line.count_and_write(name);
         self.phase = Phase::Idle;
         self.forget_input();
-        self.reply(reply, None, &frame);
+        self.send_reply(reply, None, &frame);
     }
 
     /// Begins a phase with an absolute deadline, however slowly input arrives.

@@ -3,7 +3,7 @@
 use super::connection::{Connection, Interest};
 use super::deadlines::Deadlines;
 use super::exchange::{Exchange, Then, Waits};
-use super::poller::{Event, Poller};
+use super::poller::{Poller, Readiness};
 use super::shutdown::{Shutdown, latest};
 use super::slot::Slot;
 use crate::metrics::METRICS;
@@ -203,7 +203,7 @@ impl Connections {
 
     fn add(&self, index: u32, connection: Connection) {
         let mut place = self.place(index);
-        let slot = place.slot.next();
+        let slot = place.slot.renewed();
         match self.poller.add(connection.stream(), slot, Interest::Readable) {
             Ok(()) => self.put(&mut place, Exchange::new(slot, connection)),
             Err(_) => {
@@ -288,10 +288,10 @@ impl Connections {
     }
 
     /// Waits for a connection to become ready. Returns None when `timeout` is over, or a signal came.
-    pub(super) fn next(&self, timeout: Option<Duration>) -> Option<Next> {
+    pub(super) fn next_ready(&self, timeout: Option<Duration>) -> Option<Next> {
         self.poller.wait(timeout).map(|event| match event {
-            Event::Ready(slot) => Next::Ready(slot),
-            Event::Woken => Next::Woken,
+            Readiness::Ready(slot) => Next::Ready(slot),
+            Readiness::Woken => Next::Woken,
         })
     }
 
@@ -337,7 +337,7 @@ impl Connections {
         queue: impl FnOnce(Slot) -> bool,
     ) -> Option<Box<Exchange>> {
         let mut place = self.place(exchange.slot.index);
-        let slot = place.slot.next();
+        let slot = place.slot.renewed();
         if let Some(interest) = exchange.interest(waits)
             && self.poller.modify(exchange.connection.stream(), slot, interest).is_err()
         {

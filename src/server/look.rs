@@ -162,17 +162,17 @@ fn after(waited: Duration, answered: Answered) -> Answered {
 mod tests {
     use super::*;
     use crate::account::{Account, ByKind, Kind};
-    use crate::kube::{Situation, State};
+    use crate::kube::{JobState, Situation};
 
     const WAIT: Duration = Duration::from_secs(20);
 
-    fn job(uid: &str, version: u64, state: State) -> Arc<Job> {
+    fn job(uid: &str, version: u64, state: JobState) -> Arc<Job> {
         let situation = Situation { state, ..Situation::default() };
         Arc::new(Job { name: "a".into(), uid: uid.into(), version, situation, ..Job::default() })
     }
 
     fn look(is_lookup: bool) -> Look {
-        let waiting = Waiting::of(job("u", 5, State::Running), WAIT, is_lookup);
+        let waiting = Waiting::of(job("u", 5, JobState::Running), WAIT, is_lookup);
         let memory = || Account::new(ByKind::default(), 1).try_reserve(Kind::Parked, 1).unwrap();
         Look::new(waiting, Instant::now(), memory(), Arc::new(memory()))
     }
@@ -199,11 +199,11 @@ mod tests {
     fn news_end_the_wait_for_those_whom_they_concern() {
         let is = |uid, state| News::Is(job(uid, 9, state));
         for (is_lookup, news, want) in [
-            (true, is("u", State::Succeeded), "u succeeded"),
-            (true, is("u", State::Running), "18.0 false"),
-            (true, is("v", State::Failed), "v failed"),
-            (false, is("u", State::Succeeded), "u succeeded"),
-            (false, is("v", State::Succeeded), "gone"),
+            (true, is("u", JobState::Succeeded), "u succeeded"),
+            (true, is("u", JobState::Running), "18.0 false"),
+            (true, is("v", JobState::Failed), "v failed"),
+            (false, is("u", JobState::Succeeded), "u succeeded"),
+            (false, is("v", JobState::Succeeded), "gone"),
             (false, News::Gone, "gone"),
             (true, News::Unknown, "unconfirmed"),
         ] {
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_takes_a_call_is_asked_for_before_the_end() {
-        let running = || Some(job("u", 5, State::Running));
+        let running = || Some(job("u", 5, JobState::Running));
         for (seconds, job, is_current, with_pods, want) in [
             (18.0, running(), true, false, "20.0 false"),
             (20.0, running(), true, false, "u running"),
@@ -226,7 +226,7 @@ mod tests {
             (18.0, None, true, false, "19.5 false"),
             (18.0, None, false, false, "20.0 true"),
             (19.9, None, true, false, "20.4 true"),
-            (18.0, Some(super::tests::job("v", 9, State::Running)), true, true, "19.5 false"),
+            (18.0, Some(super::tests::job("v", 9, JobState::Running)), true, true, "19.5 false"),
         ] {
             let mut look = look(false);
             let facts = Facts { is_current, with_pods, ..facts(&look, seconds, job) };
@@ -238,9 +238,9 @@ mod tests {
     #[test]
     fn one_that_has_asked_is_answered_with_what_there_is() {
         for (news, job, want) in [
-            (Some(News::Is(job("u", 9, State::Running))), None, "u running"),
-            (Some(News::Unknown), Some(job("u", 5, State::Running)), "unconfirmed"),
-            (None, Some(job("u", 5, State::Running)), "u running"),
+            (Some(News::Is(job("u", 9, JobState::Running))), None, "u running"),
+            (Some(News::Unknown), Some(job("u", 5, JobState::Running)), "unconfirmed"),
+            (None, Some(job("u", 5, JobState::Running)), "u running"),
             (None, None, "unconfirmed"),
         ] {
             let mut look = look(true);
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn one_who_waits_for_memory_for_its_answer_is_not_put_back() {
-        for (news, want) in [(News::Is(job("u", 5, State::Running)), "u running"), (News::Unknown, "unconfirmed")] {
+        for (news, want) in [(News::Is(job("u", 5, JobState::Running)), "u running"), (News::Unknown, "unconfirmed")] {
             let mut look = look(true);
             look.answer_later(news);
             let facts = facts(&look, 18.0, None);
@@ -267,10 +267,10 @@ mod tests {
 
     #[test]
     fn in_a_shutdown_everybody_is_answered() {
-        let is = |uid| News::Is(job(uid, 9, State::Running));
+        let is = |uid| News::Is(job(uid, 9, JobState::Running));
         for (news, job, want) in [
-            (None, Some(job("u", 5, State::Running)), "u running"),
-            (None, Some(job("v", 9, State::Running)), "unconfirmed"),
+            (None, Some(job("u", 5, JobState::Running)), "u running"),
+            (None, Some(job("v", 9, JobState::Running)), "unconfirmed"),
             (None, None, "unconfirmed"),
             (Some(is("u")), None, "u running"),
             (Some(is("v")), None, "gone"),
@@ -287,7 +287,7 @@ mod tests {
     fn one_whose_news_were_lost_asks_at_once() {
         let mut look = look(true);
         look.has_missed = true;
-        let facts = facts(&look, 18.0, Some(job("u", 5, State::Running)));
+        let facts = facts(&look, 18.0, Some(job("u", 5, JobState::Running)));
         let seen = look.again(facts.clone());
         assert_eq!(shown(&look, &seen), "20.0 true");
         let seen = look.again(facts);

@@ -114,7 +114,7 @@ impl Memory {
     /// Queues an exchange that needs so many bytes. The caller then calls [`Memory::next_grant`]: bytes may have been released.
     ///
     /// Returns whether no other waits for this kind.
-    pub(super) fn wait(&self, slot: Slot, kind: Kind, bytes: usize) -> bool {
+    pub(super) fn wait_for_grant(&self, slot: Slot, kind: Kind, bytes: usize) -> bool {
         self.queue(kind).push(slot, bytes) == 1
     }
 
@@ -143,7 +143,9 @@ mod tests {
         let first = memory.try_reserve(Kind::Large, most).unwrap();
         assert!(memory.try_reserve(Kind::Large, 1).is_none() && memory.may_wait());
         let slots = [Slot::new(7), Slot::new(8)];
-        assert!(memory.wait(slots[0], Kind::Large, 2 << 20) && !memory.wait(slots[1], Kind::Large, 1));
+        assert!(
+            memory.wait_for_grant(slots[0], Kind::Large, 2 << 20) && !memory.wait_for_grant(slots[1], Kind::Large, 1)
+        );
         assert!(!memory.may_wait(), "half of the connections wait");
         let mut small = memory.try_reserve(Kind::Small, SMALL);
         assert!(small.is_some(), "another kind does not wait behind them");
@@ -152,7 +154,7 @@ mod tests {
         assert!(!memory.try_become(&mut small, Kind::Large, 1));
         let (slot, reservation) = memory.next_grant().unwrap();
         assert_eq!((slot, reservation.bytes()), (slots[0], 2 << 20));
-        memory.leave(slots[1].next(), Kind::Large);
+        memory.leave(slots[1].renewed(), Kind::Large);
         assert!(memory.is_short_of(Kind::Large), "that is another wait");
         memory.leave(slots[1], Kind::Large);
         assert!(memory.next_grant().is_none() && memory.try_become(&mut small, Kind::Large, 1));

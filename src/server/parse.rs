@@ -115,7 +115,7 @@ pub(super) fn head(bytes: &[u8], max_body: usize) -> Result<Head, Status> {
     };
     for header in parsed.headers.iter() {
         let value = header.value.trim_ascii();
-        fields.take(header.name, value)?;
+        fields.note(header.name, value)?;
         request.headers.push((place(header.name.as_bytes()), place(value)));
     }
     let (path, query) = split_target(target, fields.host)?;
@@ -167,7 +167,7 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn take(&mut self, name: &str, value: &'a [u8]) -> Result<(), Status> {
+    fn note(&mut self, name: &str, value: &'a [u8]) -> Result<(), Status> {
         let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
         if is("content-length") {
             if self.length.is_some() || value.is_empty() || !value.iter().all(u8::is_ascii_digit) {

@@ -73,7 +73,7 @@ mod tests {
         let pop = |most: usize| queue.pop_if(|wants| (*wants <= most).then_some(*wants));
         assert_eq!(pop(2), None, "the first wants three");
         assert_eq!(pop(3), Some((slots[0], 3)));
-        queue.leave(slots[1].next());
+        queue.leave(slots[1].renewed());
         assert_eq!(queue.len(), 2, "that is another wait");
         queue.leave(slots[1]);
         assert_eq!((pop(3), pop(3), queue.len()), (Some((slots[2], 1)), None, 0));

@@ -33,7 +33,7 @@ pub(super) struct Frame {
 }
 
 /// The printed head of a kind of reply, up to its own headers.
-struct Head {
+struct PrintedHead {
     code: u16,
     /// None: without a body.
     content_type: Option<&'static str>,
@@ -41,7 +41,7 @@ struct Head {
     parts: [Vec<u8>; 3],
 }
 
-impl Head {
+impl PrintedHead {
     fn new(code: u16, content_type: Option<&'static str>) -> Self {
         let header = |name: &str, value: &str| Header::from_bytes(name, value).expect("headers of ours are ASCII");
         let mut headers = vec![header("Date", OWN), header("Server", "k8s-job-dispatcher")];
@@ -58,12 +58,12 @@ impl Head {
         let mut parts =
             printed.split(OWN).map(|part| part.strip_suffix(LENGTH_LINE).unwrap_or(part).as_bytes().to_vec());
         let mut part = || parts.next().unwrap_or_default();
-        Head { code, content_type, parts: [part(), part(), part()] }
+        PrintedHead { code, content_type, parts: [part(), part(), part()] }
     }
 }
 
 thread_local! {
-    static HEADS: RefCell<Vec<Head>> = const { RefCell::new(Vec::new()) };
+    static HEADS: RefCell<Vec<PrintedHead>> = const { RefCell::new(Vec::new()) };
     static DATE: RefCell<Second> = const { RefCell::new(Second::new()) };
 }
 
@@ -75,7 +75,7 @@ pub(super) fn print(out: &mut Vec<u8>, reply: &Reply, frame: &Frame) {
         let known = heads.iter().position(|head| head.code == reply.code && head.content_type == content_type);
         let number = known.unwrap_or_else(|| {
             heads.truncate(MAX_KINDS - 1);
-            heads.push(Head::new(reply.code, content_type));
+            heads.push(PrintedHead::new(reply.code, content_type));
             heads.len() - 1
         });
         let [before, between, behind] = &heads[number].parts;

@@ -70,7 +70,7 @@ impl Server {
                 Reply::text(media_type, text.into_bytes()).into()
             }
             Ok(Route::OpenApi) => docs::contract().into(),
-            Ok(Route::Page(page)) => self.docs.reply(*page).map_or_else(|| no_such_path().into(), Answered::from),
+            Ok(Route::Page(page)) => self.docs.page(*page).map_or_else(|| no_such_path().into(), Answered::from),
             // see `plan`, `perform` and `list`
             Ok(Route::Dispatch(_) | Route::Job(_) | Route::Log(_) | Route::Delete(_) | Route::List) => {
                 internal_error().into()

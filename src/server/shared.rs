@@ -36,7 +36,7 @@ impl Shared {
     }
 
     /// A slot waits until it is read. Returns false if it was read meanwhile.
-    pub(super) fn wait(&self, key: &Key, slot: Slot) -> bool {
+    pub(super) fn join(&self, key: &Key, slot: Slot) -> bool {
         let mut all = self.all();
         let reading = all.iter_mut().find(|reading| reading.key == *key);
         reading.map(|reading| reading.others.push(slot)).is_some()
@@ -65,10 +65,10 @@ mod tests {
         let time = Duration::from_secs(9);
         assert!(shared.begin(&key, time) && !shared.begin(&key, time) && shared.begin(&other, time));
         let slots = [1, 2, 3].map(Slot::new);
-        assert!(slots.iter().all(|slot| shared.wait(&key, *slot)));
+        assert!(slots.iter().all(|slot| shared.join(&key, *slot)));
         shared.leave(slots[1]);
         assert_eq!((shared.end(&key), shared.end(&other)), (vec![slots[0], slots[2]], vec![]));
-        assert!(!shared.wait(&key, slots[0]), "it was read meanwhile");
+        assert!(!shared.join(&key, slots[0]), "it was read meanwhile");
         assert!(shared.begin(&key, time) && shared.begin(&key, Duration::ZERO), "the one before has gone");
     }
 }

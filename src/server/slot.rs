@@ -15,7 +15,7 @@ impl Slot {
     }
 
     /// Of the next wait in this place.
-    pub(super) fn next(self) -> Self {
+    pub(super) fn renewed(self) -> Self {
         Slot { generation: self.generation.wrapping_add(1), ..self }
     }
 
@@ -37,9 +37,9 @@ mod tests {
     #[test]
     fn a_token_has_index_and_generation() {
         let slot = Slot { index: 7, generation: u32::MAX };
-        for slot in [Slot::new(0), Slot::new(u32::MAX - 1), slot, slot.next()] {
+        for slot in [Slot::new(0), Slot::new(u32::MAX - 1), slot, slot.renewed()] {
             assert_eq!(Slot::of_token(slot.token()), slot);
         }
-        assert_ne!(slot.next(), slot);
+        assert_ne!(slot.renewed(), slot);
     }
 }

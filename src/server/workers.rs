@@ -156,7 +156,7 @@ impl Workers {
             let timeout = if stays { None } else { Some(LINGER) };
             self.iterations.fetch_add(1, Relaxed);
             self.idle.fetch_add(1, SeqCst);
-            let next = self.connections.next(timeout);
+            let next = self.connections.next_ready(timeout);
             let is_last = self.idle.fetch_sub(1, SeqCst) == 1;
             if is_last
                 && self.scaler_sleeps.swap(false, SeqCst)

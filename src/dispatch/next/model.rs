@@ -71,8 +71,8 @@ struct World {
     next: u8,
 }
 
-fn refused(kind: RefusalKind) -> Outcome {
-    Outcome::Failed(Failure::Refused(Refusal { kind, causes: Vec::new(), retry_after: None, said: String::new() }))
+fn refused(kind: RefusalKind) -> CallOutcome {
+    CallOutcome::Failed(Failure::Refused(Refusal { kind, causes: Vec::new(), retry_after: None, said: String::new() }))
 }
 
 impl World {
@@ -148,10 +148,10 @@ impl World {
     }
 
     /// What the call of a dispatch may come to, with the world after it.
-    fn outcomes(&self, running: &Running, request: u8) -> Vec<(World, Outcome)> {
+    fn outcomes(&self, running: &Running, request: u8) -> Vec<(World, CallOutcome)> {
         let mut all = Vec::new();
         let held = self.jobs.iter().find(|job| job.name == running.name);
-        let lost = || Outcome::Failed(Failure::Disconnected(String::new()));
+        let lost = || CallOutcome::Failed(Failure::Disconnected(String::new()));
         let faulty = |mut world: World| {
             world.luck.faults -= 1;
             world
@@ -163,7 +163,7 @@ impl World {
                     self.clone(),
                     match held {
                         None => refused(RefusalKind::NoSuchJob),
-                        Some(job) => Outcome::Found(Box::new(Job {
+                        Some(job) => CallOutcome::Found(Box::new(Job {
                             is_ours: true,
                             fingerprint: Some(job.request.to_string().into()),
                             nonce: Some(job.nonce.to_string().into()),
@@ -174,8 +174,8 @@ impl World {
                 ));
                 if self.luck.faults > 0 {
                     all.push((faulty(self.clone()), lost()));
-                    all.push((faulty(self.clone()), Outcome::Failed(Failure::TooLong)));
-                    all.push((faulty(self.clone()), Outcome::Failed(Failure::NotCalled)))
+                    all.push((faulty(self.clone()), CallOutcome::Failed(Failure::TooLong)));
+                    all.push((faulty(self.clone()), CallOutcome::Failed(Failure::NotCalled)))
                 }
             }
             Call::Create => {
@@ -187,7 +187,7 @@ impl World {
                 }
                 all.push((
                     world.clone(),
-                    if taken { refused(RefusalKind::NameTaken) } else { Outcome::Created(Box::default()) },
+                    if taken { refused(RefusalKind::NameTaken) } else { CallOutcome::Created(Box::default()) },
                 ));
                 if self.luck.refusals > 0 {
                     let mut world = self.clone();
@@ -197,16 +197,16 @@ impl World {
                 }
                 if self.luck.faults > 0 {
                     all.push((faulty(world.clone()), lost()));
-                    all.push((faulty(world.clone()), Outcome::Failed(Failure::InvalidResponse(String::new()))));
+                    all.push((faulty(world.clone()), CallOutcome::Failed(Failure::InvalidResponse(String::new()))));
                     if !taken {
-                        all.push((faulty(world.clone()), Outcome::Failed(Failure::TooLong)))
+                        all.push((faulty(world.clone()), CallOutcome::Failed(Failure::TooLong)))
                     }
                     all.push((faulty(world), refused(RefusalKind::Fault)));
                     all.push((faulty(self.clone()), refused(RefusalKind::Busy)));
-                    all.push((faulty(self.clone()), Outcome::Failed(Failure::NotCalled)));
+                    all.push((faulty(self.clone()), CallOutcome::Failed(Failure::NotCalled)));
                     let late = World { late: [&self.late[..], &[job]].concat(), ..faulty(self.clone()) };
                     all.push((late.clone(), refused(RefusalKind::Slow)));
-                    all.push((late, Outcome::Failed(Failure::TimedOut(String::new()))))
+                    all.push((late, CallOutcome::Failed(Failure::TimedOut(String::new()))))
                 }
             }
         }
@@ -218,17 +218,17 @@ impl World {
         self,
         number: usize,
         running: Running,
-        outcome: Outcome,
+        outcome: CallOutcome,
         bug: Option<Bug>,
         worlds: &mut Vec<World>,
     ) -> Result<(), String> {
         let caller = self.callers[number].clone();
         let is_calm = running.is_calm
             && match &outcome {
-                Outcome::Failed(Failure::Refused(refusal)) => {
+                CallOutcome::Failed(Failure::Refused(refusal)) => {
                     matches!(refusal.kind, RefusalKind::NameTaken | RefusalKind::NoSuchJob)
                 }
-                outcome => matches!(outcome, Outcome::Created(_) | Outcome::Found(_)),
+                outcome => matches!(outcome, CallOutcome::Created(_) | CallOutcome::Found(_)),
             };
         let (fingerprint, nonce) = (&*caller.request.to_string(), &*running.nonce.to_string());
         let intent = Intent::Create { fingerprint, nonce, delivery: None, naming: caller.naming, is_dry_run: false };

@@ -26,7 +26,7 @@ fn job(is_ours: bool, fingerprint: &str, nonce: &str) -> Job {
     Job { is_ours, fingerprint: Some(fingerprint.into()), nonce: Some(nonce.into()), ..Job::default() }
 }
 
-fn after(intent: Intent<'_>, attempts: Attempts, call: Call, outcome: Outcome) -> Step {
+fn after(intent: Intent<'_>, attempts: Attempts, call: Call, outcome: CallOutcome) -> Step {
     next(intent, attempts, call, outcome)
 }
 
@@ -38,13 +38,13 @@ fn failure(step: Step) -> (Reason, Option<u32>) {
     }
 }
 
-fn refusal(kind: RefusalKind, retry_after: Option<u32>) -> Outcome {
-    Outcome::Failed(Failure::Refused(Refusal { kind, causes: Vec::new(), retry_after, said: "said".into() }))
+fn refusal(kind: RefusalKind, retry_after: Option<u32>) -> CallOutcome {
+    CallOutcome::Failed(Failure::Refused(Refusal { kind, causes: Vec::new(), retry_after, said: "said".into() }))
 }
 
 #[test]
 fn a_taken_name_is_read() {
-    let found = |intent, attempts, job: Job| after(intent, attempts, Call::Get, Outcome::Found(Box::new(job)));
+    let found = |intent, attempts, job: Job| after(intent, attempts, Call::Get, CallOutcome::Found(Box::new(job)));
     assert_eq!(after(CREATE, NONE, Call::Create, refusal(RefusalKind::NameTaken, None)), Step::Call(Call::Get, NONE));
     assert_eq!(success(found(CREATE, NONE, job(true, "f", "n"))), "created");
     assert_eq!(success(found(CREATE, NONE, job(true, "f", "other"))), "same");
@@ -75,13 +75,13 @@ fn a_taken_name_is_read() {
 
 #[test]
 fn a_taken_random_name_is_replaced_up_to_three_times() {
-    let found = |attempts| after(GENERATED, attempts, Call::Get, Outcome::Found(Box::new(job(true, "f", "other"))));
+    let found = |attempts| after(GENERATED, attempts, Call::Get, CallOutcome::Found(Box::new(job(true, "f", "other"))));
     for names in 0..3 {
         let renamed = Attempts { names: names + 1, ..NONE };
         assert_eq!(found(Attempts { names, ..NONE }), Step::Call(Call::Create, renamed));
     }
     assert_eq!(failure(found(Attempts { names: 3, ..NONE })), (Reason::AlreadyExists, None));
-    let ours = after(GENERATED, NONE, Call::Get, Outcome::Found(Box::new(job(true, "f", "n"))));
+    let ours = after(GENERATED, NONE, Call::Get, CallOutcome::Found(Box::new(job(true, "f", "n"))));
     assert_eq!(success(ours), "created");
 }
 
@@ -89,7 +89,7 @@ fn a_taken_random_name_is_replaced_up_to_three_times() {
 fn a_random_name_that_is_taken_after_a_fault_of_our_own_is_ours() {
     let found = |intent, may_be_done, nonce: Option<&str>| {
         let job = Job { nonce: nonce.map(Into::into), is_ours: false, ..job(false, "f", "") };
-        after(intent, Attempts { may_be_done, ..NONE }, Call::Get, Outcome::Found(Box::new(job)))
+        after(intent, Attempts { may_be_done, ..NONE }, Call::Get, CallOutcome::Found(Box::new(job)))
     };
     assert_eq!(success(found(GENERATED, true, None)), "created", "a webhook has removed the nonce");
     let another = Step::Call(Call::Create, Attempts { names: 1, ..NONE });
@@ -108,8 +108,8 @@ fn a_random_name_that_is_taken_after_a_fault_of_our_own_is_ours() {
 #[test]
 fn transient_failures_are_retried_four_times() {
     for (outcome, reason, retry_after, may_create) in [
-        (Outcome::Failed(Failure::Unreachable("x".into())), Reason::BadGateway, None, false),
-        (Outcome::Failed(Failure::Disconnected("x".into())), Reason::BadGateway, None, true),
+        (CallOutcome::Failed(Failure::Unreachable("x".into())), Reason::BadGateway, None, false),
+        (CallOutcome::Failed(Failure::Disconnected("x".into())), Reason::BadGateway, None, true),
         (refusal(RefusalKind::Fault, None), Reason::ServiceUnavailable, Some(1), true),
         (refusal(RefusalKind::Slow, None), Reason::Timeout, None, true),
         (refusal(RefusalKind::Conflict, Some(9)), Reason::ServiceUnavailable, Some(9), false),
@@ -124,8 +124,11 @@ fn transient_failures_are_retried_four_times() {
                 else {
                     panic!("{outcome:?} is not retried {retries} times")
                 };
-                let asked =
-                    if let Outcome::Failed(Failure::Refused(refusal)) = &outcome { refusal.retry_after } else { None };
+                let asked = if let CallOutcome::Failed(Failure::Refused(refusal)) = &outcome {
+                    refusal.retry_after
+                } else {
+                    None
+                };
                 assert_eq!((next, retry_after), (call, asked));
                 assert_eq!(attempts, Attempts { retries, may_be_done, ..NONE });
                 assert_eq!(is_read_first(&otherwise), may_be_done, "{outcome:?}");
@@ -149,7 +152,7 @@ fn is_read_first(step: &Step) -> bool {
 fn a_refusal_is_not_told_without_looking_for_the_job() {
     let denied = Attempts { refusal: Some(Status::new(Reason::Forbidden, "x").into()), may_be_done: true, ..NONE };
     for (attempts, call) in [(NONE, Call::Create), (denied, Call::Get)] {
-        let step = after(CREATE, attempts, call, Outcome::Failed(Failure::NotCalled));
+        let step = after(CREATE, attempts, call, CallOutcome::Failed(Failure::NotCalled));
         assert_eq!(failure(step), (Reason::ServiceUnavailable, Some(1)));
     }
 }
@@ -160,14 +163,15 @@ fn after_a_quotas_refusal_the_job_is_read() {
     let Step::Call(Call::Get, attempts) = step else { panic!("{step:?}") };
     let got = |outcome| after(CREATE, attempts.clone(), Call::Get, outcome);
     assert_eq!(failure(got(refusal(RefusalKind::NoSuchJob, None))), (Reason::QuotaExceeded, Some(10)));
-    let found = |job| got(Outcome::Found(Box::new(job)));
+    let found = |job| got(CallOutcome::Found(Box::new(job)));
     assert_eq!(success(found(job(true, "f", "other"))), "same");
     assert_eq!(success(found(job(true, "f", "n"))), "created");
     assert_eq!(failure(found(job(true, "other", "other"))), (Reason::AlreadyExists, None));
     let deleted = Job { is_being_deleted: true, ..job(true, "f", "other") };
     assert_eq!(failure(found(deleted)), (Reason::AlreadyExists, Some(1)));
 
-    let generated = after(GENERATED, attempts.clone(), Call::Get, Outcome::Found(Box::new(job(true, "f", "other"))));
+    let generated =
+        after(GENERATED, attempts.clone(), Call::Get, CallOutcome::Found(Box::new(job(true, "f", "other"))));
     assert_eq!(failure(generated), (Reason::QuotaExceeded, Some(10)), "a new name would be refused too");
 }
 
@@ -183,7 +187,7 @@ fn after_a_refusal_that_follows_a_fault_the_job_is_read() {
     ] {
         let step = after(CREATE, faulty.clone(), Call::Create, refusal(kind, None));
         let Step::Call(Call::Get, attempts) = step else { panic!("{kind:?} gave {step:?}") };
-        let created = Outcome::Found(Box::new(job(true, "f", "n")));
+        let created = CallOutcome::Found(Box::new(job(true, "f", "n")));
         assert_eq!(success(after(CREATE, attempts.clone(), Call::Get, created)), "created");
         let gone = after(CREATE, attempts, Call::Get, refusal(RefusalKind::NoSuchJob, None));
         assert_eq!(failure(gone).0, reason, "{kind:?}");
@@ -192,10 +196,10 @@ fn after_a_refusal_that_follows_a_fault_the_job_is_read() {
 
 #[test]
 fn after_an_invalid_response_the_job_is_read() {
-    let unreadable = || Outcome::Failed(Failure::InvalidResponse("too many headers".into()));
+    let unreadable = || CallOutcome::Failed(Failure::InvalidResponse("too many headers".into()));
     let step = after(CREATE, NONE, Call::Create, unreadable());
     let Step::Call(Call::Get, attempts) = step else { panic!("{step:?}") };
-    let created = Outcome::Found(Box::new(job(true, "f", "n")));
+    let created = CallOutcome::Found(Box::new(job(true, "f", "n")));
     assert_eq!(success(after(CREATE, attempts.clone(), Call::Get, created)), "created");
     let gone = after(CREATE, attempts, Call::Get, refusal(RefusalKind::NoSuchJob, None));
     assert_eq!(failure(gone), (Reason::BadGateway, None));
@@ -229,7 +233,7 @@ fn other_failures_are_final() {
         assert_eq!(failure(after(CREATE, NONE, Call::Create, refusal(why, None))), (reason, retry_after), "{why:?}");
     }
     assert_eq!(
-        failure(after(CREATE, NONE, Call::Create, Outcome::Failed(Failure::TimedOut("x".into())))).0,
+        failure(after(CREATE, NONE, Call::Create, CallOutcome::Failed(Failure::TimedOut("x".into())))).0,
         Reason::Timeout
     );
 }
@@ -288,7 +292,7 @@ fn every_repeated_call_is_counted() {
 fn a_lookup_shows_only_our_jobs() {
     let found = |is_ours| {
         let job = Job { is_ours, ..Job::default() };
-        after(Intent::Lookup, NONE, Call::Get, Outcome::Found(Box::new(job)))
+        after(Intent::Lookup, NONE, Call::Get, CallOutcome::Found(Box::new(job)))
     };
     assert_eq!(success(found(true)), "found");
     assert_eq!(failure(found(false)).0, Reason::NotFound);
@@ -300,16 +304,16 @@ fn a_lookup_shows_only_our_jobs() {
 
 #[test]
 fn only_our_jobs_are_deleted_and_only_the_one_that_was_found() {
-    let found = |job: Job| after(Intent::Delete, NONE, Call::Get, Outcome::Found(Box::new(job)));
+    let found = |job: Job| after(Intent::Delete, NONE, Call::Get, CallOutcome::Found(Box::new(job)));
     assert_eq!(failure(found(job(false, "f", "n"))).0, Reason::NotFound);
     let step = found(job(true, "f", "n"));
     let Step::Call(Call::Delete, attempts) = step else { panic!("{step:?}") };
     let deleted = |outcome| after(Intent::Delete, attempts.clone(), Call::Delete, outcome);
-    assert_eq!(success(deleted(Outcome::Deleted)), "deleting");
+    assert_eq!(success(deleted(CallOutcome::Deleted)), "deleting");
     // AnotherUid: another has its name now
     for gone in [RefusalKind::NoSuchJob, RefusalKind::AnotherUid] {
         assert_eq!(failure(deleted(refusal(gone, None))).0, Reason::NotFound);
-        let Step::Again { attempts, .. } = deleted(Outcome::Failed(Failure::Disconnected("x".into()))) else {
+        let Step::Again { attempts, .. } = deleted(CallOutcome::Failed(Failure::Disconnected("x".into()))) else {
             panic!("it is not retried")
         };
         let again = after(Intent::Delete, attempts, Call::Delete, refusal(gone, None));
@@ -332,8 +336,8 @@ fn only_our_jobs_are_deleted_and_only_the_one_that_was_found() {
 
 #[test]
 fn a_dry_run_is_not_a_creation() {
-    assert_eq!(success(after(CREATE, NONE, Call::Create, Outcome::Created(Box::default()))), "created");
-    assert_eq!(success(after(DRY_RUN, NONE, Call::Create, Outcome::Created(Box::default()))), "valid");
+    assert_eq!(success(after(CREATE, NONE, Call::Create, CallOutcome::Created(Box::default()))), "created");
+    assert_eq!(success(after(DRY_RUN, NONE, Call::Create, CallOutcome::Created(Box::default()))), "valid");
 }
 
 #[test]
@@ -342,6 +346,6 @@ fn a_long_job_is_read_when_there_is_memory_for_it() {
         [(Intent::Lookup, Call::Get, false), (CREATE, Call::Get, false), (CREATE, Call::Create, true)]
     {
         let want = Step::ReadLong(Attempts { may_be_done, ..NONE });
-        assert_eq!(after(intent, NONE, call, Outcome::Failed(Failure::TooLong)), want, "{call:?}");
+        assert_eq!(after(intent, NONE, call, CallOutcome::Failed(Failure::TooLong)), want, "{call:?}");
     }
 }

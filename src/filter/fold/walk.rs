@@ -6,7 +6,7 @@ use crate::filter::syntax::{Term, array, each, elements, parts, pipe, plain, var
 use crate::filter::value::Value;
 use jaq_core::ValT;
 use jaq_core::load::parse::{BinaryOp, Def, Pattern};
-use jaq_core::path::{Opt, Part as Step};
+use jaq_core::path::{Opt, Part as PathPart};
 use std::rc::Rc;
 
 impl<'a> Folder<'a> {
@@ -100,7 +100,10 @@ impl<'a> Folder<'a> {
             Term::Recurse | Term::TryCatch(_, None) | Term::BinOp(_, Comma, _) => false,
             Term::Fold(kind, _, pattern, _) => *kind == "reduce" && matches!(pattern, Pattern::Var(_)),
             Term::Path(_, path) => path.0.iter().all(|step| {
-                matches!(step, (Step::Index(_) | Step::Range(Some(_), _) | Step::Range(_, Some(_)), Opt::Essential))
+                matches!(
+                    step,
+                    (PathPart::Index(_) | PathPart::Range(Some(_), _) | PathPart::Range(_, Some(_)), Opt::Essential)
+                )
             }),
             _ => !is_update,
         };

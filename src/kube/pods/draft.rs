@@ -1,6 +1,6 @@
 //! A pod of a list while it is read: what its members mean together is decided at its end.
 
-use super::pod::{Container, MAX_MESSAGE, MAX_POD, Pod, State, keep};
+use super::pod::{Container, ContainerState, MAX_MESSAGE, MAX_POD, Pod, keep};
 use crate::kube::leaves::{Leaf, Leaves};
 use serde::Deserializer;
 use serde::de::DeserializeSeed;
@@ -25,7 +25,7 @@ struct Draft {
     /// Of `spec`, with whether they are sidecars.
     init_containers: Vec<(String, bool)>,
     /// The last container's status, and what it has been.
-    container: Option<(Container, Runs)>,
+    container: Option<(Container, ContainerRuns)>,
     condition: Condition,
     /// Reason and message of the condition that counts.
     disruption: Option<(String, String)>,
@@ -33,16 +33,16 @@ struct Draft {
 }
 
 #[derive(Debug, Default)]
-struct Runs {
-    waiting: Run,
+struct ContainerRuns {
+    waiting: ContainerRun,
     is_running: bool,
-    terminated: Option<Run>,
+    terminated: Option<ContainerRun>,
     /// `lastState.terminated`.
-    last: Option<Run>,
+    last: Option<ContainerRun>,
 }
 
 #[derive(Debug, Default)]
-struct Run {
+struct ContainerRun {
     reason: String,
     message: String,
     exit_code: Option<i64>,
@@ -59,7 +59,7 @@ struct Condition {
 }
 
 /// Reads a pod. `uid`: of the Job that should own it.
-pub(super) fn read<'de, D: Deserializer<'de>>(item: D, uid: &str) -> Result<Pod, D::Error> {
+pub(super) fn pod_of<'de, D: Deserializer<'de>>(item: D, uid: &str) -> Result<Pod, D::Error> {
     let (mut draft, mut path) = (Draft::default(), String::new());
     let mut see = |path: &str, leaf: Leaf<'_>| match leaf {
         Leaf::Member => WANTED.iter().any(|wanted| wanted.starts_with(path) || path.starts_with(wanted)),
@@ -83,7 +83,7 @@ impl Draft {
             let Some(path) = path.strip_prefix(prefix) else { continue };
             if leaf == Leaf::Element && path.is_empty() {
                 self.end_container();
-                self.container = Some((Container { init, ..Container::default() }, Runs::default()))
+                self.container = Some((Container { init, ..Container::default() }, ContainerRuns::default()))
             } else if let Some((container, runs)) = &mut self.container {
                 see_container(container, runs, path, leaf)
             }
@@ -145,16 +145,16 @@ impl Draft {
         let Some((mut container, runs)) = self.container.take() else { return };
         let pod = &mut self.pod;
         container.has_previous = runs.last.is_some();
-        let Runs { waiting, is_running, terminated, last } = runs;
+        let ContainerRuns { waiting, is_running, terminated, last } = runs;
         // the texts are those of the present state, the exit code that of the run that has ended last
         let (told, ended) = match (terminated, is_running) {
             (Some(run), _) => {
-                container.state = State::Terminated;
+                container.state = ContainerState::Terminated;
                 pod.finished = run.finished.clone().max(std::mem::take(&mut pod.finished));
                 ((run.reason, run.message), Some((run.exit_code, run.signal)))
             }
             (None, true) => {
-                container.state = State::Running;
+                container.state = ContainerState::Running;
                 let last = last.unwrap_or_default();
                 ((last.reason, last.message), Some((last.exit_code, last.signal)))
             }
@@ -204,16 +204,18 @@ fn held_up(pod: &Pod, init_containers: &[(String, bool)]) -> Option<(String, Str
         return None;
     }
     let is_done = |container: &Container| match container.state {
-        State::Terminated => container.exit_code == Some(0),
-        State::Running => container.sidecar,
-        State::Waiting => false,
+        ContainerState::Terminated => container.exit_code == Some(0),
+        ContainerState::Running => container.sidecar,
+        ContainerState::Waiting => false,
     };
     let init = || pod.containers.iter().filter(|container| container.init);
     let container = init().find(|container| !is_done(container))?;
     let done = init().take_while(|container| is_done(container)).count();
     let why = match (&container.state, &container.reason[..]) {
-        (State::Waiting, "" | "PodInitializing") | (State::Running, _) => format!("{done}/{}", init_containers.len()),
-        (State::Terminated, "") => format!("ExitCode:{}", container.exit_code.unwrap_or_default()),
+        (ContainerState::Waiting, "" | "PodInitializing") | (ContainerState::Running, _) => {
+            format!("{done}/{}", init_containers.len())
+        }
+        (ContainerState::Terminated, "") => format!("ExitCode:{}", container.exit_code.unwrap_or_default()),
         (_, reason) => reason.to_owned(),
     };
     let message = match &container.message[..] {
@@ -224,7 +226,7 @@ fn held_up(pod: &Pod, init_containers: &[(String, bool)]) -> Option<(String, Str
 }
 
 /// `path`: below the container's status, with a slash.
-fn see_container(container: &mut Container, runs: &mut Runs, path: &str, leaf: Leaf<'_>) {
+fn see_container(container: &mut Container, runs: &mut ContainerRuns, path: &str, leaf: Leaf<'_>) {
     let (when, name) = path.rsplit_once('/').unwrap_or_default();
     let run = match when {
         "" => {

@@ -56,7 +56,7 @@ pub(crate) struct Container {
     /// An init container that runs beside the others to the end (`restartPolicy: Always`).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) sidecar: bool,
-    pub(super) state: State,
+    pub(super) state: ContainerState,
     /// Why it waits, or why its last run has ended.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) reason: String,
@@ -78,7 +78,7 @@ pub(crate) struct Container {
 /// The state of a container.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum State {
+pub(super) enum ContainerState {
     /// Kubernetes' default.
     #[default]
     Waiting,
@@ -92,12 +92,12 @@ fn is_zero(number: &i64) -> bool {
 
 impl Container {
     pub(crate) fn is_running(&self) -> bool {
-        self.state == State::Running
+        self.state == ContainerState::Running
     }
 
     /// Whether it has a log: of its present run, or of one that has ended.
     pub(crate) fn has_log(&self) -> bool {
-        self.state != State::Waiting || self.has_previous
+        self.state != ContainerState::Waiting || self.has_previous
     }
 }
 

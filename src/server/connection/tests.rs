@@ -16,7 +16,7 @@ static MEMORY: LazyLock<Memory> = LazyLock::new(|| Memory::new(MAX_BODY, 1 << 20
 /// Another request waits for the large budget.
 static NO_MEMORY: LazyLock<Memory> = LazyLock::new(|| {
     let memory = Memory::new(MAX_BODY, 1 << 20, 1000);
-    memory.wait(Slot::new(0), Kind::Large, usize::MAX);
+    memory.wait_for_grant(Slot::new(0), Kind::Large, usize::MAX);
     memory
 });
 
@@ -33,7 +33,7 @@ fn pair() -> (Connection, TcpStream) {
 }
 
 /// Sends, and goes on until all of it was read.
-fn send(connection: &mut Connection, client: &mut TcpStream, text: &str, bounds: Bounds<'_>) -> Step {
+fn send(connection: &mut Connection, client: &mut TcpStream, text: &str, bounds: Bounds<'_>) -> Advanced {
     client.write_all(text.as_bytes()).unwrap();
     let mut scratch = [0; 64 << 10];
     let mut unread = text.len();
@@ -42,17 +42,17 @@ fn send(connection: &mut Connection, client: &mut TcpStream, text: &str, bounds:
             std::thread::yield_now()
         }
         let before = rustix::io::ioctl_fionread(connection.stream()).unwrap() as usize;
-        let step = connection.advance(&mut scratch, true, bounds, &|_| Ok(()));
+        let advanced = connection.advance(&mut scratch, true, bounds, &|_| Ok(()));
         unread = unread.saturating_sub(before);
-        if unread == 0 || !matches!(step, Step::Wait(_)) {
-            return step;
+        if unread == 0 || !matches!(advanced, Advanced::Wait(_)) {
+            return advanced;
         }
     }
 }
 
-fn serve(connection: &mut Connection, bounds: Bounds<'_>) -> Step {
+fn serve(connection: &mut Connection, bounds: Bounds<'_>) -> Advanced {
     let frame = Frame { id: "i".into(), is_head: false, is_http_10: false, close: false };
-    connection.reply(Reply::empty(204), None, &frame);
+    connection.send_reply(Reply::empty(204), None, &frame);
     connection.advance(&mut [0; 4096], false, bounds, &|_| Ok(()))
 }
 
@@ -73,11 +73,13 @@ fn a_request_in_pieces_is_served_once_and_the_connection_stays_open() {
     let (mut connection, mut client) = pair();
     let text = post(3, "abc");
     let (first, second) = text.split_at(20);
-    assert!(matches!(send(&mut connection, &mut client, first, with(&MEMORY)), Step::Wait(Interest::Readable)));
+    assert!(matches!(send(&mut connection, &mut client, first, with(&MEMORY)), Advanced::Wait(Interest::Readable)));
     assert!(connection.is_unfinished());
-    let Step::Serve(request) = send(&mut connection, &mut client, second, with(&MEMORY)) else { panic!("no request") };
+    let Advanced::Serve(request) = send(&mut connection, &mut client, second, with(&MEMORY)) else {
+        panic!("no request")
+    };
     assert_eq!((request.method(), request.body()), ("POST", &b"abc"[..]));
-    assert!(matches!(serve(&mut connection, with(&MEMORY)), Step::Wait(Interest::Readable)));
+    assert!(matches!(serve(&mut connection, with(&MEMORY)), Advanced::Wait(Interest::Readable)));
     assert!(connection.is_idle());
     assert_eq!(received(&mut client).matches("HTTP/1.1 ").count(), 1);
 }
@@ -87,8 +89,8 @@ fn an_answered_request_is_not_rejected_for_lack_of_memory() {
     let (mut connection, mut client) = pair();
     let body = "x".repeat(40_000);
     send(&mut connection, &mut client, &post(body.len(), ""), with(&MEMORY));
-    assert!(matches!(send(&mut connection, &mut client, &body, with(&MEMORY)), Step::Serve(_)));
-    assert!(matches!(serve(&mut connection, with(&NO_MEMORY)), Step::Wait(Interest::Readable)));
+    assert!(matches!(send(&mut connection, &mut client, &body, with(&MEMORY)), Advanced::Serve(_)));
+    assert!(matches!(serve(&mut connection, with(&NO_MEMORY)), Advanced::Wait(Interest::Readable)));
     assert_eq!(received(&mut client).matches("HTTP/1.1 ").count(), 1);
 }
 
@@ -96,7 +98,7 @@ fn an_answered_request_is_not_rejected_for_lack_of_memory() {
 fn without_memory_a_large_request_waits_unread_and_a_small_one_does_not() {
     let (mut connection, mut client) = pair();
     let small = post(100, "a");
-    assert!(matches!(send(&mut connection, &mut client, &small, with(&NO_MEMORY)), Step::Wait(Interest::Readable)));
+    assert!(matches!(send(&mut connection, &mut client, &small, with(&NO_MEMORY)), Advanced::Wait(Interest::Readable)));
     assert_eq!(received(&mut client), "");
 
     let (mut connection, mut client) = pair();
@@ -106,19 +108,19 @@ fn without_memory_a_large_request_waits_unread_and_a_small_one_does_not() {
         std::thread::yield_now()
     }
     let advance = |connection: &mut Connection| connection.advance(&mut [0; 4096], true, with(&NO_MEMORY), &|_| Ok(()));
-    let Step::WaitForMemory(Kind::Large, bytes) = advance(&mut connection) else { panic!("it does not wait") };
+    let Advanced::WaitForMemory(Kind::Large, bytes) = advance(&mut connection) else { panic!("it does not wait") };
     assert_eq!(
         bytes,
         text.len() + post(100_000, "").len() + (1 << 20),
         "its head counts twice, and it takes a large run"
     );
     connection.grant(MEMORY.try_reserve(Kind::Large, bytes).unwrap());
-    assert!(matches!(advance(&mut connection), Step::Wait(Interest::Readable)));
+    assert!(matches!(advance(&mut connection), Advanced::Wait(Interest::Readable)));
     client.write_all(&text.as_bytes()[50_000..]).unwrap();
     let request = loop {
         match advance(&mut connection) {
-            Step::Serve(request) => break request,
-            step => assert!(matches!(step, Step::Wait(Interest::Readable)), "{step:?}"),
+            Advanced::Serve(request) => break request,
+            advanced => assert!(matches!(advanced, Advanced::Wait(Interest::Readable)), "{advanced:?}"),
         }
     };
     assert_eq!(request.body().len(), 100_000);
@@ -129,9 +131,9 @@ fn memory_is_granted_for_one_request() {
     let memory = Memory::new(MAX_BODY, 1 << 20, 1000);
     let (mut connection, mut client) = pair();
     connection.grant(memory.try_reserve(Kind::Small, 10_000).unwrap());
-    let step = send(&mut connection, &mut client, &post(3, "abc"), with(&memory));
-    assert!(matches!(step, Step::Serve(_)), "{step:?}");
-    drop(step);
+    let advanced = send(&mut connection, &mut client, &post(3, "abc"), with(&memory));
+    assert!(matches!(advanced, Advanced::Serve(_)), "{advanced:?}");
+    drop(advanced);
     serve(&mut connection, with(&memory));
     assert_eq!(memory.account.reserved_bytes(), [0; 5], "what exceeds the request is released with it");
     send(&mut connection, &mut client, &post(100_000, "a"), with(&memory));
@@ -146,15 +148,15 @@ fn a_probe_is_answered_without_any_memory() {
         steps.flat_map(|bytes| std::iter::from_fn(move || memory.try_reserve(kind, bytes))).collect::<Vec<_>>()
     };
     let mut held = fill(Kind::Small);
-    memory.wait(Slot::new(0), Kind::Large, usize::MAX);
+    memory.wait_for_grant(Slot::new(0), Kind::Large, usize::MAX);
     let (mut connection, mut client) = pair();
     for text in ["GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n", "GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n"] {
-        let step = send(&mut connection, &mut client, text, with(memory));
-        assert!(matches!(step, Step::Serve(_)), "{step:?}");
+        let advanced = send(&mut connection, &mut client, text, with(memory));
+        assert!(matches!(advanced, Advanced::Serve(_)), "{advanced:?}");
         serve(&mut connection, with(memory));
     }
-    let step = send(&mut connection, &mut client, &post(1, "a"), with(memory));
-    assert!(matches!(step, Step::WaitForMemory(Kind::Small, _)), "{step:?}");
+    let advanced = send(&mut connection, &mut client, &post(1, "a"), with(memory));
+    assert!(matches!(advanced, Advanced::WaitForMemory(Kind::Small, _)), "{advanced:?}");
 
     held.extend(fill(Kind::Parked));
     let (mut connection, mut client) = pair();
@@ -181,8 +183,8 @@ fn a_large_body_is_slow_when_it_will_not_arrive_in_time() {
 #[test]
 fn a_request_that_gets_no_memory_in_time_is_told_so() {
     let (mut connection, mut client) = pair();
-    let step = send(&mut connection, &mut client, &post(100_000, ""), with(&NO_MEMORY));
-    assert!(matches!(step, Step::WaitForMemory(..)), "{step:?}");
+    let advanced = send(&mut connection, &mut client, &post(100_000, ""), with(&NO_MEMORY));
+    assert!(matches!(advanced, Advanced::WaitForMemory(..)), "{advanced:?}");
     let then = on_deadline(Waits::Memory(Kind::Large), Received::Part, false);
     let Then::Refuse(reason, message) = then else { panic!("{then:?}") };
     connection.refuse(Status::new(reason, message), Enabled::ALL);
@@ -203,12 +205,12 @@ fn a_connection_that_waits_for_its_client_can_be_evicted() {
     // it pipelines and does not read
     let (mut connection, mut client) = pair();
     let two = "GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n".repeat(2);
-    assert!(matches!(send(&mut connection, &mut client, &two, with(&MEMORY)), Step::Serve(_)));
+    assert!(matches!(send(&mut connection, &mut client, &two, with(&MEMORY)), Advanced::Serve(_)));
     assert!(!connection.is_evictable(), "its next request was received");
     let frame = Frame { id: "i".into(), is_head: false, is_http_10: false, close: false };
-    connection.reply(Reply::json(200, vec![b'x'; 10 << 20]), None, &frame);
-    let step = connection.advance(&mut [0; 4096], false, with(&MEMORY), &|_| Ok(()));
-    assert!(matches!(step, Step::Wait(Interest::Writable)), "{step:?}");
+    connection.send_reply(Reply::json(200, vec![b'x'; 10 << 20]), None, &frame);
+    let advanced = connection.advance(&mut [0; 4096], false, with(&MEMORY), &|_| Ok(()));
+    assert!(matches!(advanced, Advanced::Wait(Interest::Writable)), "{advanced:?}");
     assert!(connection.is_evictable());
 }
 
@@ -274,13 +276,13 @@ fn a_connection_with_unread_input_is_not_evicted() {
 fn a_pipelining_client_yields_to_others() {
     let (mut connection, mut client) = pair();
     let text = "GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n".repeat(MAX_IN_A_ROW as usize + 1);
-    let mut step = send(&mut connection, &mut client, &text, with(&MEMORY));
+    let mut advanced = send(&mut connection, &mut client, &text, with(&MEMORY));
     let mut served = 0;
-    while let Step::Serve(_) = step {
+    while let Advanced::Serve(_) = advanced {
         served += 1;
-        step = serve(&mut connection, with(&MEMORY));
+        advanced = serve(&mut connection, with(&MEMORY));
     }
-    assert!(matches!(step, Step::Wait(Interest::Writable)), "{step:?}");
+    assert!(matches!(advanced, Advanced::Wait(Interest::Writable)), "{advanced:?}");
     assert_eq!(served, MAX_IN_A_ROW);
 }
 

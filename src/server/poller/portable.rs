@@ -1,7 +1,7 @@
 //! The poller for other Unixes: poll(2). One of the waiting threads polls for all; the others wait for what it finds. Simple and not
 //! fast: it is for trying things on a laptop.
 
-use super::{Alarm, Event, timespec};
+use super::{Alarm, Readiness, timespec};
 use crate::server::connection::Interest;
 use crate::server::slot::Slot;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -22,13 +22,13 @@ pub(in crate::server) struct Poller {
 #[derive(Debug, Default)]
 struct State {
     /// A duplicate of each place's socket, so that it stays open while it is polled.
-    sockets: BTreeMap<u32, Socket>,
-    ready: VecDeque<Event>,
+    sockets: BTreeMap<u32, Registered>,
+    ready: VecDeque<Readiness>,
     is_polling: bool,
 }
 
 #[derive(Debug)]
-struct Socket {
+struct Registered {
     slot: Slot,
     stream: Arc<TcpStream>,
     /// None: not armed.
@@ -47,7 +47,7 @@ impl Poller {
     /// Adds the socket of a slot, armed for one event.
     pub(in crate::server) fn add(&self, stream: &TcpStream, slot: Slot, interest: Interest) -> std::io::Result<()> {
         let stream = Arc::new(stream.try_clone()?);
-        self.lock().sockets.insert(slot.index, Socket { slot, stream, interest: Some(interest) });
+        self.lock().sockets.insert(slot.index, Registered { slot, stream, interest: Some(interest) });
         self.alarm.ring();
         Ok(())
     }
@@ -70,7 +70,7 @@ impl Poller {
     }
 
     /// Returns None when `timeout` is over.
-    pub(in crate::server) fn wait(&self, timeout: Option<Duration>) -> Option<Event> {
+    pub(in crate::server) fn wait(&self, timeout: Option<Duration>) -> Option<Readiness> {
         let end = timeout.map(|timeout| Instant::now() + timeout);
         let mut state = self.lock();
         loop {
@@ -113,16 +113,16 @@ impl Poller {
             let same = sockets.get_mut(&slot.index).filter(|socket| socket.slot == *slot);
             if let Some(socket) = same.filter(|socket| socket.interest.is_some()) {
                 socket.interest = None;
-                ready.push_back(Event::Ready(*slot))
+                ready.push_back(Readiness::Ready(*slot))
             }
         }
-        while self.alarm.take() {}
+        while self.alarm.silence() {}
         state
     }
 
     /// Makes one call of [`Poller::wait`] return.
     pub(in crate::server) fn wake(&self) {
-        self.lock().ready.push_back(Event::Woken);
+        self.lock().ready.push_back(Readiness::Woken);
         self.changed.notify_one();
         self.alarm.ring()
     }

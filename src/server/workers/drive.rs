@@ -6,7 +6,7 @@ use super::{Worker, Workers};
 use crate::account::Kind;
 use crate::dispatch::{Plan, Progress};
 use crate::http::Request;
-use crate::server::connection::{Connection, Step};
+use crate::server::connection::{Advanced, Connection};
 use crate::server::exchange::{Exchange, Stage, Then, Waits};
 use crate::server::memory::SMALL;
 use crate::server::serve::admit;
@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 const WORKER: Duration = Duration::from_secs(1);
 
 impl Workers {
-    pub(super) fn advance(&self, worker: &mut Worker, connection: &mut Connection, readable: bool) -> Step {
+    pub(super) fn advance(&self, worker: &mut Worker, connection: &mut Connection, readable: bool) -> Advanced {
         let (enabled, is_reserved) = (self.server.config.enabled, connection.is_reserved());
         let admit = |request: &Request| admit(request, enabled, is_reserved);
-        let step = connection.advance(&mut worker.scratch, readable, self.bounds(), &admit);
-        match step {
+        let advanced = connection.advance(&mut worker.scratch, readable, self.bounds(), &admit);
+        match advanced {
             // its place is for the next probe
-            Step::Serve(request) => Step::Serve(Request { close: request.close || is_reserved, ..request }),
-            step => step,
+            Advanced::Serve(request) => Advanced::Serve(Request { close: request.close || is_reserved, ..request }),
+            advanced => advanced,
         }
     }
 
@@ -42,9 +42,9 @@ impl Workers {
             self.unqueue(&exchange);
             match exchange.waits {
                 // if it waited for memory, the event is from before that, and it waits again
-                Waits::Client(_) => self.run(worker, exchange),
+                Waits::Client(_) => self.drive(worker, exchange),
                 Waits::Memory(_) if matches!(exchange.stage, Stage::Receive) && !exchange.connection.is_reset() => {
-                    self.run(worker, exchange)
+                    self.drive(worker, exchange)
                 }
                 _ => match exchange.on_client_left() {
                     Then::Close => {
@@ -70,7 +70,7 @@ impl Workers {
             self.connections.wake_worker() // a wake-up is lost when too many are pending
         }
         if let Some(exchange) = exchange {
-            self.run(worker, exchange)
+            self.drive(worker, exchange)
         }
         self.grant_memory()
     }
@@ -90,15 +90,15 @@ impl Workers {
     }
 
     /// Waits for the next event of the connection, unless a whole request has been received on it.
-    pub(super) fn rearm(&self, mut exchange: Box<Exchange>, step: Step) -> Option<Box<Exchange>> {
+    pub(super) fn rearm(&self, mut exchange: Box<Exchange>, advanced: Advanced) -> Option<Box<Exchange>> {
         let deadline = exchange.connection.deadline();
-        match step {
-            Step::Wait(interest) => {
+        match advanced {
+            Advanced::Wait(interest) => {
                 self.connections.park(exchange, Waits::Client(interest), deadline, |_| true);
             }
-            Step::WaitForMemory(kind, bytes) => self.wait_for_memory(exchange, kind, bytes, deadline),
-            Step::Close => self.connections.close(exchange),
-            Step::Serve(request) => {
+            Advanced::WaitForMemory(kind, bytes) => self.wait_for_memory(exchange, kind, bytes, deadline),
+            Advanced::Close => self.connections.close(exchange),
+            Advanced::Serve(request) => {
                 exchange.begin(request, self.server.config.enabled);
                 return Some(exchange);
             }
@@ -107,13 +107,13 @@ impl Workers {
     }
 
     /// Runs an exchange, and the requests that its client has pipelined, until it has to wait.
-    pub(super) fn run(&self, worker: &mut Worker, exchange: Box<Exchange>) {
+    pub(super) fn drive(&self, worker: &mut Worker, exchange: Box<Exchange>) {
         let mut next = Some(exchange);
         while let Some(mut exchange) = next {
             let looked = match exchange.stage {
                 Stage::Receive => {
-                    let step = self.advance(worker, &mut exchange.connection, true);
-                    next = self.rearm(exchange, step);
+                    let advanced = self.advance(worker, &mut exchange.connection, true);
+                    next = self.rearm(exchange, advanced);
                     continue;
                 }
                 Stage::LargeRun(_) => return self.queue_large_run(worker, exchange),
@@ -132,16 +132,17 @@ impl Workers {
                     Admission::Admitted(exchange) => return self.dispatch(worker, exchange),
                     Admission::Queued => return,
                     Admission::Rejected(mut full) => {
-                        let step = self.reject(worker, &mut full, Reason::Overloaded, "too many requests are queued");
-                        next = self.rearm(full, step);
+                        let advanced =
+                            self.reject(worker, &mut full, Reason::Overloaded, "too many requests are queued");
+                        next = self.rearm(full, advanced);
                         continue;
                     }
                 },
             };
             next = match looked {
                 Looked::Answers(mut exchange, answered) => {
-                    let step = self.reply(worker, &mut exchange, answered);
-                    self.rearm(exchange, step)
+                    let advanced = self.reply(worker, &mut exchange, answered);
+                    self.rearm(exchange, advanced)
                 }
                 Looked::Calls(exchange) => Some(exchange),
                 Looked::Waits => None,
@@ -193,7 +194,7 @@ impl Workers {
                     worker.client.iter_mut().for_each(|client| self.fastest.note(client.take_waited()));
                     match progress {
                         Progress::Done(answered) => answered,
-                        Progress::Wait(waiting) => match self.wait(exchange, waiting) {
+                        Progress::Wait(waiting) => match self.wait_for_job(exchange, waiting) {
                             Looked::Answers(back, answered) => {
                                 exchange = back;
                                 answered
@@ -234,8 +235,8 @@ impl Workers {
                 }
             };
             // the reply is sent before the permit is passed on
-            let step = self.reply(worker, &mut exchange, answered);
-            let again = self.rearm(exchange, step);
+            let advanced = self.reply(worker, &mut exchange, answered);
+            let again = self.rearm(exchange, advanced);
             self.grant_memory();
             next = self.next_or_again(again)
         }

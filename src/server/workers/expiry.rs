@@ -18,7 +18,7 @@ impl Workers {
             let _ = catch_unwind(AssertUnwindSafe(|| self.end_overdue(index)));
         };
         let last = Cell::new(Instant::now());
-        self.connections.deadlines.run(end, || {
+        self.connections.deadlines.keep(end, || {
             let (is_short, now) = (self.memory.is_short(), Instant::now());
             if is_short && now - last.get() >= SLOW_INTERVAL {
                 last.set(now);

@@ -67,8 +67,8 @@ impl Workers {
                     self.hand_over(exchange)
                 }
                 Err(status) => {
-                    let step = self.reply(&mut worker, &mut exchange, status.into());
-                    self.rearm_or_hand_over(exchange, step)
+                    let advanced = self.reply(&mut worker, &mut exchange, status.into());
+                    self.rearm_or_hand_over(exchange, advanced)
                 }
             }
             self.grant_memory()

@@ -48,8 +48,8 @@ impl Workers {
                 exchange.memory = None;
                 return self.pause(exchange, PAUSE);
             };
-            let step = self.reply(worker, &mut exchange, answered);
-            self.rearm_or_hand_over(exchange, step);
+            let advanced = self.reply(worker, &mut exchange, answered);
+            self.rearm_or_hand_over(exchange, advanced);
             next = self.next_of(&self.lists)
         }
     }

@@ -32,7 +32,7 @@ impl Workers {
     pub(super) fn wait_for_memory(&self, exchange: Box<Exchange>, kind: Kind, bytes: usize, deadline: Instant) {
         let mut is_first = false;
         self.connections.park(exchange, Waits::Memory(kind), deadline, |slot| {
-            is_first = self.memory.wait(slot, kind, bytes);
+            is_first = self.memory.wait_for_grant(slot, kind, bytes);
             true
         });
         if is_first {

@@ -7,7 +7,7 @@ use super::*;
 use crate::account::{Kind, Reservation};
 use crate::filter::LARGE_RUN_STACK;
 use crate::jobs::{Host, News};
-use crate::kube::{Job, Situation, State};
+use crate::kube::{Job, JobState, Situation};
 use crate::server::connections::RESERVED;
 use crate::server::exchange::Waits;
 use crate::server::serve::Server;
@@ -64,7 +64,7 @@ fn post(id: usize) -> String {
 }
 
 /// `is_long`: an answer with it has to wait for memory.
-fn job(version: u64, state: State, is_long: bool) -> Job {
+fn job(version: u64, state: JobState, is_long: bool) -> Job {
     let message = is_long.then(|| "x".repeat(100_000).into());
     let situation = Situation { state, message, ..Situation::default() };
     let uid = format!("uid-{}", version / 2);
@@ -124,7 +124,7 @@ impl World {
         let workers = self.workers.clone();
         self.version += 2;
         let is_long = request.contains(LONG_JOB);
-        workers.server.jobs.is_told(job(self.version, State::Running, is_long), &*workers);
+        workers.server.jobs.is_told(job(self.version, JobState::Running, is_long), &*workers);
         assert!(workers.large_runs.try_acquire());
         let permits = (0..MAX_IN_FLIGHT).filter(|_| workers.permits.try_acquire()).count();
         let mut memory = Vec::new();
@@ -179,7 +179,7 @@ impl Run<'_> {
             Works => _ = self.works(),
             PermitIsFree if self.permits > 0 => {
                 self.permits -= 1;
-                self.gifts.extend(workers.permits.next().map(Gift::Permit))
+                self.gifts.extend(workers.permits.pop().map(Gift::Permit))
             }
             PermitIsFree => (),
             RunIsFree => {
@@ -196,7 +196,7 @@ impl Run<'_> {
                 workers
                     .server
                     .jobs
-                    .is_told(job(self.world.version + 1, State::Succeeded, self.request.contains(LONG_JOB)), &post);
+                    .is_told(job(self.world.version + 1, JobState::Succeeded, self.request.contains(LONG_JOB)), &post);
                 self.gifts.extend(post.0.into_inner().into_iter().map(|(slot, news)| Gift::News(slot, news)))
             }
             Arrives => match self.gifts.pop_front() {
@@ -243,7 +243,7 @@ impl Run<'_> {
     /// Returns whether there was something to do.
     fn works(&mut self) -> bool {
         let workers = self.world.workers.clone();
-        let next = workers.connections.next(Some(Duration::ZERO));
+        let next = workers.connections.next_ready(Some(Duration::ZERO));
         match next {
             Some(Next::Ready(slot)) => workers.on_ready(&mut self.world.worker, slot),
             Some(Next::Woken) => workers.on_woken(&mut self.world.worker),

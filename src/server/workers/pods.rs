@@ -35,7 +35,7 @@ impl Workers {
         }
         look.answer_later(News::Is(job));
         exchange.stage = Stage::Look(look);
-        match self.connections.park(exchange, Waits::Pods, end, |slot| self.shared.wait(&key, slot)) {
+        match self.connections.park(exchange, Waits::Pods, end, |slot| self.shared.join(&key, slot)) {
             None => Looked::Waits,
             Some(exchange) => Looked::Calls(exchange), // they were read meanwhile: it looks again
         }

@@ -7,7 +7,7 @@ use crate::config::DryRun;
 use crate::http::{Reply, Request};
 use crate::route::Route;
 use crate::server::access_log::{Line, name_of, request_id};
-use crate::server::connection::Step;
+use crate::server::connection::Advanced;
 use crate::server::exchange::{Exchange, Stage};
 use crate::server::reply::{Frame, SMALL_BODY};
 use crate::status::{Reason, Status};
@@ -27,7 +27,7 @@ impl Workers {
     }
 
     /// Logs and sends the reply, and continues with the connection.
-    pub(super) fn reply(&self, worker: &mut Worker, exchange: &mut Exchange, answered: Answered) -> Step {
+    pub(super) fn reply(&self, worker: &mut Worker, exchange: &mut Exchange, answered: Answered) -> Advanced {
         let frame = self.frame(&exchange.request);
         let Answered { reply, record, memory } = self.with_memory(exchange, answered);
         Line {
@@ -42,11 +42,11 @@ impl Workers {
         // what could not be read for this caller may be read for those that have more time
         let is_complete = reply.code == 200 && record.note.is_none();
         self.tell_others(exchange, is_complete.then_some(&reply.body));
-        exchange.connection.reply(reply, memory, &frame);
+        exchange.connection.send_reply(reply, memory, &frame);
         exchange.end();
         match self.advance(worker, &mut exchange.connection, false) {
-            Step::Wait(_) if exchange.connection.has_unreserved_output() => Step::Close,
-            step => step,
+            Advanced::Wait(_) if exchange.connection.has_unreserved_output() => Advanced::Close,
+            advanced => advanced,
         }
     }
 
@@ -96,7 +96,13 @@ impl Workers {
     }
 
     /// Answers what cannot go on: with the Job as far as it is known, else with an error.
-    pub(super) fn reject(&self, worker: &mut Worker, exchange: &mut Exchange, reason: Reason, message: &str) -> Step {
+    pub(super) fn reject(
+        &self,
+        worker: &mut Worker,
+        exchange: &mut Exchange,
+        reason: Reason,
+        message: &str,
+    ) -> Advanced {
         let status = Status::new(reason, message);
         let stage = match exchange.take_stage() {
             Stage::Look(look) => {
@@ -126,13 +132,13 @@ impl Workers {
         if let Stage::List { has_turn: true } = exchange.stage {
             self.give_up_turn()
         }
-        let step = self.reject(worker, &mut exchange, reason, message);
-        self.rearm_or_hand_over(exchange, step)
+        let advanced = self.reject(worker, &mut exchange, reason, message);
+        self.rearm_or_hand_over(exchange, advanced)
     }
 
     /// For a thread that serves nothing itself.
-    pub(super) fn rearm_or_hand_over(&self, exchange: Box<Exchange>, step: Step) {
-        if let Some(exchange) = self.rearm(exchange, step) {
+    pub(super) fn rearm_or_hand_over(&self, exchange: Box<Exchange>, advanced: Advanced) {
+        if let Some(exchange) = self.rearm(exchange, advanced) {
             self.hand_over(exchange)
         }
     }

@@ -63,7 +63,7 @@ impl Workers {
             }
             Some(job) => match work.found(&job, with_pods) {
                 Ok(AnswerOrWait::Answer(answered)) => return Looked::Answers(exchange, answered),
-                Ok(AnswerOrWait::Wait(waiting)) => return self.wait(exchange, waiting),
+                Ok(AnswerOrWait::Wait(waiting)) => return self.wait_for_job(exchange, waiting),
                 Err(work) => work,
             },
             None => {
@@ -99,7 +99,7 @@ impl Workers {
     }
 
     /// Lets an exchange wait, unless it is answered at once.
-    pub(super) fn wait(&self, mut exchange: Box<Exchange>, mut waiting: Box<Waiting>) -> Looked {
+    pub(super) fn wait_for_job(&self, mut exchange: Box<Exchange>, mut waiting: Box<Waiting>) -> Looked {
         if self.connections.shutdown.is_announced() {
             exchange.request.close = true;
             self.note_pods(&mut waiting);

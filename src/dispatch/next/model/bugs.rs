@@ -13,26 +13,34 @@ pub(super) enum Bug {
 }
 
 /// [`next`], with a bug put back.
-pub(super) fn decide(bug: Option<Bug>, intent: Intent<'_>, attempts: Attempts, call: Call, outcome: Outcome) -> Step {
+pub(super) fn decide(
+    bug: Option<Bug>,
+    intent: Intent<'_>,
+    attempts: Attempts,
+    call: Call,
+    outcome: CallOutcome,
+) -> Step {
     let outcome = match (bug, call, outcome) {
         (
             Some(Bug::TakenIsDone),
             Call::Create,
-            Outcome::Failed(Failure::Refused(Refusal { kind: RefusalKind::NameTaken, .. })),
+            CallOutcome::Failed(Failure::Refused(Refusal { kind: RefusalKind::NameTaken, .. })),
         ) => {
             return Step::Answer(Ok(Answer::Same(Box::default())));
         }
-        (Some(Bug::QuotaIsBelieved), Call::Create, Outcome::Failed(Failure::Refused(refusal)))
+        (Some(Bug::QuotaIsBelieved), Call::Create, CallOutcome::Failed(Failure::Refused(refusal)))
             if refusal.kind == RefusalKind::Quota =>
         {
             return Step::Answer(Err(status_of(Call::Create, refusal)));
         }
-        (Some(Bug::RefusalIsBelieved), Call::Get, Outcome::Failed(Failure::NotCalled))
+        (Some(Bug::RefusalIsBelieved), Call::Get, CallOutcome::Failed(Failure::NotCalled))
             if attempts.refusal.is_some() =>
         {
             return Step::Answer(Err(*attempts.refusal.expect("there is one")));
         }
-        (Some(Bug::NoNonce), _, Outcome::Found(job)) => Outcome::Found(Job { nonce: Some("".into()), ..*job }.into()),
+        (Some(Bug::NoNonce), _, CallOutcome::Found(job)) => {
+            CallOutcome::Found(Job { nonce: Some("".into()), ..*job }.into())
+        }
         (_, _, outcome) => outcome,
     };
     match next(intent, attempts, call, outcome) {

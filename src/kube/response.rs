@@ -8,7 +8,7 @@ use serde::Deserialize;
 use std::io::{BufReader, Cursor, Read};
 
 /// A response of which only the body is still to be interpreted.
-pub(super) struct Answer<R> {
+pub(super) struct ApiResponse<R> {
     pub(super) code: u16,
     /// Seconds, from the header.
     pub(super) retry_after: Option<u32>,
@@ -22,7 +22,7 @@ pub(super) struct Answer<R> {
     pub(super) read_error: Box<dyn Fn(std::io::Error) -> Failure>,
 }
 
-impl<R: Read> Answer<R> {
+impl<R: Read> ApiResponse<R> {
     /// Why the body is not `what` it should be.
     pub(super) fn broken(&self, error: serde_json::Error, what: &str) -> Failure {
         if error.is_io() {
@@ -91,7 +91,7 @@ pub(super) fn deserializer(json: &mut dyn Read) -> serde_json::Deserializer<serd
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::kube::{RefusalKind, Situation, State};
+    use crate::kube::{JobState, RefusalKind, Situation};
     use crate::manifest::{FINGERPRINT, MANAGED_BY, MANAGER, NONCE};
     use serde_json::json;
     use serde_json::value::RawValue;
@@ -100,9 +100,9 @@ pub(super) mod tests {
         RawValue::from_string(json.to_owned()).unwrap()
     }
 
-    pub(in crate::kube) fn answer(code: u16, body: impl Into<Vec<u8>>) -> Answer<&'static [u8]> {
+    pub(in crate::kube) fn response(code: u16, body: impl Into<Vec<u8>>) -> ApiResponse<&'static [u8]> {
         let read_error = Box::new(|error: std::io::Error| Failure::Disconnected(error.to_string()));
-        Answer { code, retry_after: None, body: body.into(), rest: None, is_unbounded: false, read_error }
+        ApiResponse { code, retry_after: None, body: body.into(), rest: None, is_unbounded: false, read_error }
     }
 
     fn named() -> Box<Job> {
@@ -120,31 +120,31 @@ pub(super) mod tests {
             fingerprint: Some("f".into()),
             nonce: Some("n".into()),
             is_being_deleted: true,
-            situation: Situation { state: State::Deleting, ..Situation::default() },
+            situation: Situation { state: JobState::Deleting, ..Situation::default() },
             status: status_of(r#"{"active":1}"#),
             ..Job::default()
         };
-        assert_eq!(answer(200, job("Job", "a")).job("a", false), Ok(Box::new(found)));
+        assert_eq!(response(200, job("Job", "a")).job("a", false), Ok(Box::new(found)));
         let bare = br#"{"kind":"Job","metadata":{"name":"a"}}"#;
-        assert_eq!(answer(200, bare).job("a", false), Ok(named()));
-        assert_eq!(answer(201, bare).job("a", false), Ok(named()));
+        assert_eq!(response(200, bare).job("a", false), Ok(named()));
+        assert_eq!(response(201, bare).job("a", false), Ok(named()));
         for body in [job("JobList", "a"), job("Job", "b"), "<html>".to_owned(), String::new()] {
-            assert!(matches!(answer(200, &*body).job("a", false), Err(Failure::InvalidResponse(_))), "{body}");
-            assert!(matches!(answer(201, &*body).job("a", false), Err(Failure::InvalidResponse(_))), "{body}");
+            assert!(matches!(response(200, &*body).job("a", false), Err(Failure::InvalidResponse(_))), "{body}");
+            assert!(matches!(response(201, &*body).job("a", false), Err(Failure::InvalidResponse(_))), "{body}");
         }
     }
 
     #[test]
     fn a_body_of_unknown_length_that_ends_early_is_a_broken_connection() {
-        let unbounded = |body: &str| Answer { is_unbounded: true, ..answer(201, body) };
+        let unbounded = |body: &str| ApiResponse { is_unbounded: true, ..response(201, body) };
         let whole = r#"{"kind":"Job","metadata":{"name":"a"}}"#;
         assert_eq!(unbounded(whole).job("a", false), Ok(named()));
         for body in ["", "{", &whole[..20], &whole[..whole.len() - 1]] {
             assert!(matches!(unbounded(body).job("a", false), Err(Failure::Disconnected(_))), "{body}");
-            let get = Answer { code: 200, ..unbounded(body) };
+            let get = ApiResponse { code: 200, ..unbounded(body) };
             assert!(matches!(get.job("a", false), Err(Failure::Disconnected(_))), "{body}");
             if body.len() < whole.len() - 1 {
-                assert!(matches!(answer(201, body).job("a", false), Err(Failure::InvalidResponse(_))), "{body}");
+                assert!(matches!(response(201, body).job("a", false), Err(Failure::InvalidResponse(_))), "{body}");
             }
         }
         assert!(matches!(unbounded("<html>").job("a", false), Err(Failure::InvalidResponse(_))));
@@ -154,27 +154,28 @@ pub(super) mod tests {
     fn a_long_job_is_read_without_being_held() {
         let large = json!({"kind": "Job", "metadata": {"name": "a", "managedFields": "x".repeat(100_000)}, "status": {"active": 1}}).to_string();
         let (start, rest) = large.as_bytes().split_at(60_000);
-        let job = Answer { rest: Some(rest), ..answer(200, start) }.job("a", false);
-        let situation = Situation { state: State::Running, ..Situation::default() };
+        let job = ApiResponse { rest: Some(rest), ..response(200, start) }.job("a", false);
+        let situation = Situation { state: JobState::Running, ..Situation::default() };
         let running = Job { situation, status: status_of(r#"{"active":1}"#), ..*named() };
         assert_eq!(job, Ok(Box::new(running)));
-        assert!(Answer { rest: Some(&rest[1..]), ..answer(200, start) }.job("a", false).is_ok());
+        assert!(ApiResponse { rest: Some(&rest[1..]), ..response(200, start) }.job("a", false).is_ok());
         assert!(matches!(
-            Answer { rest: Some(&rest[..9]), ..answer(200, start) }.job("a", false),
+            ApiResponse { rest: Some(&rest[..9]), ..response(200, start) }.job("a", false),
             Err(Failure::InvalidResponse(_))
         ));
     }
 
     #[test]
     fn another_code_is_a_refusal() {
-        assert!(answer(201, "{}").expect("a", 201).is_ok());
-        let Err(Failure::Refused(refusal)) = (Answer { retry_after: Some(3), ..answer(429, "x") }).expect("a", 201)
+        assert!(response(201, "{}").expect("a", 201).is_ok());
+        let Err(Failure::Refused(refusal)) =
+            (ApiResponse { retry_after: Some(3), ..response(429, "x") }).expect("a", 201)
         else {
             panic!("no refusal")
         };
         assert_eq!((refusal.kind, refusal.retry_after), (RefusalKind::Busy, Some(3)));
         let over = json!({"kind": "Status", "message": "jobs.batch \"a\" is forbidden: exceeded quota: q"}).to_string();
-        let Err(Failure::Refused(refusal)) = answer(403, over).expect("a", 201) else { panic!("no refusal") };
+        let Err(Failure::Refused(refusal)) = response(403, over).expect("a", 201) else { panic!("no refusal") };
         assert_eq!(refusal.kind, RefusalKind::Quota, "it is about this Job");
     }
 }

@@ -11,7 +11,7 @@ use std::net::TcpStream;
 
 /// Bytes to send: heads with small bodies, then one large body.
 #[derive(Debug, Default)]
-pub(super) struct Output {
+pub(super) struct SendBuffer {
     bytes: Vec<u8>,
     large_body: Cow<'static, [u8]>,
     sent: usize,
@@ -19,7 +19,7 @@ pub(super) struct Output {
     memory: Option<Reservation>,
 }
 
-impl Output {
+impl SendBuffer {
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -34,7 +34,7 @@ impl Output {
     }
 
     /// Adds a reply. The one before has been sent. `memory`: for a large body.
-    pub(super) fn reply(&mut self, reply: Reply, memory: Option<Reservation>, frame: &Frame) {
+    pub(super) fn push_reply(&mut self, reply: Reply, memory: Option<Reservation>, frame: &Frame) {
         print(&mut self.bytes, &reply, frame);
         self.memory = memory;
         match reply.body {
@@ -85,6 +85,6 @@ impl Output {
 
     /// Forgets what was sent, with its memory.
     pub(super) fn clear(&mut self) {
-        *self = Output::default()
+        *self = SendBuffer::default()
     }
 }
