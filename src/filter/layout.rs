@@ -53,6 +53,12 @@ impl Layout {
         Some((layout, holes))
     }
 
+    /// With `_` in place of each value.
+    #[cfg(test)]
+    pub(super) fn shown(&self) -> String {
+        String::from_utf8(self.pieces.join(&b'_')).unwrap()
+    }
+
     fn piece(&mut self) -> &mut Vec<u8> {
         self.pieces.last_mut().expect("there is a piece")
     }

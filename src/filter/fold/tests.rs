@@ -50,6 +50,19 @@ fn check(code: &str) -> bool {
 }
 
 #[test]
+fn the_example_of_the_rules_is_what_happens() {
+    let rules = include_str!("walk.rs");
+    let code: Vec<_> =
+        rules.lines().skip_while(|line| *line != "//! ```jq").skip(1).take(2).map(|line| &line[4..]).collect();
+    let code = code.join("\n");
+    assert!(check(&code));
+    let [folded, _] = both(&code).unwrap();
+    let layouts: Vec<_> = folded.layouts.unwrap().iter().map(|layout| layout.shown()).collect();
+    assert_eq!(layouts, [r#"{"image":_,"cpus":2,"args":["ac","bc"]}"#]);
+    assert!(rules.contains(&layouts[0]));
+}
+
+#[test]
 fn filters_of_the_repository_give_the_same() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let mut folders = vec![root.join("src"), root.join("tests")];

@@ -1,4 +1,21 @@
-//! The rules, term by term.
+//! The rules, term by term. An example, which a test holds to:
+//!
+//! ```jq
+//! def image(name): "registry" + "/" + name;
+//! {image: image(.tool), cpus: ("2" | tonumber), args: [("a", "b") | . + "c"]}
+//! ```
+//!
+//! | term | depends on | becomes |
+//! |---|---|---|
+//! | `"registry" + "/"` | nothing | `"registry/"`: it is run, gives one output, and is a constant from here on |
+//! | `.tool` | the request, because its input `.` is the body there | itself |
+//! | `image(.tool)` | the request, through `.tool` | the body of `image`, where `name` is `.tool` as it was written: `"registry/" + .tool` |
+//! | `"2" \| tonumber` | nothing, because the input of `tonumber` is a constant | `2` |
+//! | `("a", "b")` | nothing | itself: it gives two outputs, and a constant is one |
+//! | `. + "c"` | its input, a value at depth 1: no constant, but no request either | itself |
+//! | `("a", "b") \| . + "c"` | nothing: outside of the pipe no value at depth 1 is left ([`Facts::outside`]) | itself, because it still gives two outputs |
+//! | `[("a", "b") \| . + "c"]` | nothing, and an array is one output | `["ac", "bc"]` |
+//! | `{image: ...}` | the request | the template `{"image":_,"cpus":2,"args":["ac","bc"]}`, and the term for `_` |
 
 use super::Folder;
 use super::scope::{Facts, Known, Meaning, NOTHING, Part, Place, REQUEST, What};
