@@ -48,9 +48,11 @@ pub(super) fn check_regexes<'c>(
             && let Some(text) = plain(regex)
             && let Err(why) = regex::check(&text, &flags)
         {
-            let piece = parts.iter().find_map(|part| if let StrPart::Str(piece) = part { Some(piece) } else { None });
-            // with its quote
-            report(piece.map_or(name, |piece| &code[span(code, piece).start - 1..]), why)
+            let place = match parts.first() {
+                Some(StrPart::Str(piece)) => &code[span(code, piece).start - 1..], // with its quote
+                _ => name,
+            };
+            report(place, why)
         }
     })
 }

@@ -64,8 +64,10 @@ fn compile_here(source: Source<'_>, members: Option<&[&[&str]]>) -> Result<Compi
     let prelude = prelude();
     let plain = load_and_compile(source, source.code, prelude.clone(), &VARIABLES, &mut inspect)?;
     let lexed: Vec<_> = sources.iter().map(|(_, code)| Lexer::new(code).lex().unwrap_or_default()).collect();
-    let trees = lexed.iter().enumerate().map(|(number, tokens)| tree(tokens, number == 0).unwrap_or_default());
-    let mut trees: Vec<Term<'_>> = trees.collect();
+    let trees = lexed.iter().zip(&sources).enumerate().map(|(number, (tokens, (path, _)))| {
+        tree(tokens, number == 0).ok_or_else(|| format!("{}: its imports are not understood\n", path.display()))
+    });
+    let mut trees = trees.collect::<Result<Vec<Term<'_>>, _>>()?;
     check(&sources, &mut trees)?;
     let unstable_name = unstable_name(&mut trees);
 

@@ -4,9 +4,9 @@ use super::meter::step;
 use super::number;
 use super::value::{List, Map, Text, Value};
 use hifijson::num::LexWrite;
-use hifijson::str::LexAlloc;
+use hifijson::str::{Error as StringError, LexAlloc};
 use hifijson::token::{Expect, Lex};
-use hifijson::{SliceLexer, escape, num, str};
+use hifijson::{SliceLexer, escape, num};
 use jaq_json::Num;
 use std::fmt;
 use std::sync::Arc;
@@ -20,12 +20,33 @@ enum Malformed {
     Expected(Expect),
     /// What begins no value.
     NoValue,
-    String(str::Error),
+    /// An object ends early, where another key or its end has to be.
+    NoKey,
+    String(StringError),
     /// A number lacks a digit.
     Digit,
     /// Why a number is not supported.
     Number(String),
     TooDeep,
+}
+
+/// Where in an object.
+enum InObject {
+    /// Between its members.
+    Object(Expect),
+    Within(Malformed),
+}
+
+impl From<Expect> for InObject {
+    fn from(what: Expect) -> Self {
+        InObject::Object(what)
+    }
+}
+
+impl From<Malformed> for InObject {
+    fn from(error: Malformed) -> Self {
+        InObject::Within(error)
+    }
 }
 
 impl From<Expect> for Malformed {
@@ -34,8 +55,8 @@ impl From<Expect> for Malformed {
     }
 }
 
-impl From<str::Error> for Malformed {
-    fn from(error: str::Error) -> Self {
+impl From<StringError> for Malformed {
+    fn from(error: StringError) -> Self {
         Malformed::String(error)
     }
 }
@@ -51,18 +72,19 @@ impl fmt::Display for Malformed {
         use escape::Error::{ExpectedLowSurrogate, InvalidChar};
         f.write_str(match self {
             Malformed::Expected(Expect::Value) | Malformed::NoValue => "expected a value",
-            Malformed::Expected(Expect::ValueOrEnd) => "expected a value or the end of the array or object",
+            Malformed::Expected(Expect::ValueOrEnd) => "expected a value or the end of the array",
+            Malformed::NoKey => "expected a key in double quotes or the end of the object",
             Malformed::Expected(Expect::CommaOrEnd) => "expected a comma or the end of the array or object",
             Malformed::Expected(Expect::String) => "expected a key in double quotes",
             Malformed::Expected(Expect::Colon) => "expected a colon",
             Malformed::Expected(Expect::Eof) => "expected the end",
-            Malformed::String(str::Error::Escape(InvalidChar(_) | ExpectedLowSurrogate)) => {
+            Malformed::String(StringError::Escape(InvalidChar(_) | ExpectedLowSurrogate)) => {
                 "half a surrogate pair (such as \\ud800)"
             }
-            Malformed::String(str::Error::Escape(_)) => "invalid escape sequence",
-            Malformed::String(str::Error::Control) => "control character in a string",
-            Malformed::String(str::Error::Eof) => "unterminated string",
-            Malformed::String(str::Error::Utf8(_)) => "invalid UTF-8",
+            Malformed::String(StringError::Escape(_)) => "invalid escape sequence",
+            Malformed::String(StringError::Control) => "control character in a string",
+            Malformed::String(StringError::Eof) => "unterminated string",
+            Malformed::String(StringError::Utf8(_)) => "invalid UTF-8",
             Malformed::Digit => "expected a digit",
             Malformed::Number(why) => why,
             Malformed::TooDeep => return write!(f, "nested deeper than {MAX_NESTING}"),
@@ -80,10 +102,10 @@ pub(super) fn parse(json: &[u8]) -> Result<Value, String> {
     parsed.map_err(|error| {
         let read = json.len() - lexer.as_slice().len();
         let bad = match &error {
-            Malformed::Expected(_) | Malformed::Digit | Malformed::TooDeep => read,
-            Malformed::String(str::Error::Eof | str::Error::Escape(escape::Error::Eof)) => read,
-            Malformed::String(str::Error::Utf8(_)) => {
-                std::str::from_utf8(json).map_or_else(|e| e.valid_up_to(), str::len)
+            Malformed::Expected(_) | Malformed::NoKey | Malformed::Digit | Malformed::TooDeep => read,
+            Malformed::String(StringError::Eof | StringError::Escape(escape::Error::Eof)) => read,
+            Malformed::String(StringError::Utf8(_)) => {
+                std::str::from_utf8(json).map_or_else(|error| error.valid_up_to(), |_| read)
             }
             Malformed::NoValue | Malformed::String(_) | Malformed::Number(_) => read - 1,
         };
@@ -118,14 +140,19 @@ fn value(next: u8, lexer: &mut SliceLexer<'_>, levels: u32) -> Result<Value, Mal
         b'{' => {
             let levels = levels.checked_sub(1).ok_or(Malformed::TooDeep)?;
             let mut map = Map::default();
-            lexer.discarded().seq(b'}', Lex::ws_peek, |next, lexer| {
-                let key = if next == b'"' { string(lexer)? } else { Err(Expect::String)? };
-                lexer.expect(Lex::ws_peek, b':').ok_or(Expect::Colon)?;
-                let next = lexer.ws_peek().ok_or(Expect::Value)?;
+            let members = lexer.discarded().seq(b'}', Lex::ws_peek, |next, lexer| {
+                let key = if next == b'"' { string(lexer)? } else { Err(Malformed::from(Expect::String))? };
+                lexer.expect(Lex::ws_peek, b':').ok_or(Malformed::from(Expect::Colon))?;
+                let next = lexer.ws_peek().ok_or(Malformed::from(Expect::Value))?;
                 map.put(key, value(next, lexer, levels)?);
-                Ok::<_, Malformed>(())
-            })?;
-            Ok(map.into())
+                Ok::<_, InObject>(())
+            });
+            match members {
+                Ok(()) => Ok(map.into()),
+                Err(InObject::Within(error)) => Err(error),
+                Err(InObject::Object(Expect::CommaOrEnd)) => Err(Expect::CommaOrEnd.into()),
+                Err(InObject::Object(_)) => Err(Malformed::NoKey),
+            }
         }
         _ => Ok(lexer.null_or_bool().ok_or(Malformed::NoValue)?.map_or_else(Value::default, Value::from)),
     }
@@ -133,7 +160,9 @@ fn value(next: u8, lexer: &mut SliceLexer<'_>, levels: u32) -> Result<Value, Mal
 
 /// `lexer` is at the opening quote.
 fn string(lexer: &mut SliceLexer<'_>) -> Result<Arc<Text>, Malformed> {
-    Ok(Text::new(lexer.discarded().str_string()?))
+    let mut text = lexer.discarded().str_string()?.into_owned();
+    text.shrink_to_fit(); // where escapes have made it grow
+    Ok(Text::new(text))
 }
 
 /// The same value as ours.

@@ -7,24 +7,47 @@ use jaq_core::path::{Opt, Part as PathPart, Path};
 pub(super) type Term<'a> = jaq_core::load::parse::Term<&'a str>;
 
 /// A source as a [simplified] tree: the main program, or the definitions of a module, without its imports. None: it does not parse.
-pub(super) fn tree<'s>(tokens: &[Token<&'s str>], is_main: bool) -> Option<Term<'s>> {
-    let mut tokens = tokens;
-    while let Some(Token("import" | "include" | "module", _)) = tokens.first() {
-        let end = tokens.iter().position(|token| token.0 == ";")?;
-        tokens = &tokens[end + 1..]
+pub(super) fn tree<'s>(mut tokens: &[Token<&'s str>], is_main: bool) -> Option<Term<'s>> {
+    let mut heads = ["module", "import", "include"].as_slice();
+    while let Some(Token(head, _)) = tokens.first()
+        && heads.contains(head)
+    {
+        // metadata are a term, and may have a semicolon of their own
+        let mut ends = tokens.iter().enumerate().filter(|(_, token)| token.0 == ";").map(|(at, _)| &tokens[at + 1..]);
+        let is_end = |rest: &&[Token<&'s str>]| {
+            matches!(rest.first(), Some(Token("import" | "include", _))) || parsed(rest, is_main).is_some()
+        };
+        tokens = ends.find(is_end)?;
+        heads = &heads[1..]
     }
-    let parser = Parser::new(tokens);
-    let term = match is_main {
-        true => parser.parse(|parser| parser.term()).ok()?,
-        false => Term::Def(parser.parse(|parser| parser.defs()).ok()?, Term::Id.into()),
-    };
-    Some(simplified(term))
+    parsed(tokens, is_main).map(simplified)
 }
 
-/// Calls `see` with the term and all terms within.
+fn parsed<'s>(tokens: &[Token<&'s str>], is_main: bool) -> Option<Term<'s>> {
+    match is_main {
+        true => Parser::new(tokens).parse(|parser| parser.term()).ok(),
+        false => Some(Term::Def(Parser::new(tokens).parse(|parser| parser.defs()).ok()?, Term::Id.into())),
+    }
+}
+
+/// Calls `see` with the term and all terms within, keys of patterns included.
 pub(super) fn each<'a>(term: &mut Term<'a>, see: &mut dyn FnMut(&Term<'a>)) {
     see(term);
+    if let Term::BinOp(_, BinaryOp::Pipe(Some(pattern)), _) | Term::Fold(_, _, pattern, _) = term {
+        each_key(pattern, see)
+    }
     parts(term).into_iter().for_each(|part| each(part, see))
+}
+
+fn each_key<'a>(pattern: &mut Pattern<&'a str>, see: &mut dyn FnMut(&Term<'a>)) {
+    match pattern {
+        Pattern::Var(_) => (),
+        Pattern::Arr(all) => all.iter_mut().for_each(|part| each_key(part, see)),
+        Pattern::Obj(pairs) => pairs.iter_mut().for_each(|(key, part)| {
+            each(key, see);
+            each_key(part, see)
+        }),
+    }
 }
 
 /// The terms right within, in the order of the source. Keys of patterns are not among them.
@@ -52,11 +75,11 @@ pub(super) fn parts<'t, 'a>(term: &'t mut Term<'a>) -> Vec<&'t mut Term<'a>> {
         }
         Term::Call(_, args) => args.iter_mut().collect(),
         Term::Path(from, path) => {
-            let steps = path.0.iter_mut().flat_map(|(step, _)| match step {
+            let inner = path.0.iter_mut().flat_map(|(part, _)| match part {
                 PathPart::Index(at) => vec![at],
                 PathPart::Range(start, end) => start.iter_mut().chain(end).collect(),
             });
-            std::iter::once(&mut **from).chain(steps).collect()
+            std::iter::once(&mut **from).chain(inner).collect()
         }
     }
 }
@@ -65,11 +88,16 @@ pub(super) fn parts<'t, 'a>(term: &'t mut Term<'a>) -> Vec<&'t mut Term<'a>> {
 pub(super) fn simplified(mut term: Term<'_>) -> Term<'_> {
     match &mut term {
         Term::Obj(pairs) => pairs.iter_mut().for_each(|(key, value)| {
-            if value.is_none() {
-                *value = Some(match key.clone() {
-                    Term::Var(name) => std::mem::replace(key, literal(&name[1..])),
-                    key => Term::Path(Term::Id.into(), Path(vec![(PathPart::Index(key), Opt::Essential)])),
-                })
+            match key {
+                Term::Var(name) if value.is_none() => {
+                    let name = &name[1..];
+                    *value = Some(std::mem::replace(key, literal(name)))
+                }
+                key if value.is_none() && plain(key).is_some() => {
+                    let path = Path(vec![(PathPart::Index(key.clone()), Opt::Essential)]);
+                    *value = Some(Term::Path(Term::Id.into(), path))
+                }
+                _ => (), // nor a copy of a key that is more than a string: such keys nest
             }
         }),
         Term::IfThenElse(cases, other) => {

@@ -209,7 +209,10 @@ fn what_is_wrong_with_a_body_is_said_with_its_place() {
         ("{\"a\":1,}", "expected a key in double quotes at line 1 column 8"),
         ("{\"a\" 1}", "expected a colon at line 1 column 6"),
         ("{\"a\":", "expected a value, found the end at line 1 column 6"),
-        ("[", "expected a value or the end of the array or object, found the end at line 1 column 2"),
+        ("[", "expected a value or the end of the array, found the end at line 1 column 2"),
+        ("{", "expected a key in double quotes or the end of the object, found the end at line 1 column 2"),
+        ("{\"a\":1, ", "expected a key in double quotes or the end of the object, found the end at line 1 column 9"),
+        ("{\"a\":[}", "expected a value at line 1 column 7"),
         ("nul", "expected a value at line 1 column 1"),
         ("1 2", "expected the end at line 1 column 3"),
         ("01", "expected the end at line 1 column 2"),
@@ -390,10 +393,39 @@ fn all_errors_of_a_source_are_reported_together() {
 }
 
 #[test]
+fn keys_of_patterns_and_what_stands_behind_metadata_count() {
+    for code in [
+        ". as {($REQUEST.method): $x} | $x",
+        ". as {\"\\($REQUEST.method)\": $x} | $x",
+        "reduce . as {($REQUEST.method): $x} (0; $x)",
+        "module {a: 1}; .[$REQUEST.method]",
+        "module def x: 1; {a: x}; .[$REQUEST.method]",
+        "{\"\\($REQUEST.method)\"} | .POST",
+    ] {
+        give(code, r#"{"POST": 5}"#, "5");
+    }
+    let errors = |code: &str| Filter::compile(Source { code, name: "x.jq", folder: None }, limits(), &[]).unwrap_err();
+    assert!(errors(&format!(". as {{({}): $x}} | $x", ".a".repeat(300))).contains("a path of more than 256 parts"));
+    assert!(errors(r#". as {(test("(")): $x} | $x"#).contains("invalid regex"));
+    assert_eq!(
+        outcome(". as {(def f(g): f(g + 1); f(.)): $x} | $x", "null"),
+        Outcome::Limit(Exceeded::Stack),
+        "the call is rewritten"
+    );
+}
+
+#[test]
+fn keys_that_nest_compile_without_delay() {
+    let nested = (0..60).fold("\"a\"".to_owned(), |key, _| format!("{{\"\\({key} | length)\"}}"));
+    compile(&nested);
+}
+
+#[test]
 fn constant_regexes_that_do_not_compile_are_found_at_start() {
     let compiled = |code: &str| Filter::compile(Source { code, name: "x.jq", folder: None }, limits(), &[]);
     let text = compiled("1 |\n  test(\"(a\")").unwrap_err();
     assert!(text.starts_with("x.jq:2:8: invalid regex: ") && text.ends_with("\n  test(\"(a\")\n       ^\n"), "{text}");
+    assert!(compiled(r#"1 | test("\\d(")"#).unwrap_err().starts_with("x.jq:1:5: invalid regex: "));
     for bad in [
         r#"match("a"; "q")"#,
         r#"[.[] | capture("(?<n>a")]"#,

@@ -100,8 +100,8 @@ fn why_of(term: &mut Term<'_>, unstable: &Unstable) -> Option<Why> {
         Term::Call(name, _) => unstable.get(name.rsplit("::").next().unwrap_or(name)).copied(),
         Term::Var(name) => unstable.get(*name).copied(),
         Term::Path(from, path) if matches!(**from, Term::Var("$ENV") | Term::Call("env", _)) => {
-            let is_host = |step: &PathPart<Term<'_>>| matches!(step, PathPart::Index(key) if plain(key).as_deref() == Some("HOSTNAME"));
-            path.0.iter().any(|(step, _)| is_host(step)).then_some(HOST)
+            let is_host = |part: &PathPart<Term<'_>>| matches!(part, PathPart::Index(key) if plain(key).as_deref() == Some("HOSTNAME"));
+            path.0.iter().any(|(part, _)| is_host(part)).then_some(HOST)
         }
         _ => None,
     };
@@ -125,7 +125,7 @@ fn name_in(term: &mut Term<'_>, unstable: &Unstable) -> Option<Why> {
             right,
         ) => {
             let Term::Path(_, path) = &mut **left else { return name_in(right, unstable) };
-            let key = |(step, _): &(PathPart<Term<'_>>, _)| match step {
+            let key = |(part, _): &(PathPart<Term<'_>>, _)| match part {
                 PathPart::Index(key) => plain(key),
                 PathPart::Range(..) => None,
             };

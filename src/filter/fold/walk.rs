@@ -54,6 +54,8 @@ impl<'a> Folder<'a> {
                 leaf(constant, NOTHING)
             }
             Term::Label(..) | Term::Break(_) => None,
+            // `{"\(f)"}`
+            Term::Obj(ref pairs) if pairs.iter().any(|(_, value)| value.is_none()) => None,
             Term::Arr(Some(inner)) => self.array(*inner, place),
             Term::Obj(_) => {
                 let all = self.walk_parts(&mut term, place)?;
@@ -116,9 +118,9 @@ impl<'a> Folder<'a> {
         facts.is_single &= match &term {
             Term::Recurse | Term::TryCatch(_, None) | Term::BinOp(_, Comma, _) => false,
             Term::Fold(kind, _, pattern, _) => *kind == "reduce" && matches!(pattern, Pattern::Var(_)),
-            Term::Path(_, path) => path.0.iter().all(|step| {
+            Term::Path(_, path) => path.0.iter().all(|part| {
                 matches!(
-                    step,
+                    part,
                     (PathPart::Index(_) | PathPart::Range(Some(_), _) | PathPart::Range(_, Some(_)), Opt::Essential)
                 )
             }),
