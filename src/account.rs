@@ -99,7 +99,7 @@ impl Account {
         self.set(held, kind, held.bytes[kind as usize] - bytes)
     }
 
-    fn withdraw(&self, held: &mut Held, kind: Kind, bytes: usize) -> bool {
+    fn take(&self, held: &mut Held, kind: Kind, bytes: usize) -> bool {
         let before = held.bytes[kind as usize];
         let Some(all) = before.checked_add(bytes).filter(|all| *all <= self.size) else { return false };
         self.set(held, kind, all);
@@ -112,7 +112,7 @@ impl Account {
 
     /// Returns None if so many bytes of this kind are not available now.
     pub(crate) fn try_reserve(self: &Arc<Self>, kind: Kind, bytes: usize) -> Option<Reservation> {
-        self.withdraw(&mut self.held(), kind, bytes).then(|| Reservation { account: self.clone(), kind, bytes })
+        self.take(&mut self.held(), kind, bytes).then(|| Reservation { account: self.clone(), kind, bytes })
     }
 }
 
@@ -138,7 +138,7 @@ impl Reservation {
     pub(crate) fn try_become(&mut self, kind: Kind, bytes: usize) -> bool {
         let mut held = self.account.held();
         self.account.give(&mut held, self.kind, self.bytes);
-        let fits = self.account.withdraw(&mut held, kind, bytes);
+        let fits = self.account.take(&mut held, kind, bytes);
         if fits {
             drop(held);
             (self.kind, self.bytes) = (kind, bytes)

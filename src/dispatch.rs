@@ -190,8 +190,8 @@ fn fingerprint(path: &str, query: &str, canonical_body: &[u8]) -> String {
     [key::VERSION, ":", &hex(&hash.finalize())].concat()
 }
 
-fn filter_status(run: Outcome) -> Status {
-    match run {
+fn filter_status(outcome: Outcome) -> Status {
+    match outcome {
         Outcome::Error { message, details } => Status { details, ..Status::new(Reason::FilterError, message) },
         Outcome::Limit(limit) => {
             Status::new(Reason::FilterLimit, format!("the filter exceeds the limit of {limit} for this request"))

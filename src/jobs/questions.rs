@@ -16,24 +16,24 @@ struct ToAsk {
 }
 
 impl Questions {
-    fn queue(&self) -> MutexGuard<'_, ToAsk> {
+    fn lock(&self) -> MutexGuard<'_, ToAsk> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether the caller has to start the thread that [answers](super::Jobs::answer).
     pub(super) fn push(&self, name: &str, until: Instant) -> bool {
-        let mut queue = self.queue();
-        if !queue.names.iter().any(|(queued, _)| **queued == *name) {
-            queue.names.push_back((name.into(), until))
+        let mut to_ask = self.lock();
+        if !to_ask.names.iter().any(|(queued, _)| **queued == *name) {
+            to_ask.names.push_back((name.into(), until))
         }
-        !std::mem::replace(&mut queue.has_thread, true)
+        !std::mem::replace(&mut to_ask.has_thread, true)
     }
 
     /// The next; None ends the thread.
     pub(super) fn pop(&self) -> Option<(Box<str>, Instant)> {
-        let mut queue = self.queue();
-        let next = queue.names.pop_front();
-        queue.has_thread = next.is_some();
+        let mut to_ask = self.lock();
+        let next = to_ask.names.pop_front();
+        to_ask.has_thread = next.is_some();
         next
     }
 }

@@ -5,7 +5,7 @@ use super::credentials::Current;
 use super::errors::failure_of;
 use super::failure::Failure;
 use super::refusal;
-use super::response::ApiResponse as AnyResponse;
+use super::response::ApiResponse;
 use super::transport::{Numeric, Patience, Sockets};
 use crate::metrics::METRICS;
 use log::{debug, info, warn};
@@ -59,7 +59,7 @@ pub(super) enum Verb {
     Ready,
 }
 
-/// A call to be made.
+/// A request to the API server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ApiRequest<'c> {
     pub(super) verb: Verb,
@@ -150,27 +150,27 @@ impl Client {
     /// Whether the API server accepts connections, with the CA bundle as it is now.
     pub(super) fn can_connect(&mut self) -> bool {
         let current = self.server.credentials.read_again();
-        let call = ApiRequest { verb: Verb::Ready, path: "/readyz", body: None, until: Instant::now() + READY };
-        let response = self.call_once(&current, call);
+        let request = ApiRequest { verb: Verb::Ready, path: "/readyz", body: None, until: Instant::now() + READY };
+        let response = self.call_once(&current, request);
         !matches!(response, Err(Failure::Unreachable(_)))
     }
 
     /// Makes one call, unless several in a row could not connect. When none can be made, reads the CA bundle again, and tries once more if it
     /// has changed.
-    pub(super) fn call(&mut self, call: ApiRequest<'_>) -> Result<ApiResponse, Failure> {
+    pub(super) fn call(&mut self, request: ApiRequest<'_>) -> Result<ApiResponse, Failure> {
         if self.server.circuit.is_open() {
             return Err(Failure::NotCalled);
         }
-        let left = call.until.saturating_duration_since(Instant::now());
+        let left = request.until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(no_time());
         }
         let current = self.server.credentials.current();
-        let mut response = self.call_again_after_401(&current, call);
+        let mut response = self.call_again_after_401(&current, request);
         if self.server.is_https && matches!(response, Err(Failure::Unreachable(_))) {
             let now = self.server.credentials.read_again();
             if now.generation != current.generation {
-                response = self.call_again_after_401(&now, call)
+                response = self.call_again_after_401(&now, request)
             }
         }
         match &response {
@@ -185,34 +185,34 @@ impl Client {
 
     /// Makes one call. After a 401, reads the token again and makes it once more; then with the previous token, for the new one may have been
     /// written in part only.
-    fn call_again_after_401(&mut self, current: &Current, call: ApiRequest<'_>) -> Result<ApiResponse, Failure> {
-        let mut response = self.call_once(current, call);
+    fn call_again_after_401(&mut self, current: &Current, request: ApiRequest<'_>) -> Result<ApiResponse, Failure> {
+        let mut response = self.call_once(current, request);
         let mut rejected: Vec<_> = current.token.iter().cloned().collect();
         while matches!(response, Ok(ApiResponse { code: 401, .. })) && (1..MAX_TOKENS).contains(&rejected.len()) {
             let Some(other) = self.server.credentials.other_than(&rejected) else { break };
-            response = self.call_once(&other, call);
+            response = self.call_once(&other, request);
             rejected.extend(other.token);
         }
         response
     }
 
-    fn call_once(&mut self, current: &Current, call: ApiRequest<'_>) -> Result<ApiResponse, Failure> {
+    fn call_once(&mut self, current: &Current, request: ApiRequest<'_>) -> Result<ApiResponse, Failure> {
         self.use_credentials(current);
-        let (word, method) = call.verb.word_and_method();
+        let (word, method) = request.verb.word_and_method();
         let started = Instant::now();
-        let response = self.exchange(current, &method, call);
+        let response = self.exchange(current, &method, request);
         let took = started.elapsed();
         self.waited += took;
         METRICS.call(word, response.as_ref().ok().map(|response| response.code), took);
         match &response {
-            Ok(response) => debug!("{method} {} {} {took:?}", call.path, response.code),
-            Err(failure) => debug!("{method} {} {took:?} {failure}", call.path),
+            Ok(response) => debug!("{method} {} {} {took:?}", request.path, response.code),
+            Err(failure) => debug!("{method} {} {took:?} {failure}", request.path),
         }
         response
     }
 
-    /// Begins a call whose answer is read as it comes. Another answer than 200 is a refusal.
-    pub(super) fn stream(&mut self, call: ApiRequest<'_>) -> Result<BodyReader<'static>, Failure> {
+    /// Begins a call whose response is read as it comes. A code other than 200 is a refusal.
+    pub(super) fn stream(&mut self, request: ApiRequest<'_>) -> Result<BodyReader<'static>, Failure> {
         if self.server.circuit.is_open() {
             return Err(Failure::NotCalled);
         }
@@ -220,9 +220,9 @@ impl Client {
         let mut rejected: Vec<_> = current.token.iter().cloned().collect();
         loop {
             self.use_credentials(&current);
-            let (word, method) = call.verb.word_and_method();
+            let (word, method) = request.verb.word_and_method();
             let started = Instant::now();
-            let response = self.send(&current, &method, call);
+            let response = self.send(&current, &method, request);
             let code = response.as_ref().ok().map(|response| response.status().as_u16());
             METRICS.call(word, code, started.elapsed());
             let response = response?;
@@ -237,18 +237,23 @@ impl Client {
                 current = other;
                 continue;
             }
-            return Err(Failure::Refused(response_of(response, call.verb, &self.server)?.refusal("")));
+            return Err(Failure::Refused(response_of(response, request.verb, &self.server)?.refusal("")));
         }
     }
 
-    fn exchange(&mut self, current: &Current, method: &Method, call: ApiRequest<'_>) -> Result<ApiResponse, Failure> {
-        let response = self.send(current, method, call)?;
+    fn exchange(
+        &mut self,
+        current: &Current,
+        method: &Method,
+        request: ApiRequest<'_>,
+    ) -> Result<ApiResponse, Failure> {
+        let response = self.send(current, method, request)?;
         self.warnings += log_warnings(response.headers());
-        response_of(response, call.verb, &self.server)
+        response_of(response, request.verb, &self.server)
     }
 
-    fn send(&mut self, current: &Current, method: &Method, call: ApiRequest<'_>) -> Result<Response<Body>, Failure> {
-        let ApiRequest { path, body, until, .. } = call;
+    fn send(&mut self, current: &Current, method: &Method, request: ApiRequest<'_>) -> Result<Response<Body>, Failure> {
+        let ApiRequest { verb, path, body, until } = request;
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(no_time());
@@ -261,7 +266,7 @@ impl Client {
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        if matches!(call.verb, Verb::Log) {
+        if matches!(verb, Verb::Log) {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")); // others compress what is text
         }
         if let Some(token) = &current.token {
@@ -342,8 +347,6 @@ fn agent(server: &ApiServer, current: &Current, failed: &Arc<AtomicBool>, patien
     let resolver = Numeric::new(failed.clone());
     Agent::with_parts(config, connector, resolver)
 }
-
-pub(super) type ApiResponse = AnyResponse<BodyReader<'static>>;
 
 /// Returns how many there are.
 fn log_warnings(headers: &HeaderMap) -> u32 {

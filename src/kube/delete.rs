@@ -29,7 +29,7 @@ impl Client {
     }
 }
 
-/// What became of it. The answer has the Job, or a Status.
+/// What became of it. The response has the Job, or a Status.
 fn deleted<R: Read>(response: ApiResponse<R>, name: &str) -> Result<(), Failure> {
     if matches!(response.code, 200 | 202) {
         return Ok(());

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::cell::Cell;
 use std::fmt;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, ErrorKind, Read};
 
 /// Bytes of one item, and of one event of a watch: etcd limits an object to 1.5 MiB, and `<` becomes six bytes in Go's JSON.
 pub(super) const MAX_OBJECT: usize = 10 << 20;
@@ -26,7 +26,7 @@ pub(super) trait Items {
 /// What a page says of itself (API conventions, "Lists and Simple kinds").
 #[derive(Debug, Default)]
 pub(crate) struct ListMetadata {
-    /// `resourceVersion`; 0 if there is none.
+    /// `resourceVersion`; 0 if it is absent or not a number.
     pub(crate) version: u64,
     /// The token for the next page; None for the last.
     pub(crate) next: Option<String>,
@@ -39,9 +39,18 @@ pub(super) fn each_item<I: Items>(page: &mut dyn Read, items: &mut I) -> serde_j
     let left = Cell::new(MAX_OBJECT);
     let mut page = BufReader::with_capacity(BUFFER, ObjectReader { reader: page, left: &left });
     let mut json = deserializer(&mut page);
-    let metadata = List { items, left: &left }.deserialize(&mut json)?;
+    let (kind, metadata) = List { items, left: &left }.deserialize(&mut json)?;
     json.end()?;
-    Ok(metadata)
+    if kind.text() != Some(I::KIND) {
+        return Err(Error::custom(format!("the response is not a {}", I::KIND)));
+    }
+    let PageMetadata { resource_version, r#continue } = metadata.unwrap_or_default();
+    let next = r#continue.into_text().filter(|token| !token.is_empty()).map(String::from);
+    if next.as_ref().is_some_and(|token| token.len() > MAX_TOKEN) {
+        return Err(Error::custom(format!("continue has more than {MAX_TOKEN} bytes")));
+    }
+    let version = resource_version.text().and_then(|version| version.parse().ok()).unwrap_or(0);
+    Ok(ListMetadata { version, next })
 }
 
 /// Reads no more than what is left, which is set anew for each object.
@@ -53,7 +62,8 @@ pub(super) struct ObjectReader<'l> {
 impl Read for ObjectReader<'_> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         if self.left.get() == 0 {
-            return Err(std::io::Error::other(format!("an object has more than {MAX_OBJECT} bytes")));
+            let why = format!("an object has more than {MAX_OBJECT} bytes");
+            return Err(std::io::Error::new(ErrorKind::FileTooLarge, why));
         }
         let most = into.len().min(self.left.get());
         let read = self.reader.read(&mut into[..most])?;
@@ -62,6 +72,7 @@ impl Read for ObjectReader<'_> {
     }
 }
 
+/// Gives its kind, and what it says of itself.
 struct List<'l, I> {
     items: &'l mut I,
     left: &'l Cell<usize>,
@@ -85,21 +96,21 @@ struct PageMetadata {
 }
 
 impl<'de, I: Items> DeserializeSeed<'de> for List<'_, I> {
-    type Value = ListMetadata;
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<ListMetadata, D::Error> {
+    type Value = (Scalar, Option<PageMetadata>);
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
         json.deserialize_map(self)
     }
 }
 
 impl<'de, I: Items> Visitor<'de> for List<'_, I> {
-    type Value = ListMetadata;
+    type Value = (Scalar, Option<PageMetadata>);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a {}", I::KIND)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<ListMetadata, A::Error> {
-        let (mut kind, mut metadata) = (Scalar::default(), PageMetadata::default());
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let (mut kind, mut metadata) = (Scalar::default(), None);
         while let Some(field) = members.next_key()? {
             match field {
                 Field::Kind => kind = members.next_value()?,
@@ -108,15 +119,7 @@ impl<'de, I: Items> Visitor<'de> for List<'_, I> {
                 Field::Other => _ = members.next_value::<IgnoredAny>()?,
             }
         }
-        if kind.text() != Some(I::KIND) {
-            return Err(Error::custom(format!("the response is not a {}", I::KIND)));
-        }
-        let next = metadata.r#continue.into_text().filter(|token| !token.is_empty()).map(String::from);
-        if next.as_ref().is_some_and(|token| token.len() > MAX_TOKEN) {
-            return Err(Error::custom(format!("continue has more than {MAX_TOKEN} bytes")));
-        }
-        let version = metadata.resource_version.text().and_then(|version| version.parse().ok()).unwrap_or(0);
-        Ok(ListMetadata { version, next })
+        Ok((kind, metadata))
     }
 }
 
@@ -195,6 +198,7 @@ mod tests {
         let last = r#"{"kind":"NameList","metadata":{"resourceVersion":"18","continue":""},"items":null,"x":{}}"#;
         assert_eq!(listed(last), Ok((18, None, Vec::new())));
         assert_eq!(listed(r#"{"kind":"NameList","metadata":{"resourceVersion":"x"}}"#), Ok((0, None, Vec::new())));
+        assert_eq!(listed(r#"{"kind":"NameList","metadata":null}"#), Ok((0, None, Vec::new())));
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Client {
         );
         let mut response =
             self.call(ApiRequest { verb: Verb::Log, path: &path, body: None, until })?.expect("", 200)?;
-        let read = readable(&mut response.whole_body(), memory);
+        let read = read_text(&mut response.whole_body(), memory);
         read.map_err(|error| (response.read_error)(error))
     }
 }
@@ -77,7 +77,7 @@ impl Log {
 
 /// Reads text in UTF-8. What is none, and control characters, become U+FFFD; what they mean in a terminal is done where text needs it: see
 /// [`Screen`]. What exceeds [`MAX_LOG`] is cut off.
-fn readable(log: &mut dyn Read, mut memory: Reservation) -> std::io::Result<Log> {
+fn read_text(log: &mut dyn Read, mut memory: Reservation) -> std::io::Result<Log> {
     let (mut screen, mut buffer, mut held) = (Screen::default(), [0; BUFFER], 0);
     loop {
         let read = log.read(&mut buffer[held..])?;
@@ -192,7 +192,7 @@ mod tests {
     }
 
     fn text(log: &[u8], piece: usize) -> String {
-        let log = readable(&mut Pieces(log, piece), memory(LOG_ANSWER)).unwrap();
+        let log = read_text(&mut Pieces(log, piece), memory(LOG_ANSWER)).unwrap();
         assert!(log.memory.bytes() >= log.text.len() && log.text.len() <= MAX_LOG);
         String::from_utf8(log.text).unwrap()
     }

@@ -5,10 +5,11 @@ use super::failure::{Failure, Refusal};
 use super::job::{Job, JobObject};
 use super::refusal::refusal;
 use serde::Deserialize;
-use std::io::{BufReader, Cursor, Read};
+use std::io::{BufReader, Cursor, ErrorKind, Read};
+use ureq::BodyReader;
 
 /// A response of which only the body is still to be interpreted.
-pub(super) struct ApiResponse<R> {
+pub(super) struct ApiResponse<R = BodyReader<'static>> {
     pub(super) code: u16,
     /// Seconds, from the header.
     pub(super) retry_after: Option<u32>,
@@ -25,7 +26,9 @@ pub(super) struct ApiResponse<R> {
 impl<R: Read> ApiResponse<R> {
     /// Why the body is not `what` it should be.
     pub(super) fn broken(&self, error: serde_json::Error, what: &str) -> Failure {
-        if error.is_io() {
+        if error.io_error_kind() == Some(ErrorKind::FileTooLarge) {
+            Failure::InvalidResponse(format!("{} with {what} of which {error}", self.code))
+        } else if error.is_io() {
             (self.read_error)(error.into())
         } else if error.is_eof() && self.is_unbounded {
             Failure::Disconnected(format!("the response ends early: {error}"))
@@ -34,7 +37,7 @@ impl<R: Read> ApiResponse<R> {
         }
     }
 
-    /// The answer, if it has this code. `name`: of the Job that it is about; empty where there is none.
+    /// The response, if it has this code. `name`: of the Job that it is about; empty where there is none.
     ///
     /// Errors: the refusal.
     pub(super) fn expect(self, name: &str, code: u16) -> Result<Self, Failure> {

@@ -173,13 +173,15 @@ impl Client {
         let mut reader = self.open(Verb::List, &path, time)?;
         see(Event::Begun);
         match each_item(&mut reader, &mut JobItems(see)) {
-            Ok(ListMetadata { version: 0, .. }) => Err(End::failed("the JobList has no version")),
+            Ok(ListMetadata { version: 0, .. }) => {
+                Err(End::failed("the version of the JobList is absent or not a number"))
+            }
             Ok(metadata) => Ok(metadata),
             Err(error) => Err(End::failed(error.to_string())),
         }
     }
 
-    /// The body of a successful answer.
+    /// The body of a successful response.
     fn open(&mut self, verb: Verb, path: &str, time: Duration) -> Result<BodyReader<'static>, End> {
         let call = ApiRequest { verb, path, body: None, until: Instant::now() + time };
         match self.stream(call) {

@@ -143,8 +143,8 @@ mod tests {
 
     fn decoded(input: &str) -> Result<(String, Decoded), u16> {
         let (mut chunks, mut body) = (Chunks::default(), Vec::new());
-        let progress = chunks.decode(input.as_bytes(), &mut body, MAX).map_err(|status| status.code())?;
-        Ok((String::from_utf8(body).unwrap(), progress))
+        let decoded = chunks.decode(input.as_bytes(), &mut body, MAX).map_err(|status| status.code())?;
+        Ok((String::from_utf8(body).unwrap(), decoded))
     }
 
     #[test]
@@ -155,10 +155,10 @@ mod tests {
             ("3 \t;x=y\r\nabc\r\n0\r\n\r\n", "abc"),
             ("3;x=y\r\nabc\r\n00A\r\n0123456789\r\n0\r\nT: v\r\n\r\n", "abc0123456789"),
         ] {
-            let progress = Decoded { consumed: input.len(), is_whole: true };
-            assert_eq!(decoded(input), Ok((body.to_owned(), progress)), "{input:?}");
-            let (text, progress) = decoded(&format!("{input}GET /")).unwrap();
-            assert_eq!((text.as_str(), progress.consumed), (body, input.len()), "what follows is left alone");
+            let want = Decoded { consumed: input.len(), is_whole: true };
+            assert_eq!(decoded(input), Ok((body.to_owned(), want)), "{input:?}");
+            let (text, got) = decoded(&format!("{input}GET /")).unwrap();
+            assert_eq!((text.as_str(), got.consumed), (body, input.len()), "what follows is left alone");
         }
     }
 
@@ -170,9 +170,9 @@ mod tests {
         for byte in input {
             assert!(!is_whole);
             buffer.push(*byte);
-            let progress = chunks.decode(&buffer, &mut body, MAX).unwrap();
-            buffer.drain(..progress.consumed);
-            is_whole = progress.is_whole;
+            let decoded = chunks.decode(&buffer, &mut body, MAX).unwrap();
+            buffer.drain(..decoded.consumed);
+            is_whole = decoded.is_whole;
         }
         assert!(is_whole && buffer.is_empty());
         assert_eq!(body, b"abc0123456789");

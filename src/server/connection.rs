@@ -56,6 +56,7 @@ pub(super) enum Interest {
     Nothing,
 }
 
+/// What has to be done next for a connection that was [advanced](Connection::advance).
 #[derive(Debug)]
 pub(super) enum Advanced {
     Wait(Interest),
@@ -302,7 +303,7 @@ impl Connection {
     }
 
     /// Queues the reply to the request that was served. `memory`: for a large body.
-    pub(super) fn send_reply(&mut self, reply: Reply, memory: Option<Reservation>, frame: &Frame) {
+    pub(super) fn queue_reply(&mut self, reply: Reply, memory: Option<Reservation>, frame: &Frame) {
         self.output.push_reply(reply, memory, frame);
         self.close_after_output |= frame.close;
         self.in_a_row += 1;
@@ -340,7 +341,7 @@ impl Connection {
         line.count_and_write(name);
         self.phase = Phase::Idle;
         self.forget_input();
-        self.send_reply(reply, None, &frame);
+        self.queue_reply(reply, None, &frame);
     }
 
     /// Begins a phase with an absolute deadline, however slowly input arrives.

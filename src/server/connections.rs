@@ -3,7 +3,7 @@
 use super::connection::{Connection, Interest};
 use super::deadlines::Deadlines;
 use super::exchange::{Exchange, Then, Waits};
-use super::poller::{Poller, Readiness};
+use super::poller::{PollEvent, Poller};
 use super::shutdown::{Shutdown, latest};
 use super::slot::Slot;
 use crate::metrics::METRICS;
@@ -290,12 +290,12 @@ impl Connections {
     /// Waits for a connection to become ready. Returns None when `timeout` is over, or a signal came.
     pub(super) fn next_ready(&self, timeout: Option<Duration>) -> Option<Next> {
         self.poller.wait(timeout).map(|event| match event {
-            Readiness::Ready(slot) => Next::Ready(slot),
-            Readiness::Woken => Next::Woken,
+            PollEvent::Ready(slot) => Next::Ready(slot),
+            PollEvent::Woken => Next::Woken,
         })
     }
 
-    /// Makes one call of [`Connections::next`] return [`Next::Woken`].
+    /// Makes one call of [`Connections::next_ready`] return [`Next::Woken`].
     pub(super) fn wake_worker(&self) {
         self.poller.wake()
     }

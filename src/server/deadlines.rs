@@ -43,7 +43,7 @@ impl Deadlines {
     }
 
     /// Calls `end` with each place whose entry is due, for ever. `look`: is called before each sleep, and says how long that may be.
-    pub(super) fn keep(&self, end: impl Fn(u32), look: impl Fn() -> Option<Duration>) {
+    pub(super) fn watch(&self, end: impl Fn(u32), look: impl Fn() -> Option<Duration>) {
         let _ = self.thread.set(thread::current()); // there is one
         loop {
             match self.first(Instant::now()) {

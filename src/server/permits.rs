@@ -15,7 +15,7 @@ pub(super) struct Permits {
 /// What becomes of a slot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Entry {
-    /// It has a permit, which is released with [`Permits::next`].
+    /// It has a permit, which is released with [`Permits::pass_on`].
     Admitted,
     Queued,
     /// The queue is full.
@@ -55,7 +55,7 @@ impl Permits {
     }
 
     /// Passes a permit on: to the slot that has waited longest. None releases it.
-    pub(super) fn pop(&self) -> Option<Slot> {
+    pub(super) fn pass_on(&self) -> Option<Slot> {
         self.queue.change(|queue| {
             let next = queue.pop_front();
             if next.is_none() {
@@ -94,10 +94,10 @@ mod tests {
         assert_eq!([slots[1], slots[2]].map(|slot| permits.enter(slot, false)), [Entry::Queued; 2]);
         assert_eq!(permits.enter(slots[3], true), Entry::Queued);
         permits.leave(slots[1]);
-        assert_eq!((permits.pop(), permits.used()), (Some(slots[3]), 1));
+        assert_eq!((permits.pass_on(), permits.used()), (Some(slots[3]), 1));
         permits.queue_behind(slots[0]);
-        assert_eq!([permits.pop(), permits.pop()], [Some(slots[2]), Some(slots[0])]);
-        assert!(permits.pop().is_none() && permits.try_acquire(), "it was released");
+        assert_eq!([permits.pass_on(), permits.pass_on()], [Some(slots[2]), Some(slots[0])]);
+        assert!(permits.pass_on().is_none() && permits.try_acquire(), "it was released");
     }
 
     #[test]

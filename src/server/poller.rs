@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// What [`Poller::wait`] returns.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Readiness {
+pub(super) enum PollEvent {
     /// The socket of this slot is ready, or its client has disconnected.
     Ready(Slot),
     /// Another thread has called [`Poller::wake`].
@@ -86,15 +86,15 @@ mod tests {
         poller.add(&server, slot, Interest::Readable).unwrap();
         assert_eq!(poller.wait(NOW), None);
         client.write_all(b"x").unwrap();
-        assert_eq!(poller.wait(SOON), Some(Readiness::Ready(slot)));
+        assert_eq!(poller.wait(SOON), Some(PollEvent::Ready(slot)));
         assert_eq!(poller.wait(NOW), None, "not before it is armed again");
         poller.modify(&server, slot, Interest::Readable).unwrap();
         assert!(poller.has_ready());
-        assert_eq!(poller.wait(SOON), Some(Readiness::Ready(slot)));
+        assert_eq!(poller.wait(SOON), Some(PollEvent::Ready(slot)));
         poller.modify(&server, slot, Interest::Nothing).unwrap();
         assert_eq!(poller.wait(NOW), None, "input is of no interest");
         poller.modify(&server, slot, Interest::Writable).unwrap();
-        assert_eq!(poller.wait(SOON), Some(Readiness::Ready(slot)));
+        assert_eq!(poller.wait(SOON), Some(PollEvent::Ready(slot)));
         poller.remove(slot.index);
         drop(server);
         assert_eq!(poller.wait(NOW), None);
@@ -110,8 +110,8 @@ mod tests {
             poller.add(&server, Slot::new(1), Interest::Readable).unwrap();
             poller.wake();
             let mut events = waiting.map(|thread| thread.join().unwrap());
-            events.sort_by_key(|event| matches!(event, Some(Readiness::Woken)));
-            assert_eq!(events, [Some(Readiness::Ready(Slot::new(1))), Some(Readiness::Woken)]);
+            events.sort_by_key(|event| matches!(event, Some(PollEvent::Woken)));
+            assert_eq!(events, [Some(PollEvent::Ready(Slot::new(1))), Some(PollEvent::Woken)]);
         });
     }
 }

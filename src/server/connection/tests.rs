@@ -52,7 +52,7 @@ fn send(connection: &mut Connection, client: &mut TcpStream, text: &str, bounds:
 
 fn serve(connection: &mut Connection, bounds: Bounds<'_>) -> Advanced {
     let frame = Frame { id: "i".into(), is_head: false, is_http_10: false, close: false };
-    connection.send_reply(Reply::empty(204), None, &frame);
+    connection.queue_reply(Reply::empty(204), None, &frame);
     connection.advance(&mut [0; 4096], false, bounds, &|_| Ok(()))
 }
 
@@ -208,7 +208,7 @@ fn a_connection_that_waits_for_its_client_can_be_evicted() {
     assert!(matches!(send(&mut connection, &mut client, &two, with(&MEMORY)), Advanced::Serve(_)));
     assert!(!connection.is_evictable(), "its next request was received");
     let frame = Frame { id: "i".into(), is_head: false, is_http_10: false, close: false };
-    connection.send_reply(Reply::json(200, vec![b'x'; 10 << 20]), None, &frame);
+    connection.queue_reply(Reply::json(200, vec![b'x'; 10 << 20]), None, &frame);
     let advanced = connection.advance(&mut [0; 4096], false, with(&MEMORY), &|_| Ok(()));
     assert!(matches!(advanced, Advanced::Wait(Interest::Writable)), "{advanced:?}");
     assert!(connection.is_evictable());

@@ -1,6 +1,6 @@
 //! The poller for Linux: one epoll set; the kernel hands each event to one of the waiting threads.
 
-use super::{Alarm, Readiness, timespec};
+use super::{Alarm, PollEvent, timespec};
 use crate::server::connection::Interest;
 use crate::server::slot::Slot;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -41,13 +41,13 @@ impl Poller {
     pub(in crate::server) fn remove(&self, _index: u32) {}
 
     /// Returns None when `timeout` is over, or a signal came.
-    pub(in crate::server) fn wait(&self, timeout: Option<Duration>) -> Option<Readiness> {
+    pub(in crate::server) fn wait(&self, timeout: Option<Duration>) -> Option<PollEvent> {
         let mut events = [MaybeUninit::uninit(); 1];
         let timeout = timeout.map(timespec);
         let (events, _) = epoll::wait(&self.epoll, &mut events, timeout.as_ref()).ok()?;
         match events.first()?.data.u64() {
-            ALARM => self.alarm.silence().then_some(Readiness::Woken),
-            token => Some(Readiness::Ready(Slot::of_token(token))),
+            ALARM => self.alarm.silence().then_some(PollEvent::Woken),
+            token => Some(PollEvent::Ready(Slot::of_token(token))),
         }
     }
 

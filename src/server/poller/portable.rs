@@ -1,7 +1,7 @@
 //! The poller for other Unixes: poll(2). One of the waiting threads polls for all; the others wait for what it finds. Simple and not
 //! fast: it is for trying things on a laptop.
 
-use super::{Alarm, Readiness, timespec};
+use super::{Alarm, PollEvent, timespec};
 use crate::server::connection::Interest;
 use crate::server::slot::Slot;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -23,7 +23,7 @@ pub(in crate::server) struct Poller {
 struct State {
     /// A duplicate of each place's socket, so that it stays open while it is polled.
     sockets: BTreeMap<u32, Registered>,
-    ready: VecDeque<Readiness>,
+    ready: VecDeque<PollEvent>,
     is_polling: bool,
 }
 
@@ -70,7 +70,7 @@ impl Poller {
     }
 
     /// Returns None when `timeout` is over.
-    pub(in crate::server) fn wait(&self, timeout: Option<Duration>) -> Option<Readiness> {
+    pub(in crate::server) fn wait(&self, timeout: Option<Duration>) -> Option<PollEvent> {
         let end = timeout.map(|timeout| Instant::now() + timeout);
         let mut state = self.lock();
         loop {
@@ -113,7 +113,7 @@ impl Poller {
             let same = sockets.get_mut(&slot.index).filter(|socket| socket.slot == *slot);
             if let Some(socket) = same.filter(|socket| socket.interest.is_some()) {
                 socket.interest = None;
-                ready.push_back(Readiness::Ready(*slot))
+                ready.push_back(PollEvent::Ready(*slot))
             }
         }
         while self.alarm.silence() {}
@@ -122,7 +122,7 @@ impl Poller {
 
     /// Makes one call of [`Poller::wait`] return.
     pub(in crate::server) fn wake(&self) {
-        self.lock().ready.push_back(Readiness::Woken);
+        self.lock().ready.push_back(PollEvent::Woken);
         self.changed.notify_one();
         self.alarm.ring()
     }

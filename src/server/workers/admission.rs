@@ -42,7 +42,7 @@ impl Workers {
 
     /// Passes a permit on to the exchange that has waited longest; None releases it.
     pub(super) fn next_of(&self, permits: &Permits) -> Option<Box<Exchange>> {
-        let slot = permits.pop()?;
+        let slot = permits.pass_on()?;
         self.take_or_next(permits, slot)
     }
 
@@ -53,7 +53,7 @@ impl Workers {
             if exchange.is_some() {
                 return exchange;
             }
-            slot = permits.pop()?
+            slot = permits.pass_on()?
         }
     }
 }

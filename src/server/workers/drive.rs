@@ -58,7 +58,7 @@ impl Workers {
         self.grant_memory()
     }
 
-    /// Runs an exchange that another thread has handed over.
+    /// Drives an exchange that another thread has handed over.
     pub(super) fn on_woken(&self, worker: &mut Worker) {
         let mut exchange = None;
         while exchange.is_none()
@@ -106,7 +106,7 @@ impl Workers {
         None
     }
 
-    /// Runs an exchange, and the requests that its client has pipelined, until it has to wait.
+    /// Drives an exchange, and the requests that its client has pipelined, until it has to wait.
     pub(super) fn drive(&self, worker: &mut Worker, exchange: Box<Exchange>) {
         let mut next = Some(exchange);
         while let Some(mut exchange) = next {

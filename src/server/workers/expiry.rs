@@ -18,7 +18,7 @@ impl Workers {
             let _ = catch_unwind(AssertUnwindSafe(|| self.end_overdue(index)));
         };
         let last = Cell::new(Instant::now());
-        self.connections.deadlines.keep(end, || {
+        self.connections.deadlines.watch(end, || {
             let (is_short, now) = (self.memory.is_short(), Instant::now());
             if is_short && now - last.get() >= SLOW_INTERVAL {
                 last.set(now);
@@ -78,8 +78,8 @@ impl Workers {
 
     /// Continues with a connection that has something to send.
     fn go_on(&self, mut exchange: Box<Exchange>) {
-        let step = self.advance(&mut Worker::without_client(), &mut exchange.connection, false);
-        self.rearm_or_hand_over(exchange, step)
+        let advanced = self.advance(&mut Worker::without_client(), &mut exchange.connection, false);
+        self.rearm_or_hand_over(exchange, advanced)
     }
 
     /// Takes the slot of an exchange out of where it waits. Returns false if it was not there: what it waits for is on its way.

@@ -179,7 +179,7 @@ impl Run<'_> {
             Works => _ = self.works(),
             PermitIsFree if self.permits > 0 => {
                 self.permits -= 1;
-                self.gifts.extend(workers.permits.pop().map(Gift::Permit))
+                self.gifts.extend(workers.permits.pass_on().map(Gift::Permit))
             }
             PermitIsFree => (),
             RunIsFree => {

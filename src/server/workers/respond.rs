@@ -42,7 +42,7 @@ impl Workers {
         // what could not be read for this caller may be read for those that have more time
         let is_complete = reply.code == 200 && record.note.is_none();
         self.tell_others(exchange, is_complete.then_some(&reply.body));
-        exchange.connection.send_reply(reply, memory, &frame);
+        exchange.connection.queue_reply(reply, memory, &frame);
         exchange.end();
         match self.advance(worker, &mut exchange.connection, false) {
             Advanced::Wait(_) if exchange.connection.has_unreserved_output() => Advanced::Close,
