@@ -4,7 +4,7 @@
 
 /// Levels of brackets, strings with interpolation, definitions, conditionals and prefixes. Written programs have a dozen.
 const MAX_NESTING: usize = 200;
-/// Tokens of all sources of a program together: names, numbers, strings, and each character of an operator. The long recipe of the README
+/// Tokens of all sources of a program together: names, numbers, strings, and each character of an operator. The default filter
 /// has five hundred.
 const MAX_TOKENS: usize = 8192;
 

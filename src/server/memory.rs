@@ -176,22 +176,22 @@ mod tests {
         }
     }
 
-    /// README's table says what the process may hold; the rest of its rows is measured.
+    /// The table in `docs/operating.md` says what the process may hold; the rest of its rows is measured.
     #[test]
-    fn the_readme_has_the_account_and_the_sum() {
-        const README: &str = include_str!("../../README.md");
+    fn the_documentation_has_the_account_and_the_sum() {
+        const PAGE: &str = include_str!("../../docs/operating.md");
         let memory = Memory::new(2 << 20, 1 << 20, 1024);
         let mib = |bytes: usize| format!("{:.1}", bytes as f64 / f64::from(1 << 20)).replace(".0", "");
         let floors = Kind::ALL.map(|kind| memory.account.floor(kind));
         let shared = memory.account.size() - floors.iter().sum::<usize>();
         let numbers = floors.into_iter().chain([shared]).map(mib).collect::<Vec<_>>().join(" + ");
         let row = format!("| requests and their answers: small, large, answers, parked, metrics, shared | {numbers} |");
-        assert!(README.contains(&row), "README lacks {row}");
+        assert!(PAGE.contains(&row), "docs/operating.md lacks {row}");
         let sum_of = |row: &str| -> f64 {
             let numbers = row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap_or_default();
             numbers.split('+').filter_map(|number| number.trim().trim_matches('*').parse::<f64>().ok()).sum()
         };
-        let table = README.split("| the program at rest |").nth(1).and_then(|rest| rest.split("| **both** |").next());
+        let table = PAGE.split("| the program at rest |").nth(1).and_then(|rest| rest.split("| **both** |").next());
         let rows: Vec<_> = table.unwrap().lines().map(sum_of).collect();
         let [parts @ .., process, _sockets] = &rows[..] else { panic!("{rows:?}") };
         assert_eq!(format!("{:.1}", parts.iter().sum::<f64>()), format!("{process:.1}"));

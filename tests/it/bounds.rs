@@ -262,7 +262,7 @@ pub(crate) fn everything_at_once(dispatcher: &Dispatcher, namespace: &Namespace)
     posting.into_iter().for_each(|posting| _ = posting.join());
 }
 
-/// README's sum holds; `memory.rs` does it in a cgroup.
+/// the sum in `docs/operating.md` holds; `memory.rs` does it in a cgroup.
 #[test]
 fn the_process_stays_below_the_sum_with_everything_at_once() {
     let namespace = namespace_for_everything();

@@ -50,7 +50,7 @@ mod retry;
 mod secrets;
 /// SIGTERM and SIGINT.
 mod shutdown;
-/// Consistency of help, README and code.
+/// Consistency of help, documentation and code.
 mod tidy;
 /// Callers who wait for the end of a Job, and the watch that wakes them.
 mod waiting;

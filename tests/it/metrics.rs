@@ -145,22 +145,22 @@ fn names(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn the_readme_lists_every_metric_and_alerts_use_no_other() {
+fn the_documentation_lists_every_metric_and_alerts_use_no_other() {
     let text = scrape(&used(&Namespace::new()));
     assert_eq!(names(&text).len(), 17);
-    let readme = std::fs::read_to_string(path("README.md")).unwrap();
+    let page = std::fs::read_to_string(path("docs/operating.md")).unwrap();
     for name in names(&text) {
-        assert!(readme.contains(&format!("| `{name}")), "README does not list {name}");
+        assert!(page.contains(&format!("| `{name}")), "docs/operating.md does not list {name}");
     }
     let alerts = std::fs::read_to_string(path("deploy/alerts.yaml")).unwrap();
     for word in alerts.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
         if word.starts_with("k8s_job_dispatcher_") {
             let name = word.trim_end_matches("_bucket");
-            assert!(readme.contains(&format!("| `{name}")), "{word} is no metric of the README's");
+            assert!(page.contains(&format!("| `{name}")), "{word} is not in docs/operating.md");
         }
     }
     for alert in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
-        assert!(readme.contains(&format!("`{alert}`")), "README does not name the alert {alert}");
+        assert!(page.contains(&format!("`{alert}`")), "docs/operating.md does not name the alert {alert}");
     }
 }
 

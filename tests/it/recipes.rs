@@ -146,10 +146,10 @@ fn the_curl_command_waits_for_quota_or_fails_at_once() {
 }
 
 #[test]
-fn every_recipe_is_linked_from_the_readme() {
-    let readme = std::fs::read_to_string(path("README.md")).unwrap();
+fn every_recipe_is_linked_from_the_documentation() {
+    let page = std::fs::read_to_string(path("docs/operating.md")).unwrap();
     for recipe in std::fs::read_dir(path("deploy/recipes")).unwrap() {
         let name = recipe.unwrap().file_name().into_string().unwrap();
-        assert!(readme.contains(&format!("(deploy/recipes/{name})")), "README does not link {name}");
+        assert!(page.contains(&format!("(../deploy/recipes/{name})")), "docs/operating.md does not link {name}");
     }
 }

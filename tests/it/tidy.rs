@@ -1,5 +1,6 @@
-//! What must agree with each other: help, README, code.
+//! What must agree with each other: help, documentation, code.
 
+use crate::support::dispatcher::command;
 use std::fs;
 use std::path::PathBuf;
 
@@ -38,27 +39,89 @@ fn without_tests(text: &str) -> String {
     text[..end].to_owned()
 }
 
-#[test]
-fn the_readmes_flags_are_the_help_text() {
-    let block = format!("```text\n{}```", read("src/help.txt"));
-    assert!(read("README.md").contains(&block), "README's flags differ from src/help.txt:\n{block}");
+/// The pages of the documentation, by their path.
+fn pages() -> Vec<(String, String)> {
+    let mut names = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned(), "CHANGELOG.md".to_owned()];
+    let files = |folder: &str| {
+        let files = fs::read_dir(crate::support::path(folder)).unwrap();
+        files.map(|file| format!("{folder}/{}", file.unwrap().file_name().into_string().unwrap())).collect::<Vec<_>>()
+    };
+    names.extend(files("docs"));
+    names.extend(files("deploy/recipes").into_iter().map(|recipe| format!("{recipe}/README.md")));
+    names.into_iter().map(|name| (name.clone(), read(&name))).collect()
 }
 
 #[test]
-fn the_readmes_codes_are_those_of_the_program() {
+fn the_readme_is_short_and_begins_like_the_help() {
     let readme = read("README.md");
+    assert!(readme.lines().count() <= 150, "the README has {} lines", readme.lines().count());
+    assert_eq!(readme.lines().nth(2), read("src/help.txt").lines().next());
+}
+
+#[test]
+fn links_of_the_documentation_lead_somewhere() {
+    let pages = pages();
+    let anchors = |text: &str| -> Vec<String> {
+        let titles = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+        let slug = |title: &str| {
+            let kept = title.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>();
+            kept.to_lowercase().replace(' ', "-")
+        };
+        titles.map(slug).collect()
+    };
+    for (name, text) in &pages {
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
+            if target.starts_with("https://") {
+                continue;
+            }
+            let folder = PathBuf::from(crate::support::path(name)).parent().unwrap().to_owned();
+            let path = if file.is_empty() { PathBuf::from(crate::support::path(name)) } else { folder.join(file) };
+            assert!(path.exists(), "{name} links {target}, which does not exist");
+            if let Some(anchor) = anchor {
+                let text = fs::read_to_string(&path).unwrap();
+                assert!(anchors(&text).iter().any(|one| one == anchor), "{name} links {target}: no such title");
+            }
+        }
+    }
+}
+
+#[test]
+fn filters_of_the_documentation_compile() {
+    let mut filters = 0;
+    for (name, text) in pages() {
+        for filter in text.split("```jq\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let checked = command(&["--check", filter]).output().unwrap();
+            let said = String::from_utf8_lossy(&checked.stderr);
+            assert!(checked.status.success(), "{name}:\n{filter}\n{said}");
+            assert!(!said.contains("WARN"), "{name}:\n{filter}\n{said}");
+            filters += 1;
+        }
+    }
+    assert!(filters >= 5, "{filters}");
+}
+
+#[test]
+fn the_flags_of_the_documentation_are_the_help_text() {
+    let block = format!("```text\n{}```", read("src/help.txt"));
+    assert!(read("docs/operating.md").contains(&block), "docs/operating.md differs from src/help.txt:\n{block}");
+}
+
+#[test]
+fn the_codes_of_the_documentation_are_those_of_the_program() {
+    let page = read("docs/http.md");
     let table = read("src/status.rs");
     let mut rows = 0;
     for line in table.lines().filter(|line| line.contains("Reason::") && line.contains("=> (")) {
         let (code, word) = line.split_once("=> (").unwrap().1.split_once(", \"").unwrap();
         let row = format!("| {code} | `{}` |", word.split('"').next().unwrap());
-        assert!(readme.contains(&row), "README lacks {row}");
+        assert!(page.contains(&row), "docs/http.md lacks {row}");
         rows += 1;
     }
-    let in_readme = readme.lines().filter(|line| {
+    let in_page = page.lines().filter(|line| {
         line.starts_with("| ") && line[2..].starts_with(|c: char| c.is_ascii_digit()) && line.contains("| `")
     });
-    assert_eq!(in_readme.count(), rows, "README has codes that the program has not");
+    assert_eq!(in_page.count(), rows, "docs/http.md has codes that the program has not");
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    /// With the verbs that the README asks for.
+    /// With the verbs that `docs/security.md` asks for.
     pub(crate) fn new() -> Self {
         Self::with(json!({}), &["create", "get", "list", "watch"])
     }

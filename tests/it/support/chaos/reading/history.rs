@@ -58,7 +58,7 @@ pub(crate) fn is_final(state: &str) -> bool {
     matches!(state, "succeeded" | "failed")
 }
 
-/// A Job's state by the README's table.
+/// A Job's state by the table in `docs/http.md`.
 fn state(job: &Value) -> &'static str {
     let status = &job["status"];
     let is_true = |name: &str| {
