@@ -82,7 +82,7 @@ fn class_of(size: usize) -> usize {
 /// The layout of the whole block in which a small block is allocated.
 #[inline]
 fn whole(layout: Layout) -> Layout {
-    // SAFETY: a power of two, as it is a layout's; and at most 16 KiB, rounded up to it, are no more than isize::MAX
+    // SAFETY: a power of two, as it is a layout's; and at most 16 KiB, rounded up to it, do not exceed isize::MAX
     unsafe { Layout::from_size_align_unchecked(BYTES[class_of(layout.size())], layout.align()) }
 }
 

@@ -20,9 +20,9 @@ pub(crate) struct Record {
     pub(crate) job: Option<String>,
     /// Details for the operator that a caller must not see.
     pub(crate) note: Option<String>,
-    /// What the caller is told, where the request was refused before it was served.
+    /// The status that the caller gets, if the request was refused before it was served.
     pub(crate) refusal: Option<Box<str>>,
-    /// How many tries a dispatch took; 0 for what is no dispatch.
+    /// How many tries a dispatch took; 0 for other requests.
     pub(crate) tries: u32,
     /// How long the caller chose to wait.
     pub(crate) waited: Duration,

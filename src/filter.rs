@@ -56,7 +56,7 @@ pub(crate) const MAX_STACK: usize = LARGE_RUN_STACK / 2;
 pub(crate) const MAX_STEPS: u64 = 20_000_000;
 /// Bytes of the output: what a manifest may have. etcd takes 1.5 MiB, and the API server adds to it.
 pub(crate) const MAX_OUTPUT: usize = 1 << 20;
-/// Limits of a small run. Every thread may need this much at the same time. Ordinary requests stay below a fifth of it, but for the
+/// Limits of a small run. Every thread may need this much at the same time. Ordinary requests stay below a fifth of it, except for the
 /// memory: the default filter with a body of 10 KB needs most of that.
 const SMALL: Limits =
     Limits { memory: 96 << 10, stack: 48 << 10, output: 32 << 10, steps: 1 << 17, time: Duration::from_millis(100) };
@@ -187,7 +187,7 @@ impl Filter {
         Self::compile_with(source, limits, members, true)
     }
 
-    /// `folds`: whether what is constant is computed now. It is, but for tests that compare.
+    /// `folds`: whether what is constant is computed now. It is, except in tests that compare.
     fn compile_with(source: Source<'_>, limits: Limits, members: Members, folds: bool) -> Result<Self, String> {
         LazyLock::force(&ENVIRONMENT);
         let compile::Compiled { filter, wants_request, constants, layouts, unstable_name } =

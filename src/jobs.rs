@@ -1,5 +1,5 @@
-//! What is known of our Jobs, and who waits for their end. One thread follows them by a watch (`jobs/follow.rs`); what it cannot tell is asked
-//! for (`jobs/ask.rs`).
+//! The cache of our Jobs, and the callers that wait for their end. One thread follows them by a watch (`jobs/follow.rs`); a Job that it cannot report is requested
+//! by a call (`jobs/ask.rs`).
 //!
 //! A waiter registers while nothing can take its place in the table, parks there, then looks at the cache again. The watch updates the cache, then
 //! takes the waiters. In every interleaving at least one side sees the other. Perhaps both do, so a waiter is something that can be woken once.
@@ -20,7 +20,7 @@ use questions::Questions;
 use std::sync::Arc;
 use waiters::Waiters;
 
-/// `W`: what it takes to wake one who waits.
+/// `W`: what it takes to wake a waiter.
 #[derive(Debug)]
 pub(crate) struct Jobs<W> {
     pub(crate) known: Known,
@@ -28,7 +28,7 @@ pub(crate) struct Jobs<W> {
     questions: Questions,
 }
 
-/// What a waiter is told.
+/// News for a waiter.
 #[derive(Clone, Debug)]
 pub(crate) enum News {
     /// The Job as it is now. It has ended, or the waiter has asked, or it is another of the same name.
@@ -64,9 +64,9 @@ impl<W: Copy + PartialEq> Jobs<W> {
         self.known.follow_no_more()
     }
 
-    /// Somebody waits for the end of this Job, who can be woken from now on, and [looks](Jobs::look) at it once more.
+    /// Registers a waiter for the end of this Job. It can be woken from now on, and [looks](Jobs::look) at the Job once more.
     ///
-    /// `version`: what is older is no news; 0 where the waiter cannot say.
+    /// `version`: an older version is not news; 0 where the waiter cannot say.
     pub(crate) fn register(&self, seen: &Job, version: u64, waiter: W) {
         self.waiters.register(&seen.name, &seen.uid, version, waiter)
     }
@@ -85,16 +85,16 @@ impl<W: Copy + PartialEq> Jobs<W> {
         self.known.doubt(&mut self.known.cache_mut(), "a defect of the dispatcher")
     }
 
-    /// The watch has begun, and tells of this Job.
+    /// The watch has begun, and reports this Job.
     #[cfg(test)]
-    pub(crate) fn is_told(&self, job: Job, host: &dyn Host<W>) {
+    pub(crate) fn is_reported(&self, job: Job, host: &dyn Host<W>) {
         self.known.begin_to_follow();
         self.known.cache_mut().finish(0);
         self.known.evidence.go_live();
         self.change(job, host)
     }
 
-    /// What there is to tell a waiter since it saw this Job; None if it waits on. Where the cache does not know, it is asked for, unless a call
+    /// The news for a waiter since it saw this Job; None if it continues to wait. If the cache does not know the Job, it is requested, unless a call
     /// has just found it.
     pub(crate) fn look(&self, seen: &Job, waiter: &W, was_found: bool, host: &dyn Host<W>) -> Option<News> {
         let name = &seen.name;
@@ -109,7 +109,7 @@ impl<W: Copy + PartialEq> Jobs<W> {
         None
     }
 
-    /// What has become of a Job since this version, as far as the cache can tell.
+    /// The news of a Job since this version, as far as the cache knows.
     fn change_of(&self, name: &str, uid: &str, version: u64) -> Change {
         let cache = self.known.cache();
         match cache.get(name) {
@@ -124,13 +124,13 @@ impl<W: Copy + PartialEq> Jobs<W> {
         }
     }
 
-    /// The watch tells of a Job: tells those who wait for it, if it has ended, and asks for those who wait for one before it of the same name.
+    /// The watch reports a Job: wakes its waiters if it has ended, and requests it for those that wait for an earlier Job of the same name.
     fn change(&self, job: Job, host: &dyn Host<W>) {
         let job = self.known.cache_mut().change(job);
-        self.tell(&job, host)
+        self.notify(&job, host)
     }
 
-    fn tell(&self, job: &Arc<Job>, host: &dyn Host<W>) {
+    fn notify(&self, job: &Arc<Job>, host: &dyn Host<W>) {
         if job.situation.state.is_final() {
             self.tell_end(job, host)
         }
@@ -145,7 +145,7 @@ impl<W: Copy + PartialEq> Jobs<W> {
         }
     }
 
-    /// The watch tells that a Job is gone, or has lost our label.
+    /// The watch reports that a Job is gone, or has lost our label.
     fn delete(&self, job: Job, host: &dyn Host<W>) {
         let last = Arc::new(job);
         self.known.cache_mut().delete(Job::clone(&last));
@@ -155,7 +155,7 @@ impl<W: Copy + PartialEq> Jobs<W> {
         }
     }
 
-    /// Tells all for whom there are news, after a time in which the watch told nothing.
+    /// Wakes all waiters with news, after a time in which the watch reported nothing.
     fn tell_all(&self, host: &dyn Host<W>) {
         for (name, uid, version) in self.waiters.jobs() {
             match self.change_of(&name, &uid, version) {

@@ -83,7 +83,7 @@ pub(crate) fn operators_mistake(what: impl std::fmt::Display) -> Status {
 
 fn invalid_name(field: &str) -> Status {
     let message = format!(
-        "{field} is not a DNS-1123 label: at most {MAX_NAME} of lower-case letters, digits and '-', beginning and ending with a letter or digit"
+        "{field} is not a DNS-1123 label: up to {MAX_NAME} lower-case letters, digits and '-', beginning and ending with a letter or digit"
     );
     Status::new(Reason::Invalid, message)
 }

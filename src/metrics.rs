@@ -1,6 +1,6 @@
 //! OWNS prometheus_client: the counters and histograms behind `GET /metrics`. One global instance, like the log.
 //!
-//! Every label has few values: they come from enums and tables of ours, never from a request. Takes strings and numbers: who counts
+//! Every label has few values: they come from enums and tables of ours, never from a request. Takes strings and numbers: the module that counts
 //! something says what it is.
 
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder, prometheus_text, text};
@@ -64,7 +64,7 @@ pub(crate) struct Gauges {
     /// Jobs that are known, by state.
     pub(crate) jobs: Vec<(&'static str, usize)>,
     pub(crate) cached_bytes: usize,
-    /// Callers who wait for the end of a Job.
+    /// Callers that are waiting for the end of a Job.
     pub(crate) waiters: usize,
     /// How long the watch has said nothing.
     pub(crate) watch_silence: Duration,
@@ -192,17 +192,12 @@ impl Metrics {
             Unit::Bytes,
             self.reserved_bytes.clone(),
         );
-        registry.register("jobs", "Jobs that the watch has told of, by state", self.jobs.clone());
-        registry.register_with_unit(
-            "jobs_cache",
-            "Bytes of what is known of Jobs",
-            Unit::Bytes,
-            self.cached_bytes.clone(),
-        );
-        registry.register("waiters", "Callers who wait for the end of a Job", self.waiters.clone());
+        registry.register("jobs", "Jobs of the dispatcher in its cache, by state", self.jobs.clone());
+        registry.register_with_unit("jobs_cache", "Size of the Job cache", Unit::Bytes, self.cached_bytes.clone());
+        registry.register("waiters", "Callers that are waiting for the end of a Job", self.waiters.clone());
         registry.register_with_unit(
             "watch_silence",
-            "Time since the watch of Jobs last said something; 0 before it begins",
+            "Time since the watch of Jobs last received something; 0 before it begins",
             Unit::Seconds,
             self.watch_silence.clone(),
         );

@@ -70,7 +70,7 @@ const MAX_ACCEPTS: u32 = 64;
 pub(crate) fn run(mut config: Config) -> Result<(), String> {
     let mut signals = signals().map_err(|error| format!("cannot handle signals: {error}"))?;
     let listener = listen(config.listen, config.port)?;
-    let address = listener.local_addr().map_err(|error| format!("cannot tell the address: {error}"))?;
+    let address = listener.local_addr().map_err(|error| format!("cannot get the address: {error}"))?;
     info!("listening on {address}"); // the first line: a caller that asked for port 0 reads the port from it
     for warning in std::mem::take(&mut config.warnings) {
         warn!("{warning}");
@@ -86,7 +86,7 @@ pub(crate) fn run(mut config: Config) -> Result<(), String> {
     let workers = Workers::new(Server::new(config), connections);
     workers.start().map_err(|error| format!("cannot start threads: {error}"))?;
     if workers.server.config.enabled.list {
-        workers.want_watch() // so that the first who lists finds Jobs
+        workers.want_watch() // so that the first list finds Jobs
     }
     let deadlines = workers.clone();
     thread::Builder::new()

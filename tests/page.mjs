@@ -169,7 +169,7 @@ async function operate(colorScheme, width, name) {
   await close();
 }
 
-// Who may not wait is shown what there is all the same, and does not ask more often for it.
+// A caller that may not wait sees the list all the same, and does not request it more often.
 async function seeWithoutWaiting() {
   const { page, close } = await open(operator, "light");
   let waits = 0;

@@ -1,4 +1,4 @@
-//! What callers are told of a Job, at once or when it has ended.
+//! Answers about a Job, at once or when it has ended.
 
 use super::next::no_such_job;
 use super::prefer::{Body, Wait};
@@ -19,7 +19,7 @@ const GONE: &str = "the Job is gone: it was deleted, perhaps because its ttlSeco
 
 /// An answer without the Job.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Told {
+pub(super) struct AnswerDraft {
     pub(super) name: String,
     pub(super) code: u16,
     /// For `Location`: slashes of the request's path. None: without.
@@ -42,7 +42,7 @@ pub(super) struct Told {
 /// An answer that waits for the end of its Job.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    told: Told,
+    draft: AnswerDraft,
     job: Arc<Job>,
     time: Duration,
 }
@@ -54,13 +54,13 @@ pub(crate) enum AnswerOrWait {
     Wait(Box<Waiting>),
 }
 
-impl Told {
+impl AnswerDraft {
     /// The Job was stored without the marks that a repeated request would find it by.
     pub(super) fn unmarked(self) -> Self {
-        Told { message: Some(UNMARKED), ..self }
+        AnswerDraft { message: Some(UNMARKED), ..self }
     }
 
-    /// Waits if the caller wants to, the Job has not ended, and the watch can tell of its end.
+    /// Waits if the caller wants to, the Job has not ended, and the watch can report its end.
     pub(super) fn or_wait(mut self, job: Arc<Job>) -> AnswerOrWait {
         if !job.is_ours && !self.is_dry_run {
             self.message = Some(HIDDEN);
@@ -68,7 +68,7 @@ impl Told {
         }
         match self.wait {
             Some(wait) if wait.goes_on(&job) => {
-                AnswerOrWait::Wait(Box::new(Waiting { told: self, job, time: wait.time }))
+                AnswerOrWait::Wait(Box::new(Waiting { draft: self, job, time: wait.time }))
             }
             _ => AnswerOrWait::Answer(self.answer(Some(&job))),
         }
@@ -108,12 +108,12 @@ impl Waiting {
     #[cfg(test)]
     pub(crate) fn of(job: Arc<Job>, time: Duration, is_lookup: bool) -> Box<Self> {
         let (name, depth) = (job.name.to_string(), (!is_lookup).then_some(1));
-        Box::new(Waiting { told: Told { name, code: 200, depth, ..Told::default() }, job, time })
+        Box::new(Waiting { draft: AnswerDraft { name, code: 200, depth, ..AnswerDraft::default() }, job, time })
     }
 
     /// Of the Job.
     pub(crate) fn name(&self) -> &str {
-        &self.told.name
+        &self.draft.name
     }
     /// The Job as it was when the wait began.
     pub(crate) fn seen(&self) -> &Arc<Job> {
@@ -125,11 +125,11 @@ impl Waiting {
     }
     /// Whether nothing was created for it.
     pub(crate) fn is_lookup(&self) -> bool {
-        self.told.depth.is_none()
+        self.draft.depth.is_none()
     }
     /// Bytes that it holds, without the Job.
     pub(crate) fn size(&self) -> usize {
-        size_of::<Self>() + self.told.name.len()
+        size_of::<Self>() + self.draft.name.len()
     }
 
     /// Whether this Job is the one that is waited for: of a lookup, whichever has the name.
@@ -144,14 +144,14 @@ impl Waiting {
 
     /// With the Job as it is now.
     pub(crate) fn answer(self, job: &Job) -> Answered {
-        self.told.answer(Some(job))
+        self.draft.answer(Some(job))
     }
 
     /// The Job is gone.
     pub(crate) fn answer_gone(self) -> Answered {
         match self.is_lookup() {
-            true => Answered::from(no_such_job()).about(self.told.name, 0),
-            false => Told { message: Some(GONE), ..self.told }.answer(None),
+            true => Answered::from(no_such_job()).about(self.draft.name, 0),
+            false => AnswerDraft { message: Some(GONE), ..self.draft }.answer(None),
         }
     }
 
@@ -162,39 +162,39 @@ impl Waiting {
         let (job, age) = last.filter(|(newest, _)| is_newer(newest)).unwrap_or((self.job, waited));
         // the end of a Job is not undone
         let age = Some(age).filter(|_| !job.situation.state.is_final());
-        Told { age, ..self.told }.answer(Some(&job))
+        AnswerDraft { age, ..self.draft }.answer(Some(&job))
     }
 
     /// The name of the Job, and how long its caller waits.
     pub(super) fn into_lookup(self) -> (String, Option<Wait>) {
-        (self.told.name, self.told.wait)
+        (self.draft.name, self.draft.wait)
     }
 
     /// The answer should have the Job's pods, and has not.
     pub(crate) fn lack_pods(&mut self) {
-        self.told.lacks_pods = true
+        self.draft.lacks_pods = true
     }
 
     /// With the object of another caller.
     pub(crate) fn answer_as(self, json: Vec<u8>) -> Answered {
-        self.told.answer_as(json)
+        self.draft.answer_as(json)
     }
 
     /// Without what is known of the Job, for which there is no memory.
     pub(crate) fn answer_bare(self) -> Answered {
-        self.told.answer(None)
+        self.draft.answer(None)
     }
 
     /// The caller is answered without having waited.
     pub(crate) fn answer_at_once(mut self) -> Answered {
-        self.told.wait = None;
-        self.told.answer(Some(&self.job))
+        self.draft.wait = None;
+        self.draft.answer(Some(&self.job))
     }
 }
 
 /// The answer to a POST whose Job was created, and is gone.
-pub(super) fn gone(told: Told) -> Answered {
-    Told { message: Some(GONE), ..told }.answer(None)
+pub(super) fn gone(draft: AnswerDraft) -> Answered {
+    AnswerDraft { message: Some(GONE), ..draft }.answer(None)
 }
 
 /// What leads from a path with this many slashes, at or below `/job`, to the Job of this name: a relative reference (RFC 3986 5.2), which
@@ -246,23 +246,23 @@ fn is_zero(number: &u32) -> bool {
 }
 
 /// `job`: None if it is gone.
-pub(super) fn object(told: &Told, job: Option<&Job>) -> Vec<u8> {
+pub(super) fn object(draft: &AnswerDraft, job: Option<&Job>) -> Vec<u8> {
     let situation = job.map(|job| &job.situation);
     let object = Object {
-        id: &told.name,
+        id: &draft.name,
         state: situation.map(|situation| situation.state.name()),
-        state_age: told.age.map(|age| age.as_secs() + 1), // never less than it is
+        state_age: draft.age.map(|age| age.as_secs() + 1), // never less than it is
         reason: situation.and_then(|situation| situation.reason.as_deref()),
-        message: told.message.or_else(|| situation?.message.as_deref()),
+        message: draft.message.or_else(|| situation?.message.as_deref()),
         created: job.and_then(|job| job.created.as_deref()),
         started: job.and_then(|job| job.started.as_deref()),
         finished: situation.and_then(|situation| situation.finished.as_deref()),
         status: job.map(|job| &*job.status),
-        dry_run: told.is_dry_run,
-        warnings: told.warnings,
-        pods: told.pods.as_ref().map(|pods| &pods.pods[..]),
-        pods_truncated: told.pods.as_ref().is_some_and(|pods| pods.is_truncated),
-        pods_unavailable: told.lacks_pods,
+        dry_run: draft.is_dry_run,
+        warnings: draft.warnings,
+        pods: draft.pods.as_ref().map(|pods| &pods.pods[..]),
+        pods_truncated: draft.pods.as_ref().is_some_and(|pods| pods.is_truncated),
+        pods_unavailable: draft.lacks_pods,
     };
     let mut json = Vec::with_capacity(OBJECT + object.status.map_or(0, |status| status.get().len()));
     serde_json::to_writer(&mut json, &object).expect("strings, numbers and JSON can be written");
@@ -292,8 +292,8 @@ mod tests {
     #[test]
     fn a_job_that_a_webhook_hides_is_said_to_be_hidden_and_is_not_waited_for() {
         let wait = Some(Wait { time: Duration::from_secs(9), preferred: Some(9) });
-        let told = Told { name: "a".into(), code: 201, depth: Some(1), wait, ..Told::default() };
-        let AnswerOrWait::Answer(Answered { reply, record, .. }) = told.or_wait(Arc::default()) else {
+        let draft = AnswerDraft { name: "a".into(), code: 201, depth: Some(1), wait, ..AnswerDraft::default() };
+        let AnswerOrWait::Answer(Answered { reply, record, .. }) = draft.or_wait(Arc::default()) else {
             panic!("it waits")
         };
         assert!(String::from_utf8_lossy(&reply.body).contains(HIDDEN) && record.note.is_some());
@@ -302,17 +302,17 @@ mod tests {
 
     #[test]
     fn only_what_is_known_is_told() {
-        let told = || Told { name: "a".into(), ..Told::default() };
-        let text = |job: &Job, told| String::from_utf8(object(&told, Some(job))).unwrap();
+        let draft = || AnswerDraft { name: "a".into(), ..AnswerDraft::default() };
+        let text = |job: &Job, draft| String::from_utf8(object(&draft, Some(job))).unwrap();
         let nothing = Job::default();
-        assert_eq!(text(&nothing, told()), r#"{"id":"a","state":"waiting","status":{}}"#);
-        let more = Told { is_dry_run: true, warnings: 2, ..told() };
+        assert_eq!(text(&nothing, draft()), r#"{"id":"a","state":"waiting","status":{}}"#);
+        let more = AnswerDraft { is_dry_run: true, warnings: 2, ..draft() };
         let want = r#"{"id":"a","state":"waiting","status":{},"dryRun":true,"warnings":2}"#;
         assert_eq!(text(&nothing, more), want);
-        let gone = Told { message: Some(GONE), ..told() };
+        let gone = AnswerDraft { message: Some(GONE), ..draft() };
         let want = format!(r#"{{"id":"a","message":"{GONE}"}}"#);
         assert_eq!(String::from_utf8(object(&gone, None)).unwrap(), want);
-        let old = Told { age: Some(Duration::from_millis(2100)), lacks_pods: true, ..told() };
+        let old = AnswerDraft { age: Some(Duration::from_millis(2100)), lacks_pods: true, ..draft() };
         let want = r#"{"id":"a","state":"waiting","stateAge":3,"status":{},"podsUnavailable":true}"#;
         assert_eq!(text(&nothing, old), want);
         let some = |text: &str| Some(text.into());
@@ -321,6 +321,6 @@ mod tests {
         let status = RawValue::from_string("{\"failed\":1}".into()).unwrap();
         let job = Job { situation, created: some("C"), started: some("S"), status, ..nothing };
         let want = r#"{"id":"a","state":"failed","reason":"R","message":"\"m\"","created":"C","started":"S","finished":"F","status":{"failed":1}}"#;
-        assert_eq!(text(&job, told()), want);
+        assert_eq!(text(&job, draft()), want);
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Shared<'s> {
     pub(crate) config: &'s Config,
     pub(crate) budget: &'s RetryBudget,
     pub(crate) account: &'s Arc<Account>,
-    /// Learns what each call has told.
+    /// Learns the result of each call.
     pub(crate) known: &'s Known,
 }
 
@@ -65,7 +65,7 @@ pub(super) enum Ended {
         tries: u32,
         answer: Result<Answer, Status>,
     },
-    /// The next call is to be made after this time. `memory`: for the pause, but for what a large manifest has.
+    /// The next call is to be made after this time. `memory`: for the pause, except what a large manifest has.
     Pause {
         next_call: NextCall,
         memory: Option<Reservation>,
@@ -191,7 +191,7 @@ impl Calls<'_> {
     }
 }
 
-/// What a call has told of a Job. `found`: the Job that was to be deleted.
+/// What a call has shown of a Job. `found`: the Job that was to be deleted.
 fn learn(known: &Known, before: &Before, name: &str, call: Call, outcome: &CallOutcome, found: Option<&Job>) {
     match outcome {
         CallOutcome::Created(job) => known.created(before, job),

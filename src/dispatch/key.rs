@@ -67,7 +67,7 @@ pub(super) fn key(request: &Request, path: &str, others: &[Vec<String>]) -> Resu
                 return Ok(Some(hashed(&parts, true)));
             }
             Ok(None) => (),
-            Err(why) => warn!("{} is no idempotency key: {why}", names.join("+")),
+            Err(why) => warn!("{} is ignored as idempotency key: {why}", names.join("+")),
         }
     }
     Ok(None)
@@ -88,7 +88,7 @@ fn delivery(request: &Request, names: &[String]) -> Result<Option<Vec<String>>, 
             };
             match value {
                 None if parts.is_empty() => return Ok(None),
-                None => return Err(format!("it comes without {name}")),
+                None => return Err(format!("{name} is missing")),
                 Some(value) => {
                     parts.push(name.to_owned());
                     let checked = if event.is_some() { check_member(value) } else { check(value) };
@@ -109,7 +109,7 @@ struct CloudEvent<'b> {
     source: Option<Cow<'b, str>>,
 }
 
-/// None for what is no such event; the filter's run says what is wrong with its body.
+/// None if it is not such an event; the filter's run says what is wrong with its body.
 fn structured_event(request: &Request) -> Option<CloudEvent<'_>> {
     if is_structured_event(request) { serde_json::from_slice(request.body()).ok() } else { None }
 }
@@ -123,7 +123,7 @@ fn single<'r>(request: &'r Request, name: &'r str) -> Result<Option<&'r str>, &'
     let mut values = request.values(name);
     let Some(first) = values.next() else { return Ok(None) };
     if values.any(|value| value != first) {
-        return Err("is there twice, with two values");
+        return Err("is repeated with different values");
     }
     std::str::from_utf8(first).map(Some).map_err(|_| NOT_PRINTABLE)
 }
@@ -132,7 +132,7 @@ const NOT_PRINTABLE: &str = "has characters other than printable ASCII";
 
 /// `"k"`, a string of structured fields, is `k` (RFC 8941 3.3.3); so is `k` without quotes, which many clients send.
 fn unquoted(value: &str) -> Result<String, &'static str> {
-    const UNFINISHED: &str = "begins with a quote, but is no quoted string";
+    const UNFINISHED: &str = "begins with a quote but is not a quoted string";
     let Some(quoted) = value.strip_prefix('"') else { return Ok(value.to_owned()) };
     let mut key = String::new();
     let mut characters = quoted.chars();
@@ -259,8 +259,8 @@ mod tests {
             (b"", "is empty"),
             (b"\"\"", "is empty"),
             (long.as_bytes(), "has more than 255 characters"),
-            (b"\"k", "is no quoted string"),
-            (b"\"k\"; a=b", "is no quoted string"),
+            (b"\"k", "is not a quoted string"),
+            (b"\"k\"; a=b", "is not a quoted string"),
             (b"a\tb", "printable ASCII"),
             ("é".as_bytes(), "printable ASCII"),
         ];

@@ -1,6 +1,6 @@
-//! A page of our Jobs, from what the watch tells. Pure.
+//! A page of our Jobs, from the cache. Pure.
 
-use super::answer::{Told, object};
+use super::answer::{AnswerDraft, object};
 use crate::filter::hex;
 use crate::http::{Reply, Request, query_pairs};
 use crate::jobs::{Known, NoPage};
@@ -39,27 +39,30 @@ impl Query {
             match &*name {
                 "limit" => {
                     let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-                    query.limit = limit.ok_or_else(|| bad("limit", "is not a number from 1 to 500"))?
+                    query.limit = limit.ok_or_else(|| bad("limit", "must be a number from 1 to 500"))?
                 }
                 "continue" => {
-                    let after = position(&value).ok_or_else(|| bad("continue", "is not of an answer before"))?;
+                    let after =
+                        position(&value).ok_or_else(|| bad("continue", "is not a token from an earlier response"))?;
                     query.after = Some(after)
                 }
                 "state" => {
                     let state = JobState::ALL.into_iter().find(|state| state.name() == value);
-                    query.state = Some(state.ok_or_else(|| bad("state", "is no state of a Job"))?)
+                    let names = || JobState::ALL.map(JobState::name).join(", ");
+                    query.state = Some(state.ok_or_else(|| bad("state", &format!("must be one of {}", names())))?)
                 }
                 "label" => {
-                    let (key, value) = value.split_once('=').ok_or_else(|| bad("label", "has no form key=value"))?;
+                    let (key, value) =
+                        value.split_once('=').ok_or_else(|| bad("label", "must have the form key=value"))?;
                     if query.labels.len() >= MAX_LABELS {
-                        return Err(bad("label", "is there more than 16 times"));
+                        return Err(bad("label", "may be given up to 16 times"));
                     }
                     query.labels.push((key.to_owned(), value.to_owned()))
                 }
                 _ => (),
             }
         }
-        // as sent, but for what would end the reference in a `Link`
+        // as sent, except characters that would end the reference in a `Link`
         let is_rest = |pair: &&str| query_pairs(pair).any(|(name, _)| name != "continue");
         let rest: Vec<_> = request.query().split('&').filter(is_rest).collect();
         query.rest = rest.join("&").replace('<', "%3C").replace('>', "%3E").replace('"', "%22");
@@ -82,7 +85,7 @@ impl Query {
             let wants = self.wants(job);
             has_more = looked_at >= MAX_LOOKED_AT || wants && items >= self.limit;
             if wants && !has_more {
-                let object = object(&Told { name: job.name.to_string(), ..Told::default() }, Some(job));
+                let object = object(&AnswerDraft { name: job.name.to_string(), ..AnswerDraft::default() }, Some(job));
                 has_more = items > 0 && body.len() + object.len() > MAX_PAGE;
                 if !has_more {
                     if items > 0 {

@@ -1,7 +1,7 @@
 //! Decides what to do after each response of the API server. Pure: no clock, no randomness, no I/O.
 //!
 //! The API server may create a Job and still answer 500, or the connection may break. A name that is final before the first POST makes
-//! a retry safe; nonce, fingerprint and delivery in the annotations tell afterwards who created a Job. They count as they were stored, and
+//! a retry safe; nonce, fingerprint and delivery in the annotations show afterwards which request created a Job. They count as they were stored, and
 //! whether or not the Job has our label: webhooks and policies change what is sent.
 
 use super::log::{LogQuery, not_started};

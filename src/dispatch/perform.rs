@@ -1,7 +1,7 @@
 //! Carries out a dispatch: makes its calls, and turns what they come to into an answer. Each thing that a caller may ask for has a function.
 
 use super::action::{Creation, Dispatch};
-use super::answer::{AnswerOrWait, Told, Waiting, gone};
+use super::answer::{AnswerDraft, AnswerOrWait, Waiting, gone};
 use super::calls::{Calls, Ended, NextCall, Shared};
 use super::log::LogQuery;
 use super::next::{self, Answer, Call, Intent, Naming};
@@ -57,7 +57,7 @@ impl Work {
         Box::new(Work { dispatch, so_far: SoFar { known: Some(job), ..SoFar::default() } })
     }
 
-    /// What is still to be done for an answer with the pods of this Job, for a caller who has waited.
+    /// What is still to be done for an answer with the pods of this Job, for a caller that has waited.
     pub(crate) fn for_pods(waiting: Waiting, job: Arc<Job>) -> Box<Self> {
         let (name, wait) = waiting.into_lookup();
         Work::of_known(Dispatch::Lookup(name, wait), job)
@@ -112,7 +112,7 @@ impl Work {
     pub(crate) fn found(self: Box<Self>, job: &Arc<Job>, with_pods: bool) -> Result<AnswerOrWait, Box<Self>> {
         match self.dispatch {
             Dispatch::Lookup(name, wait) if !with_pods || wait.is_some_and(|wait| wait.goes_on(job)) => {
-                Ok(Told { name, code: 200, wait, ..Told::default() }.or_wait(job.clone()))
+                Ok(AnswerDraft { name, code: 200, wait, ..AnswerDraft::default() }.or_wait(job.clone()))
             }
             dispatch => Err(Work::of_known(dispatch, job.clone())),
         }
@@ -173,12 +173,12 @@ impl SoFar {
 
     /// The answer to a lookup when a call has failed, or cannot be made: with what is known of the Job if that is enough.
     fn failure(&self, name: &str, wait: Option<Wait>, status: Status) -> Answered {
-        let told = || Told { name: name.to_owned(), code: 200, wait, ..Told::default() };
+        let draft = || AnswerDraft { name: name.to_owned(), code: 200, wait, ..AnswerDraft::default() };
         let answered = match (&self.known, &self.ended) {
-            (Some(job), _) => Told { lacks_pods: true, ..told() }.answer(Some(job)),
+            (Some(job), _) => AnswerDraft { lacks_pods: true, ..draft() }.answer(Some(job)),
             (None, Some((job, age))) if matches!(status.code(), 502..=504) => {
                 let age = Some(*age);
-                Told { age, lacks_pods: self.with_pods, ..told() }.answer(Some(job))
+                AnswerDraft { age, lacks_pods: self.with_pods, ..draft() }.answer(Some(job))
             }
             _ => Answered::from(status.clone()),
         };
@@ -259,9 +259,9 @@ fn create(calls: &mut Calls<'_>, mut creation: Creation, mut so_far: SoFar) -> P
         Ended::Long(next_call) => return so_far.wait_for_memory(Dispatch::Create(creation), next_call),
         Ended::Answer { name, tries, answer } => (name, tries, answer),
     };
-    let told = |code| {
+    let draft = |code| {
         let wait = wait.filter(|_| !is_dry_run);
-        Told {
+        AnswerDraft {
             name: name.clone(),
             code,
             depth: Some(*depth),
@@ -270,16 +270,16 @@ fn create(calls: &mut Calls<'_>, mut creation: Creation, mut so_far: SoFar) -> P
             warnings,
             wait,
             tries,
-            ..Told::default()
+            ..AnswerDraft::default()
         }
     };
     match answer {
         Ok(Answer::Created(job)) if job.fingerprint.as_deref() != Some(&**fingerprint) => {
-            told(201).unmarked().or_wait(Arc::new(*job)).into()
+            draft(201).unmarked().or_wait(Arc::new(*job)).into()
         }
-        Ok(Answer::Created(job)) => told(201).or_wait(Arc::new(*job)).into(),
-        Ok(Answer::Same(job) | Answer::Valid(job)) => told(200).or_wait(Arc::new(*job)).into(),
-        Ok(Answer::Gone) => Progress::Done(gone(Told { wait: None, is_dry_run: false, ..told(201) })),
+        Ok(Answer::Created(job)) => draft(201).or_wait(Arc::new(*job)).into(),
+        Ok(Answer::Same(job) | Answer::Valid(job)) => draft(200).or_wait(Arc::new(*job)).into(),
+        Ok(Answer::Gone) => Progress::Done(gone(AnswerDraft { wait: None, is_dry_run: false, ..draft(201) })),
         Ok(Answer::Found(_) | Answer::WithPods(..) | Answer::Log(_) | Answer::Deleting(_)) => internal_error().into(),
         Err(status) => Progress::Done(Answered::from(status).about(name, tries)),
     }
@@ -302,7 +302,7 @@ fn look_up(calls: &mut Calls<'_>, name: String, wait: Option<Wait>, mut so_far: 
             Ended::Long(next_call) => return so_far.wait_for_memory(Dispatch::Lookup(name, wait), next_call),
             Ended::Answer { tries, answer, .. } => (tries, answer),
         };
-        let told = || Told { name: name.clone(), code: 200, warnings, wait, tries, ..Told::default() };
+        let draft = || AnswerDraft { name: name.clone(), code: 200, warnings, wait, tries, ..AnswerDraft::default() };
         return match answer {
             Ok(Answer::Found(job))
                 if calls.shared.config.enabled.pods && !wait.is_some_and(|wait| wait.goes_on(&job)) =>
@@ -311,8 +311,10 @@ fn look_up(calls: &mut Calls<'_>, name: String, wait: Option<Wait>, mut so_far: 
                 next_call = NextCall::of(name.clone(), so_far.known.clone());
                 continue;
             }
-            Ok(Answer::Found(job)) => told().or_wait(Arc::new(*job)).into(),
-            Ok(Answer::WithPods(job, pods)) => Progress::Done(Told { pods: Some(pods), ..told() }.answer(Some(&job))),
+            Ok(Answer::Found(job)) => draft().or_wait(Arc::new(*job)).into(),
+            Ok(Answer::WithPods(job, pods)) => {
+                Progress::Done(AnswerDraft { pods: Some(pods), ..draft() }.answer(Some(&job)))
+            }
             Ok(_) => internal_error().into(),
             Err(status) => Progress::Done(so_far.failure(&name, wait, status).about(name, tries)),
         };
@@ -350,8 +352,8 @@ fn delete(calls: &mut Calls<'_>, name: String, mut so_far: SoFar) -> Progress {
         Ended::Long(next_call) => so_far.wait_for_memory(Dispatch::Delete(name), next_call),
         Ended::Answer { tries, answer: Ok(Answer::Deleting(job)), .. } => {
             let is_dry_run = calls.shared.config.dry_run == DryRun::Server;
-            let told = Told { name, code: 202, is_dry_run, warnings, tries, ..Told::default() };
-            Progress::Done(told.answer(Some(&Job::clone(&job).being_deleted())))
+            let draft = AnswerDraft { name, code: 202, is_dry_run, warnings, tries, ..AnswerDraft::default() };
+            Progress::Done(draft.answer(Some(&Job::clone(&job).being_deleted())))
         }
         Ended::Answer { answer: Ok(_), .. } => internal_error().into(),
         Ended::Answer { tries, answer: Err(status), .. } => Progress::Done(Answered::from(status).about(name, tries)),

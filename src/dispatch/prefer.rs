@@ -55,7 +55,7 @@ impl Wait {
 
 /// Up to `max`; zero switches waiting off. `reads_query`: a `wait` in the query counts, and comes before the preference.
 ///
-/// Errors: 400 for a `wait` in the query that is no duration. A preference that makes no sense is ignored (RFC 7240 2).
+/// Errors: 400 for a `wait` in the query that is not a duration. A preference that makes no sense is ignored (RFC 7240 2).
 pub(super) fn wait(request: &Request, max: Duration, reads_query: bool) -> Result<Option<Wait>, Status> {
     if max.is_zero() {
         return Ok(None);

@@ -6,7 +6,7 @@
 const address = (path) => new URL(path.replace(/^\/+/, ""), document.baseURI);
 const element = (id) => document.getElementById(id);
 const enabled = document.body.dataset.enabled.split(",");
-const MAX_WAIT_S = 20; // also for what a wait does not tell, as that a Job runs now
+const MAX_WAIT_S = 20; // also for what a wait does not report, such as that a Job runs now
 const AGAIN_MS = 1000; // where waiting is switched off, or fails
 const WAITING = 2; // Jobs of the table that are waited for: a browser has six connections
 const FIRST_ROWS = 100;
@@ -141,7 +141,7 @@ async function load(signal) {
 function lineOf(id) {
   const link = make("a", id);
   link.href = `#${id}`;
-  link.addEventListener("click", () => { if (location.hash === link.hash) showAddressed(); }); // no event tells of it
+  link.addEventListener("click", () => { if (location.hash === link.hash) showAddressed(); }); // no event reports it
   const line = row(link, "", "");
   line.dataset.id = id;
   return line;
@@ -203,7 +203,7 @@ function showAddressed() {
 async function show(id) {
   close();
   element("name").value = id;
-  if (!NAME.test(id)) return say("job", `${id} is no name of a Job.`);
+  if (!NAME.test(id)) return say("job", `${id} is not a valid Job name.`);
   const me = shown = { id, stop: new AbortController(), log: null, isKnown: false };
   element("delete").hidden = true;
   if (await follow(me)) list();
@@ -333,8 +333,8 @@ async function remove() {
   if (question.returnValue !== "delete") return;
   let problem = "";
   try {
-    const told = await (await call(jobPath(me.id), { method: "DELETE" })).json();
-    if (told.dryRun) problem = `This is a dry run: ${me.id} was not deleted.`;
+    const answer = await (await call(jobPath(me.id), { method: "DELETE" })).json();
+    if (answer.dryRun) problem = `This is a dry run: ${me.id} was not deleted.`;
   } catch (error) {
     problem = `${me.id} cannot be deleted: ${error.message}`;
   }

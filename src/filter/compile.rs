@@ -23,7 +23,7 @@ const STACK: usize = 256 << 20;
 /// What a filter sees beside its input.
 pub(super) const VARIABLES: [&str; 3] = ["$ENV", "$PATH", "$REQUEST"];
 
-/// A compiled program, and what its sources tell.
+/// A compiled program, and facts about its sources.
 pub(super) struct Compiled {
     pub(super) filter: jaq_core::Filter<Data>,
     /// Whether `$REQUEST` is mentioned at all.

@@ -19,7 +19,7 @@ const MAX_LOGGED: usize = 1024;
 const LOG_STEPS: usize = 2000;
 const CUID2_STEPS: usize = 100;
 
-/// The environment, as `$ENV` and `env` show it: made once, shared by all runs. What is no UTF-8 becomes U+FFFD.
+/// The environment, as `$ENV` and `env` show it: made once, shared by all runs. Invalid UTF-8 becomes U+FFFD.
 pub(super) static ENVIRONMENT: LazyLock<Value> = LazyLock::new(|| {
     let mut map = Map::default();
     for (name, value) in std::env::vars_os() {

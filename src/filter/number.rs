@@ -125,7 +125,7 @@ fn is_float(number: &Num) -> bool {
     matches!(number, Num::Float(_))
 }
 
-/// Appends the number, which is finite, as JSON. Equal numbers give equal texts, but for decimals with more digits than a double; with
+/// Appends the number, which is finite, as JSON. Equal numbers give equal texts, except decimals with more digits than a double; with
 /// `canonical` also those.
 pub(super) fn write(number: &Num, canonical: bool, out: &mut Vec<u8>) {
     let mut print = |text: std::fmt::Arguments<'_>| {

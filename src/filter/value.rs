@@ -278,7 +278,7 @@ impl Value {
     pub(super) fn string(text: impl Into<String>) -> Value {
         Value::String(Text::new(text))
     }
-    /// Text from bytes of jaq's: what is no UTF-8 becomes U+FFFD.
+    /// Text from bytes of jaq's: invalid UTF-8 becomes U+FFFD.
     pub(super) fn utf8(bytes: &[u8]) -> Value {
         step(bytes.len() >> 6);
         Value::string(String::from_utf8_lossy(bytes))

@@ -1,4 +1,4 @@
-//! Asks for Jobs that somebody waits for, where the watch cannot tell: one call for each Job, for all who wait for it.
+//! Requests Jobs that callers wait for, if the watch cannot report them: one call for each Job, for all its waiters.
 
 use super::{Host, Jobs, News};
 use crate::kube::{ApiServer, Client, Failure, RefusalKind};
@@ -15,7 +15,7 @@ impl<W: Copy + PartialEq> Jobs<W> {
         self.ask(name, until, host)
     }
 
-    /// Who waits for this Job since this version or an older one may wait in vain: it is gone, or not ours.
+    /// Waiters for this Job since this version or an older one may wait in vain: it is gone, or not ours.
     pub(super) fn doubt_waiters(&self, name: &str, uid: &str, version: u64, host: &dyn Host<W>) {
         if self.waiters.ask(name, |one| *one.uid == *uid && one.version <= version) {
             self.ask_soon(name, host)
@@ -47,7 +47,7 @@ impl<W: Copy + PartialEq> Jobs<W> {
         }
     }
 
-    /// Asks for one Job, and tells those whom the answer concerns.
+    /// Requests one Job, and wakes the waiters that the response concerns.
     pub(super) fn ask_now(&self, client: &mut Client, namespace: &str, name: &str, until: Instant, host: &dyn Host<W>) {
         let (sent, before) = (Instant::now(), self.known.before(name));
         let news = match client.get(namespace, name, true, until) {
@@ -64,7 +64,7 @@ impl<W: Copy + PartialEq> Jobs<W> {
         self.settle(name, sent, news, host)
     }
 
-    /// Tells those who waited already when the call was sent.
+    /// Wakes those that were already waiting when the call was sent.
     fn settle(&self, name: &str, sent: Instant, news: News, host: &dyn Host<W>) {
         let woken = self.waiters.take_those(name, |one| {
             one.since <= sent

@@ -36,7 +36,7 @@ pub(crate) struct Cache {
     is_truncated: bool,
     /// Grows whenever all is forgotten.
     forgotten: u32,
-    /// The last that ended, the newest at the end: one of them may be gone before somebody who has just asked for it waits.
+    /// The last that ended, the newest at the end: one of them may be gone before a caller that has just requested it waits.
     ended: VecDeque<Arc<Job>>,
 }
 
@@ -46,7 +46,7 @@ struct Entry {
     job: Arc<Job>,
     /// By a list or the watch, and not only by the answer to a call of ours.
     is_told: bool,
-    /// We have deleted it, and the watch has not told of that: it may be gone. It is not listed.
+    /// We have deleted it, and the watch has not reported that: it may be gone. It is not listed.
     is_deleted: bool,
 }
 
@@ -113,8 +113,8 @@ impl Cache {
         }
     }
 
-    /// The Job of this name. None also for one that we have deleted, and for one that only a call of ours has told of, if the watch should have
-    /// told of it since.
+    /// The Job of this name. None also for a Job that we have deleted, and for one that only a call of ours has returned, if the watch should have
+    /// reported it since.
     pub(super) fn get(&self, name: &str) -> Option<&Arc<Job>> {
         let entry = self.by_name.get(name)?;
         let is_known = !entry.is_deleted && (entry.is_told || entry.job.version > self.passed);
@@ -174,7 +174,7 @@ impl Cache {
         self.forgotten
     }
 
-    /// Forgets all: it may be of another history, or nothing tells of changes any more.
+    /// Forgets all: it may be of another history, or nothing reports changes any more.
     pub(super) fn forget(&mut self) {
         let (max_bytes, forgotten) = (self.max_bytes, self.forgotten.wrapping_add(1));
         *self = Cache { forgotten, ..Cache::new(max_bytes) }
@@ -186,7 +186,7 @@ impl Cache {
         self.advance(version)
     }
 
-    /// The watch has told of all changes up to this version.
+    /// The watch has reported all changes up to this version.
     pub(super) fn advance(&mut self, version: u64) {
         self.passed = self.passed.max(version)
     }
@@ -197,7 +197,7 @@ impl Cache {
             self.advance(job.version) // in a list they come in any order
         }
         let job = match self.by_name.get(&*job.name) {
-            // a deletion is never undone, though the watch may tell of a change before it
+            // a deletion is never undone, though the watch may report a change before it
             Some(known) if known.is_deleted && known.job.uid == job.uid && !job.is_being_deleted => Arc::new(job),
             // a call keeps few labels
             Some(known) if (known.job.version, known.job.labels.len()) >= (job.version, job.labels.len()) => {
@@ -317,7 +317,7 @@ mod tests {
         let mut cache = Cache::new(1 << 20);
         cache.finish(1);
         cache.learn(&job("a", 5, JobState::Waiting));
-        assert_eq!(state(&cache, "a"), Some(JobState::Waiting), "before the watch tells of it");
+        assert_eq!(state(&cache, "a"), Some(JobState::Waiting), "before the watch reports it");
         assert_eq!(cache.change(job("a", 4, JobState::Starting)).situation.state, JobState::Waiting);
         cache.change(job("a", 6, JobState::Running));
         cache.learn(&job("a", 5, JobState::Waiting));
@@ -347,15 +347,11 @@ mod tests {
         assert_eq!(
             cache.change(job("a", 2, JobState::Succeeded)).situation.state,
             JobState::Succeeded,
-            "who waits is told"
+            "a waiter is woken"
         );
         assert_eq!(known(&cache), (None, 0));
         cache.change(job("a", 3, JobState::Deleting).being_deleted());
-        assert_eq!(
-            known(&cache),
-            (Some(JobState::Deleting), 1),
-            "the watch tells that it is there, with a deletionTimestamp"
-        );
+        assert_eq!(known(&cache), (Some(JobState::Deleting), 1), "the watch reports it, with a deletionTimestamp");
         cache.learn_deletion(&job("a", 1, JobState::Running));
         cache.learn_deletion(&Job { uid: "another".into(), ..job("a", 1, JobState::Running) });
         cache.change(Job { uid: "another".into(), ..job("a", 4, JobState::Running) });

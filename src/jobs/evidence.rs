@@ -1,6 +1,6 @@
 //! Whether what is known of Jobs is how they are: the one rule for all answers that are not made by a call.
 //!
-//! The cache answers only while the watch is current: it goes on, something was heard within [`CURRENT`], and nothing has shown that the API
+//! The cache answers only while the watch is current: it is up, something was received within [`CURRENT`], and nothing has shown that the API
 //! server has another history than the cache. That a watch was accepted proves nothing, and bookmarks come once a minute; so while somebody is
 //! interested, the watch is confirmed after [`SILENCE`] (`jobs/follow.rs`).
 
@@ -29,7 +29,7 @@ pub(super) struct Evidence {
     list_wanted: Moment,
     /// Callers that wait for the end of a Job.
     pub(super) waiters: AtomicUsize,
-    /// The watch goes on, and the cache has all that it has said.
+    /// The watch is up, and the cache has all its events.
     is_live: AtomicBool,
     /// The cache does not belong to the API server's history, or is incomplete for another reason: all is to be listed again.
     is_doubted: AtomicBool,
@@ -107,7 +107,7 @@ impl Evidence {
         self.is_live.load(SeqCst)
     }
 
-    /// The cache has all Jobs, and the watch goes on. The caller holds the lock of the cache.
+    /// The cache has all Jobs, and the watch is up. The caller holds the lock of the cache.
     pub(super) fn go_live(&self) {
         if !self.is_doubted() {
             self.hear();

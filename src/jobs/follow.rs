@@ -34,7 +34,7 @@ enum Start {
     Stream,
     /// With all Jobs, listed in pages.
     Pages,
-    /// Where it ended, once a list of one Job has shown that the API server's history goes on from there. Acceptance of a watch shows
+    /// Where it ended, once a list of one Job has shown that the API server's history continues from there. Acceptance of a watch shows
     /// nothing: one from a version of the future is accepted too, and silent.
     Resume,
 }
@@ -149,8 +149,8 @@ impl<W: Copy + PartialEq> Follower<'_, W> {
             End::Forbidden(said) => {
                 if !std::mem::replace(&mut self.was_forbidden, true) {
                     warn!(
-                        "the dispatcher may not list and watch Jobs in namespace {namespace}: each Job that somebody asks for is got by a \
-                         call, and those who wait are served by polling ({said}); --watch=false does not try"
+                        "the dispatcher may not list and watch Jobs in namespace {namespace}: each requested Job is fetched, \
+                         and waiting callers are served by polling ({said}); --watch=false does not try"
                     )
                 }
                 let mut cache = self.jobs.known.cache_mut();
@@ -172,7 +172,7 @@ impl<W: Copy + PartialEq> Follower<'_, W> {
         }
     }
 
-    /// Begins the watch, and tells of what it says until it ends.
+    /// Begins the watch, and reports its events until it ends.
     fn watch(&mut self, start: Start) -> Ended {
         let share = ((self.random)() >> 11) as f64 / (1u64 << 53) as f64;
         let time = WATCH + WATCH.mul_f64(share);
@@ -228,7 +228,7 @@ impl<W: Copy + PartialEq> Follower<'_, W> {
         Ok(version)
     }
 
-    /// Confirms that the API server's history goes on from where the watch ended. Returns that version.
+    /// Confirms that the API server's history continues from where the watch ended. Returns that version.
     fn confirm(&mut self) -> Result<u64, End> {
         let version = self.client.version(self.namespace, SILENCE)?;
         let mut cache = self.jobs.known.cache_mut();
@@ -309,7 +309,7 @@ impl<W: Copy + PartialEq> Jobs<W> {
         Err(End::Failed { why: format!("the list has more than {MAX_PAGES} pages"), retry_after: None })
     }
 
-    /// The watch has told of this Job what cannot be read: it is asked for from now on.
+    /// The watch has sent an event of this Job that cannot be read: it is requested from now on.
     fn lose_sight_of(&self, name: &str, host: &dyn Host<W>) {
         self.known.cache_mut().remove(name);
         if self.waiters.ask(name, |_| true) {
@@ -338,7 +338,7 @@ impl<W: Copy + PartialEq> Jobs<W> {
         let mut cache = self.known.cache_mut();
         let (is_doubted, passed) = (self.known.evidence.is_doubted(), cache.passed());
         if !is_doubted && cache.is_whole() && version < passed {
-            self.known.doubt(&mut cache, &format!("the watch tells of version {version} after {passed}"))
+            self.known.doubt(&mut cache, &format!("the watch reported version {version} after {passed}"))
         }
         !is_doubted && version >= passed
     }

@@ -1,4 +1,4 @@
-//! What is known of our Jobs, and whether it may be told.
+//! The cache of our Jobs, and whether it may answer.
 
 use super::cache::Cache;
 use super::evidence::Evidence;
@@ -45,7 +45,7 @@ impl Known {
         }
     }
 
-    /// These Jobs, and a watch that goes on.
+    /// These Jobs, and a watch that is up.
     #[cfg(test)]
     pub(crate) fn of(jobs: impl Iterator<Item = Job>) -> Self {
         let known = Known::new(64 << 20);
@@ -91,7 +91,7 @@ impl Known {
         self.evidence.is_current().then_some(job)
     }
 
-    /// Whether the watch tells of all that changes.
+    /// Whether the watch reports every change.
     pub(crate) fn is_current(&self) -> bool {
         self.evidence.is_current()
     }
@@ -154,13 +154,16 @@ impl Known {
         let is_another = |known: &Arc<Job>| known.uid != job.uid && !known.is_being_deleted;
         let mut cache = self.cache_mut();
         if cache.forgotten() == before.forgotten && (is_older || before.known.as_ref().is_some_and(is_another)) {
-            self.doubt(&mut cache, &format!("the Job {:?} is another, or older, than the watch has told", job.name))
+            self.doubt(
+                &mut cache,
+                &format!("the Job {:?} differs from, or is older than, what the watch reported", job.name),
+            )
         }
         match job.is_ours {
-            // the watch may have told of a newer one, which is ours again
+            // the watch may have reported a newer one, which is ours again
             false if cache.get(&job.name).is_some_and(|known| known.version > job.version) => (),
             false => cache.remove(&job.name),
-            // without a watch nothing would tell that it is gone
+            // without a watch nothing would report that it is gone
             true if self.evidence.is_live() => cache.learn(job),
             true => (),
         }
@@ -176,7 +179,7 @@ impl Known {
         }
     }
 
-    /// Forgets all, and has all listed again. `cache`: locked, so that nothing is told of it meanwhile.
+    /// Forgets all, and has all listed again. `cache`: locked, so that nothing is answered from it meanwhile.
     pub(super) fn doubt(&self, cache: &mut Cache, why: &str) {
         if !self.evidence.is_doubted() {
             warn!("all Jobs are listed again: {why}")
@@ -208,7 +211,7 @@ mod tests {
         Job { name: "a".into(), uid: uid.into(), version, is_ours: true, ..Job::default() }
     }
 
-    /// The watch has told of a Job of version 5, and has passed version 8.
+    /// The watch has reported a Job of version 5, and has passed version 8.
     fn known() -> Known {
         let known = Known::new(1 << 20);
         assert!(known.begin_to_follow() && !known.begin_to_follow());

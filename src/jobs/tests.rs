@@ -70,9 +70,9 @@ const LOOK: Step = |world| {
     }
 };
 const WRITE: Step = |world| _ = world.jobs.known.cache_mut().change(job(2, JobState::Succeeded));
-const TELL: Step = |world| {
+const NOTIFY: Step = |world| {
     let known = world.jobs.known.cache().get("a").cloned();
-    world.jobs.tell(&known.unwrap_or_else(|| Arc::new(job(2, JobState::Succeeded))), world)
+    world.jobs.notify(&known.unwrap_or_else(|| Arc::new(job(2, JobState::Succeeded))), world)
 };
 const DELETE: Step = |world| world.jobs.known.cache_mut().delete(job(2, JobState::Running));
 const DOUBT: Step = |world| world.jobs.doubt_waiters("a", "u", 2, world);
@@ -110,10 +110,10 @@ fn answered(one: &[Step], other: &[Step]) -> Vec<u32> {
 
 #[test]
 fn each_waiter_is_answered_once_in_every_order() {
-    let watch = [WRITE, TELL, WAKE];
+    let watch = [WRITE, NOTIFY, WAKE];
     assert_eq!(answered(&[PARK, LOOK], &watch), [1; 10]);
     assert!(answered(&[PARK], &watch).contains(&0), "without the second look");
-    assert!(answered(&[PARK, LOOK], &[TELL, WAKE, WRITE]).contains(&0), "in another order");
+    assert!(answered(&[PARK, LOOK], &[NOTIFY, WAKE, WRITE]).contains(&0), "in another order");
 }
 
 #[test]
@@ -122,8 +122,8 @@ fn a_deletion_is_told_once_in_every_order() {
     assert!(answered.iter().all(|answered| *answered == 1), "{answered:?}");
 }
 
-/// What a waiter of version 1 is told after this.
-fn told(steps: &[Step]) -> Vec<News> {
+/// The news of a waiter of version 1 after this.
+fn news_after(steps: &[Step]) -> Vec<News> {
     let world = World::new();
     PARK(&world);
     steps.iter().for_each(|step| step(&world));
@@ -136,21 +136,21 @@ fn the_end_of_another_job_of_the_name_is_no_end_but_a_question() {
         let other = Job { uid: "v".into(), ..job(5, JobState::Succeeded) };
         world.jobs.change(other, world)
     };
-    assert!(told(&[another]).is_empty());
-    assert!(matches!(told(&[another, SETTLE])[..], [News::Unknown]));
+    assert!(news_after(&[another]).is_empty());
+    assert!(matches!(news_after(&[another, SETTLE])[..], [News::Unknown]));
     let before: Step = |world| world.jobs.change(Job { uid: "v".into(), ..job(1, JobState::Succeeded) }, world);
-    assert!(told(&[before, SETTLE]).is_empty(), "what is older is no news");
+    assert!(news_after(&[before, SETTLE]).is_empty(), "an older version is not news");
 }
 
 #[test]
 fn a_version_of_another_history_keeps_no_end_from_a_waiter() {
-    let told = |version: u64| {
+    let news_after = |version: u64| {
         let world = World::new();
         world.jobs.register(&job(99, JobState::Running), version, 7);
         world.jobs.change(job(4, JobState::Succeeded), &world);
         world.taken.take().len()
     };
-    assert_eq!((told(99), told(0)), (0, 1));
+    assert_eq!((news_after(99), news_after(0)), (0, 1));
 }
 
 #[test]
@@ -160,14 +160,14 @@ fn after_a_gap_all_are_told_for_whom_there_are_news() {
         world.jobs.finish(9);
         world.jobs.go_live(world)
     };
-    assert!(matches!(told(&[list_again, SETTLE])[..], [News::Unknown]), "it is not in the list: it is asked for");
+    assert!(matches!(news_after(&[list_again, SETTLE])[..], [News::Unknown]), "it is not in the list: it is asked for");
     let with_end: Step = |world| {
         world.jobs.begin();
         world.jobs.known.cache_mut().change(job(4, JobState::Failed));
         world.jobs.finish(9);
         world.jobs.go_live(world)
     };
-    let News::Is(job) = &told(&[with_end])[0] else { panic!("its end is not told") };
+    let News::Is(job) = &news_after(&[with_end])[0] else { panic!("its end is not reported") };
     assert_eq!(job.version, 4);
 }
 

@@ -1,4 +1,4 @@
-//! Callers that wait for the end of a Job, and what they are told.
+//! Callers that wait for the end of a Job, and their news.
 
 use super::evidence::Evidence;
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Those who wait, by the name of the Job. `W`: what it takes to wake one.
+/// The waiters, by the name of the Job. `W`: what it takes to wake one.
 #[derive(Debug)]
 pub(super) struct Waiters<W> {
     all: Mutex<HashMap<Box<str>, Vec<Waiter<W>>>>,
@@ -18,11 +18,11 @@ pub(super) struct Waiters<W> {
 pub(super) struct Waiter<W> {
     /// Of the Job when the wait began: another one of the same name may come.
     pub(super) uid: Box<str>,
-    /// Of the Job when the wait began: what is older is no news.
+    /// Of the Job when the wait began: an older version is not news.
     pub(super) version: u64,
-    /// When the wait began: the answer to a call that was sent before is no news.
+    /// When the wait began: the response to a call that was sent before is not news.
     pub(super) since: Instant,
-    /// It wants to be told of the Job as a call finds it, whatever that is.
+    /// It wants the Job as a call finds it, whatever its state.
     pub(super) asks: bool,
     wakes: W,
 }
@@ -52,7 +52,7 @@ impl<W: PartialEq> Waiters<W> {
         !self.take_those(name, |one| one.wakes == *wakes).is_empty()
     }
 
-    /// Marks those that `is_meant`: they want to be told of the Job as a call finds it. Returns whether there are any.
+    /// Marks those that `is_meant`: they want the Job as a call finds it. Returns whether there are any.
     pub(super) fn ask(&self, name: &str, is_meant: impl Fn(&Waiter<W>) -> bool) -> bool {
         let mut all = self.all();
         let meant = all.get_mut(name).into_iter().flatten().filter(|one| is_meant(one));
@@ -113,7 +113,7 @@ mod tests {
         }
         assert!(waiters.leave("b", &3) && !waiters.leave("b", &3) && !waiters.leave("c", &3));
         let take = |name, to: u64| waiters.take_those(name, |one| *one.uid == *"u" && one.version <= to);
-        assert_eq!((take("a", 6), waiters.len()), (vec![], 3), "what is older is no news");
+        assert_eq!((take("a", 6), waiters.len()), (vec![], 3), "an older version is not news");
         assert_eq!((take("a", 7), take("a", 7), take("b", 8)), (vec![1, 2], vec![], vec![4]));
         for (uid, version, waiter) in [("u", 1, 5), ("u", 2, 6), ("v", 3, 7)] {
             waiters.register("a", uid, version, waiter)

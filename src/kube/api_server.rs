@@ -1,4 +1,4 @@
-//! The API server: where it is, and who we are to it.
+//! The API server: its address, and our credentials for it.
 
 use super::circuit::Circuit;
 use super::credentials::{BadFiles, Credentials};

@@ -140,7 +140,7 @@ impl Job {
         labels + self.name.len() + self.uid.len() + self.status.get().len() + strings
     }
 
-    /// Bytes of an answer with it, but for some that every answer has.
+    /// Bytes of an answer with it, without those that every answer has.
     pub(crate) fn answer_bytes(&self) -> usize {
         let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
         self.status.get().len() + text(&self.situation.reason) + text(&self.situation.message)
@@ -198,7 +198,7 @@ struct JobStatus {
     start_time: Option<Box<str>>,
     completion_time: Option<Box<str>>,
     active: Option<i64>,
-    /// Servers older than 1.24 do not tell it.
+    /// Missing from servers older than 1.24.
     ready: Option<i64>,
     terminating: Option<i64>,
     succeeded: Option<i64>,
@@ -359,17 +359,20 @@ mod tests {
 
     #[test]
     fn what_decided_is_told() {
-        let told = |suspend: bool, status: Value| {
+        let reported = |suspend: bool, status: Value| {
             let Situation { reason, finished, .. } = job(json!({"suspend": suspend}), status, false).situation;
             (reason.unwrap_or_default(), finished.unwrap_or_default())
         };
         let pair = |reason: &str, finished: &str| (reason.into(), finished.into());
-        assert_eq!(told(false, json!({"conditions": [condition("Failed", "True")]})), pair("R", "T"));
+        assert_eq!(reported(false, json!({"conditions": [condition("Failed", "True")]})), pair("R", "T"));
         let complete = json!({"completionTime": "C", "conditions": [condition("Complete", "True")]});
-        assert_eq!(told(false, complete), pair("R", "C"));
-        assert_eq!(told(true, json!({"conditions": [condition("Suspended", "True")]})), pair("R", ""));
-        assert_eq!(told(false, json!({"conditions": [condition("FailureTarget", "True")]})), pair("R", ""));
-        assert_eq!(told(false, json!({"active": 1, "conditions": [condition("Suspended", "False")]})), pair("", ""));
+        assert_eq!(reported(false, complete), pair("R", "C"));
+        assert_eq!(reported(true, json!({"conditions": [condition("Suspended", "True")]})), pair("R", ""));
+        assert_eq!(reported(false, json!({"conditions": [condition("FailureTarget", "True")]})), pair("R", ""));
+        assert_eq!(
+            reported(false, json!({"active": 1, "conditions": [condition("Suspended", "False")]})),
+            pair("", "")
+        );
         let empty = json!({"conditions": [{"type": "Complete", "status": "True", "reason": "", "message": ""}]});
         let situation = job(json!({}), empty, false).situation;
         assert_eq!((situation.reason, situation.message), (None, None), "Kubernetes 1.20 gives none");

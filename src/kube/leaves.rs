@@ -34,7 +34,7 @@ impl Leaves<'_> {
         Leaves { path: self.path, see: self.see }
     }
 
-    fn tell(&mut self, leaf: Leaf<'_>) -> bool {
+    fn report(&mut self, leaf: Leaf<'_>) -> bool {
         (self.see)(self.path, leaf)
     }
 }
@@ -62,17 +62,17 @@ impl<'de> Visitor<'de> for Leaves<'_> {
         Ok(())
     }
     fn visit_i64<E>(mut self, number: i64) -> Result<(), E> {
-        self.tell(Leaf::Number(number));
+        self.report(Leaf::Number(number));
         Ok(())
     }
     fn visit_u64<E>(mut self, number: u64) -> Result<(), E> {
         if let Ok(number) = number.try_into() {
-            self.tell(Leaf::Number(number));
+            self.report(Leaf::Number(number));
         }
         Ok(())
     }
     fn visit_str<E>(mut self, text: &str) -> Result<(), E> {
-        self.tell(Leaf::Text(text));
+        self.report(Leaf::Text(text));
         Ok(())
     }
 
@@ -80,7 +80,7 @@ impl<'de> Visitor<'de> for Leaves<'_> {
         let length = self.path.len();
         while let Some(key) = members.next_key::<String>()? {
             let mut value = self.below(&key, length);
-            match value.tell(Leaf::Member) {
+            match value.report(Leaf::Member) {
                 true => members.next_value_seed(value)?,
                 false => _ = members.next_value::<IgnoredAny>()?,
             }
@@ -104,7 +104,7 @@ impl<'de> DeserializeSeed<'de> for Element<'_> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
         let Element(mut element) = self;
-        element.tell(Leaf::Element);
+        element.report(Leaf::Element);
         element.deserialize(json)
     }
 }

@@ -1,4 +1,4 @@
-//! Reads a list of pods: what callers are told of each, in bounded memory.
+//! Reads a list of pods: what callers see of each, in bounded memory.
 
 mod draft;
 mod pod;
@@ -124,7 +124,7 @@ mod tests {
         })
     }
 
-    fn told(status: Value) -> Value {
+    fn reported(status: Value) -> Value {
         serde_json::to_value(&read(json!([pod("p", "2026", status)])).pods[0]).unwrap()
     }
 
@@ -147,7 +147,7 @@ mod tests {
                 {"name": "side", "state": "terminated", "exitCode": 3},
             ],
         });
-        assert_eq!(told(status), want);
+        assert_eq!(reported(status), want);
     }
 
     #[test]
@@ -157,18 +157,20 @@ mod tests {
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"},
         ]});
         let want = json!({"name": "p", "phase": "Pending", "reason": "Unschedulable", "message": "0/3 nodes", "containers": []});
-        assert_eq!(told(unschedulable), want);
+        assert_eq!(reported(unschedulable), want);
         let waits = |last: Value| {
             let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}});
-            told(json!({"phase": "Pending", "containerStatuses": [{"name": "c", "state": waiting, "lastState": last}]}))
+            reported(
+                json!({"phase": "Pending", "containerStatuses": [{"name": "c", "state": waiting, "lastState": last}]}),
+            )
         };
         assert_eq!(
             waits(json!({}))["containers"][0],
             json!({"name": "c", "state": "waiting", "reason": "CrashLoopBackOff", "message": "back-off"})
         );
         let last = json!({"terminated": {"exitCode": 2, "reason": "Error", "signal": 3}});
-        let told = waits(last);
-        let container = &told["containers"][0];
+        let reported = waits(last);
+        let container = &reported["containers"][0];
         assert_eq!((&container["exitCode"], &container["signal"]), (&json!(2), &json!(3)));
         assert_eq!(container["reason"], "CrashLoopBackOff");
     }
@@ -186,14 +188,14 @@ mod tests {
             "phase": "Pending"
         }, "metadata": {"ownerReferences": [{"uid": "u"}], "name": "p"}}], "kind": "PodList"}"#;
         let pods = Pods::default().with_page(&mut text.as_bytes(), "u").unwrap();
-        let told = serde_json::to_value(&pods.pods[0]).unwrap();
+        let reported = serde_json::to_value(&pods.pods[0]).unwrap();
         let want = json!({"name": "p", "phase": "Pending", "reason": "Unschedulable", "message": "0/3", "containers": [
             {"name": "i", "init": true, "state": "terminated", "exitCode": 0},
             {"name": "a", "state": "waiting", "reason": "R", "message": "m", "exitCode": 1},
             {"name": "b", "state": "terminated", "reason": "Completed", "exitCode": 0},
             {"name": "c", "state": "running", "reason": "OOMKilled", "exitCode": 137},
         ]});
-        assert_eq!(told, want);
+        assert_eq!(reported, want);
     }
 
     #[test]
@@ -203,12 +205,15 @@ mod tests {
                 {"type": "DisruptionTarget", "status": status, "reason": "PreemptionByScheduler", "message": "preempted"},
             ]})
         };
-        let told_now = told(condition("True"));
-        assert_eq!((&told_now["reason"], &told_now["message"]), (&json!("PreemptionByScheduler"), &json!("preempted")));
-        assert_eq!(told(condition("False")).get("reason"), None);
+        let reported_now = reported(condition("True"));
+        assert_eq!(
+            (&reported_now["reason"], &reported_now["message"]),
+            (&json!("PreemptionByScheduler"), &json!("preempted"))
+        );
+        assert_eq!(reported(condition("False")).get("reason"), None);
         let mut evicted = condition("True");
         (evicted["phase"], evicted["reason"]) = (json!("Failed"), json!("Evicted"));
-        assert_eq!(told(evicted)["reason"], "Evicted");
+        assert_eq!(reported(evicted)["reason"], "Evicted");
     }
 
     #[test]
@@ -240,8 +245,8 @@ mod tests {
             ),
             (json!([runs("proxy"), ended("before", 0), ended("last", 3)]), "Init:ExitCode:3", "init container last"),
         ] {
-            let told = of(states);
-            assert_eq!((&told["reason"], &told["message"]), (&json!(reason), &json!(message)));
+            let reported = of(states);
+            assert_eq!((&reported["reason"], &reported["message"]), (&json!(reason), &json!(message)));
         }
         assert_eq!(of(json!([runs("proxy"), ended("before", 0), ended("last", 0)])).get("reason"), None);
     }

@@ -25,7 +25,7 @@ fn bounded(seconds: u64) -> u32 {
     seconds.clamp(1, MAX_RETRY_AFTER) as u32
 }
 
-/// Kubernetes' Status. What has an unexpected type counts as absent: an error is better told by its code alone than not at all.
+/// Kubernetes' Status. What has an unexpected type counts as absent: an error with its code alone is better than none.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct StatusObject {

@@ -143,7 +143,7 @@ impl Client {
                 Err(error) => return End::failed(error),
             }
         }
-        End::failed("what it tells is of another history")
+        End::failed("its events belong to another history")
     }
 
     /// Lists a page of Jobs. `token`: of the page before.
@@ -219,7 +219,7 @@ fn event(kind: &str, object: JobObject) -> Result<Option<Event>, String> {
     }
 }
 
-/// The Job, if it has our label and all that is needed to tell it from others. One that has not hides no other.
+/// The Job, if it has our label and all that is needed to distinguish it from others. One that lacks them does not hide others.
 ///
 /// Errors: its name.
 fn readable(object: JobObject) -> Result<Job, String> {

@@ -131,7 +131,7 @@ fn trailers(rest: &[u8]) -> Result<Option<usize>, Status> {
             Ok(Some(length))
         }
         Err(httparse::Error::TooManyHeaders) => Err(too_large()),
-        _ => Err(bad_request("the trailers are no headers")),
+        _ => Err(bad_request("malformed trailers")),
     }
 }
 

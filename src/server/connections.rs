@@ -44,7 +44,7 @@ pub(super) struct Connections {
 
 #[derive(Debug)]
 struct Place {
-    /// Of the wait that goes on, or of the last one.
+    /// Of the current wait, or of the last one.
     slot: Slot,
     /// None: it is free, or a thread has it.
     parked: Option<Box<Exchange>>,

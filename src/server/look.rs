@@ -1,4 +1,4 @@
-//! A caller that waits for the end of a Job: when it looks at the Job again, and what it is told then.
+//! A caller that waits for the end of a Job: when it looks at the Job again, and what it gets then.
 
 use crate::account::Reservation;
 use crate::answered::{Answered, Record};
@@ -8,10 +8,10 @@ use crate::kube::Job;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long before the end of a wait a Job is asked for while no watch tells of it, so that the answer leaves in time; or a quarter of the wait.
+/// How long before the end of a wait a Job is requested while no watch is up, so that the answer leaves in time; or a quarter of the wait.
 const QUESTION: Duration = Duration::from_secs(2);
 /// How long it is asked for at least: the watch may have ended in the last moment. Also how long before the end a call is made while the watch
-/// goes on: for pods, or for a Job that is being deleted.
+/// is up: for pods, or for a Job that is being deleted.
 pub(super) const LEAST_QUESTION: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Look {
     asks: bool,
     /// It was woken with these.
     pub(super) news: Option<News>,
-    /// What another caller was told, with the pods of the Job.
+    /// The answer of another caller, with the pods of the Job.
     pub(super) answer: Option<Arc<[u8]>>,
     /// There are no pods for it.
     pub(super) lacks_pods: bool,
@@ -42,7 +42,7 @@ pub(super) struct Facts {
     pub(super) now: Instant,
     /// The Job of this name as it is now, where that takes no call.
     pub(super) job: Option<Arc<Job>>,
-    /// The watch goes on.
+    /// The watch is up.
     pub(super) is_current: bool,
     /// The answer has the Job's pods, which take a call.
     pub(super) with_pods: bool,
@@ -62,7 +62,7 @@ pub(super) enum Seen {
     /// It waits on, and looks again at this time.
     Nothing {
         until: Instant,
-        /// What is older is no news.
+        /// An older version is not news.
         version: u64,
         /// The Job is asked for.
         asks: bool,
@@ -88,7 +88,7 @@ impl Look {
         }
     }
 
-    /// A call, or the cache, has just told of the Job, which goes on.
+    /// A call, or the cache, has just returned the Job, which has not ended.
     pub(super) fn begin(&self, was_found: bool) -> Seen {
         let until = self.end - self.shortly(QUESTION);
         Seen::Nothing { until, version: self.waiting.seen().version, asks: false, was_found }

@@ -142,7 +142,7 @@ pub(super) fn request_id(bytes: &[u8]) -> Option<&[u8]> {
     parsed.headers.iter().find(|header| header.name.eq_ignore_ascii_case("x-request-id")).map(|header| header.value)
 }
 
-/// httparse accepts 1.0 and 1.1; this distinguishes other versions from what is no version at all.
+/// httparse accepts 1.0 and 1.1; this distinguishes other versions from text that is not a version.
 fn wrong_version(head: &[u8]) -> Status {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
@@ -239,7 +239,7 @@ fn split_target<'t>(target: &'t str, host: Option<&[u8]>) -> Result<(&'t str, &'
             local
         }
         None if target.starts_with('/') || target == "*" => target,
-        None => return Err(bad_request("the target is no path")),
+        None => return Err(bad_request("the request target is not a path")),
     };
     Ok(local.split_once('?').unwrap_or((local, &local[local.len()..])))
 }

@@ -70,7 +70,7 @@ impl Permits {
         self.queue.len()
     }
 
-    /// A place behind all others, for the next request of one who has a permit, and passes that on.
+    /// Queues a slot behind all others: the next request of a connection that has a permit, which is passed on.
     pub(super) fn queue_behind(&self, slot: Slot) {
         self.queue.push(slot, ());
     }

@@ -1,4 +1,4 @@
-//! Replies on their way to the client, who may read slowly or not at all.
+//! Replies on their way to a client, which may read slowly or not at all.
 
 use super::reply::{Frame, SMALL_BODY, print};
 use crate::account::Reservation;

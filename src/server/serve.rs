@@ -26,7 +26,7 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 pub(super) struct Server {
     pub(super) config: Config,
     retries: RetryBudget,
-    /// What is known of Jobs, and who waits for them.
+    /// The cache of Jobs, and the callers that wait for them.
     pub(super) jobs: Jobs<Slot>,
     readiness: Mutex<Readiness>,
     docs: Docs,

@@ -1,4 +1,4 @@
-//! Memory for the text of Jobs that callers wait for. Those who have seen the same Job share its text, and one reservation for it.
+//! Memory for the text of Jobs that callers wait for. Callers that have seen the same Job share its text, and one reservation for it.
 
 use crate::account::{Account, Kind, Reservation};
 use crate::kube::Job;

@@ -1,4 +1,4 @@
-//! Measures callers who wait, with many Jobs, on the real API server, and fails if a figure exceeds its limit. Run by `tests/measure`.
+//! Measures waiting callers, with many Jobs, on the real API server, and fails if a figure exceeds its limit. Run by `tests/measure`.
 
 #![allow(clippy::unwrap_used)] // a failure ends the program
 
@@ -172,7 +172,7 @@ fn main() -> ExitCode {
     print("a Job's end reaches a caller after, median", ours, "ms", Some((0.0, MAX_LATE)));
     print("  and kubectl wait", kubectl, "ms", None);
     drop(waiters);
-    eventually("those who left to be noticed", || (metric(&dispatcher, "waiters") == 0.0).then_some(()));
+    eventually("disconnected callers to be noticed", || (metric(&dispatcher, "waiters") == 0.0).then_some(()));
 
     let known = rate(&dispatcher, "/job/job-9999");
     let other = Namespace::with(json!({}), &["create", "get"]);

@@ -347,7 +347,7 @@ fn assert_may_only_make_and_see_jobs(ours: &Namespace, jobs: &Namespace, account
     assert_may_only(jobs_and(&["create", "get", "list", "watch"], &[]), ours, jobs, account)
 }
 
-/// Rules, as the API server tells them. `more`: resource and verb of each.
+/// Rules, as the API server reports them. `more`: resource and verb of each.
 fn jobs_and(verbs: &[&str], more: &[(&str, &str)]) -> Value {
     let rule = |group: &str, resource: &str, verbs: &[&str]| json!({"verbs": verbs, "apiGroups": [group], "resources": [resource]});
     let more = more.iter().map(|(resource, verb)| rule("", resource, &[verb]));

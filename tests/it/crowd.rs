@@ -101,7 +101,7 @@ fn probes_have_places_of_their_own() {
     let refused = dispatcher.post("/job", &body(9));
     assert_eq!((refused.error(), refused.header("Connection")), ((503, "Overloaded".into()), Some("close")));
     assert!(metric(&dispatcher, "connections_rejected_total") >= 1.0);
-    // the oldest of those who say nothing makes place for the next
+    // the oldest of the silent ones makes room for the next
     let silent: Vec<_> = (0..100).map(|_| dispatcher.line()).collect();
     (0..20).for_each(|_| probe(&dispatcher));
     drop((busy, silent))

@@ -108,7 +108,7 @@ fn states_before_the_start_and_while_deleted() {
     let finalizers = json!({"metadata": {"finalizers": ["tests.example/wait"]}});
     namespace.admin().patch(&path, finalizers);
     namespace.admin().try_call("DELETE", &path, None);
-    eventually("it to be told", || (job("suspended")["state"] == "deleting").then_some(()));
+    eventually("it to be reported", || (job("suspended")["state"] == "deleting").then_some(()));
     namespace.admin().patch(&path, json!({"metadata": {"finalizers": null}}));
     eventually("it to be gone", || (dispatcher.get("/job/suspended").code == 404).then_some(()));
 }

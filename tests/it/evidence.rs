@@ -21,7 +21,7 @@ fn answer(object: Value) -> Act {
     Act::Answer(200, "", object.to_string())
 }
 
-/// A watch that has told of all Jobs, of which `a` has version 5 and runs, and passed version 70.
+/// A watch that has reported all Jobs, of which `a` has version 5 and runs, and passed version 70.
 fn whole() -> Act {
     Act::Stays(events(&[event("ADDED", "a", 5, None), bookmark(70, true)]))
 }
@@ -33,7 +33,7 @@ fn watching(first: Act) -> (Scripted, Dispatcher) {
     let dispatcher = start(&server);
     server.then(answer(job("a", "u", 5, None)));
     assert_eq!(dispatcher.get("/job/a").code, 200);
-    eventually("the watch to tell of all Jobs", || {
+    eventually("the watch to report all Jobs", || {
         let calls = server.seen().len();
         server.then(answer(job("a", "u", 5, None)));
         assert_eq!(dispatcher.get("/job/a").code, 200);
@@ -54,7 +54,7 @@ fn asked(dispatcher: &Dispatcher, method: &str, target: &str, headers: &str, bod
     line
 }
 
-/// A watch that tells of all Jobs of another history.
+/// A watch that reports all Jobs of another history.
 fn again() -> Act {
     Act::Stays(events(&[event("ADDED", "a", 90, Some("Failed")), bookmark(91, true)]))
 }
@@ -118,7 +118,7 @@ fn a_watch_that_goes_back_shows_another_history() {
         let dispatcher = start(&server);
         assert_eq!(dispatcher.get("/job/a").code, 200);
         is_listed_again(&server, &dispatcher);
-        dispatcher.logged("all Jobs are listed again: the watch tells of version");
+        dispatcher.logged("all Jobs are listed again: the watch reported version");
     }
 }
 
@@ -228,14 +228,14 @@ fn one_job_that_cannot_be_read_hides_no_other() {
     odd["object"]["status"] = json!({"active": "1"});
     let mut unlabelled = event("MODIFIED", "a", 71, None);
     unlabelled["object"]["metadata"]["labels"] = json!({});
-    let told = [
+    let reported = [
         odd,
         event("ADDED", "a", 5, None),
         bookmark(70, true),
         unlabelled,
         event("MODIFIED", "a", 72, Some("Complete")),
     ];
-    let (_server, dispatcher) = watching(Act::Stays(events(&told)));
+    let (_server, dispatcher) = watching(Act::Stays(events(&reported)));
     assert_eq!(state(&dispatcher.get("/job/a")), "succeeded");
     dispatcher.logged("the Job \"odd\" is skipped");
 }
@@ -274,9 +274,9 @@ fn without_a_watch_the_end_of_a_wait_tells_the_job_as_it_is() {
     let mut goes = post("goes", 3);
     eventually("the Job", || namespace.job("goes"));
     namespace.admin().delete(&format!("{}/goes", namespace.jobs()));
-    let told = runs.receive().unwrap();
-    assert_eq!((told.code, state(&told)), (201, "running".into()), "not as it was at the beginning");
-    assert_eq!(told.json().get("stateAge"), None, "it was asked for");
+    let reported = runs.receive().unwrap();
+    assert_eq!((reported.code, state(&reported)), (201, "running".into()), "not as it was at the beginning");
+    assert_eq!(reported.json().get("stateAge"), None, "it was asked for");
     let gone = goes.receive().unwrap();
     assert_eq!((gone.code, gone.json().get("state"), gone.json().get("status")), (201, None, None), "{}", gone.json());
     let text = String::from_utf8(dispatcher.get("/metrics").body).unwrap();
@@ -340,18 +340,22 @@ fn a_job_that_a_policy_hides_is_said_to_be_hidden() {
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--enable=delete"]);
     let _hides = Hides::new(&namespace);
-    let (mut number, mut told) = (0, Reply::default());
+    let (mut number, mut reported) = (0, Reply::default());
     let body = |number: u32| manifest(json!({"name": format!("a-{number}")}), json!({}));
     // the API server reads policies from a cache
     eventually("the policy to be in force", || {
         number += 1;
-        told =
+        reported =
             asked(&dispatcher, "POST", "/job", &format!("{JSON}Prefer: wait=20\r\n"), &body(number)).receive().unwrap();
-        assert_eq!(told.code, 201);
-        told.json()["message"].as_str().map(str::to_owned)
+        assert_eq!(reported.code, 201);
+        reported.json()["message"].as_str().map(str::to_owned)
     });
-    assert!(told.json()["message"].as_str().unwrap().contains("GET and DELETE do not find it"), "{}", told.json());
-    assert_eq!(told.header("Preference-Applied"), None, "nothing would tell of its end");
+    assert!(
+        reported.json()["message"].as_str().unwrap().contains("GET and DELETE do not find it"),
+        "{}",
+        reported.json()
+    );
+    assert_eq!(reported.header("Preference-Applied"), None, "nothing would report its end");
     dispatcher.logged("has lost the dispatcher's label");
     let name = format!("/job/a-{number}");
     assert_eq!(dispatcher.get(&name).error().0, 404);
@@ -371,13 +375,13 @@ fn a_finished_job_is_told_while_the_api_server_is_down() {
         let body = manifest(json!({ "name": name }), ends(seconds * SECOND, 0, ""));
         assert_eq!(dispatcher.post("/job", &body).code, 201);
     }
-    let told = dispatcher.get("/job/ended?wait=25s");
-    assert_eq!((state(&told), told.json()["pods"].as_array().unwrap().len()), ("succeeded".into(), 1));
+    let reported = dispatcher.get("/job/ended?wait=25s");
+    assert_eq!((state(&reported), reported.json()["pods"].as_array().unwrap().len()), ("succeeded".into(), 1));
     server.kill();
-    let told = dispatcher.get("/job/ended");
-    assert_eq!((told.code, state(&told)), (200, "succeeded".into()));
-    assert_eq!((&told.json()["podsUnavailable"], told.json().get("pods")), (&json!(true), None));
-    assert!(dispatcher.get("/job/runs").code >= 500, "what still changes is not told");
+    let reported = dispatcher.get("/job/ended");
+    assert_eq!((reported.code, state(&reported)), (200, "succeeded".into()));
+    assert_eq!((&reported.json()["podsUnavailable"], reported.json().get("pods")), (&json!(true), None));
+    assert!(dispatcher.get("/job/runs").code >= 500, "a state that can still change is not returned");
 }
 
 #[test]

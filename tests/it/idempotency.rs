@@ -103,7 +103,7 @@ fn ids_of_deliveries_serve_as_keys_where_the_operator_says_so() {
     assert_eq!(of("ce-id: 1\r\nce-source: /a\r\n"), of("ce-source: /a\r\nce-id: 1\r\n"));
     assert_ne!(of("ce-id: 1\r\nce-source: /a\r\n"), of("ce-id: 1\r\nce-source: /b\r\n"));
     let (_, dispatcher) = shown(&["--idempotency-headers=ce-id"], "ce-id: 1\r\n");
-    dispatcher.logged("ce-id is no idempotency key: it comes without ce-source");
+    dispatcher.logged("ce-id is ignored as idempotency key: ce-source is missing");
 }
 
 #[test]

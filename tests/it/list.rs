@@ -23,7 +23,7 @@ fn names(reply: &Reply) -> Vec<String> {
 
 /// A page once so many Jobs are known.
 fn list_of(dispatcher: &Dispatcher, number: usize, target: &str) -> Reply {
-    eventually("the watch to tell of all Jobs", || {
+    eventually("the watch to report all Jobs", || {
         let all = dispatcher.get("/job?limit=500");
         (all.code == 200 && items(&all).len() == number).then_some(())
     });
@@ -82,16 +82,16 @@ fn jobs_are_chosen_by_state_and_label() {
         ("label=app.kubernetes.io/managed-by=k8s-job-dispatcher", vec!["a", "b", "c"]),
         ("label=app.kubernetes.io/managed-by=else", vec![]),
     ] {
-        let mut told = names(&dispatcher.get(&format!("/job?{query}")));
-        told.sort_unstable();
-        assert_eq!(told, want, "{query}");
+        let mut reported = names(&dispatcher.get(&format!("/job?{query}")));
+        reported.sort_unstable();
+        assert_eq!(reported, want, "{query}");
     }
     for bad in ["limit=0", "limit=501", "state=lost", "label=x", "continue=x"] {
         assert_eq!(dispatcher.get(&format!("/job?{bad}")).error(), (400, "BadRequest".into()), "{bad}");
     }
     namespace.admin().call("DELETE", &format!("{}/a?propagationPolicy=Background", namespace.jobs()), None);
     list_of(&dispatcher, 2, "/job");
-    // one reads what one wrote, also before the watch tells of it
+    // one reads what one wrote, also before the watch reports it
     assert_eq!(dispatcher.post("/job", &suspended("d", json!({}))).code, 201);
     assert!(names(&dispatcher.get("/job")).contains(&"d".to_owned()));
 }
@@ -135,7 +135,7 @@ fn a_list_says_what_it_does_not_know() {
     let reply = eventually("a page", || Some(dispatcher.get("/job?limit=500")).filter(|reply| reply.code == 200));
     let body = reply.json();
     assert_eq!(body["truncated"], true);
-    let told = body["items"].as_array().unwrap().len();
-    assert!(told > 50 && told < 500 && body["continue"].is_string(), "a page has a bound in bytes: {told}");
+    let reported = body["items"].as_array().unwrap().len();
+    assert!(reported > 50 && reported < 500 && body["continue"].is_string(), "a page has a bound in bytes: {reported}");
     assert!(reply.body.len() < 257 << 10);
 }

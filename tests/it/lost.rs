@@ -352,7 +352,7 @@ fn large_manifests_that_wait_for_an_answer_have_a_limit() {
     });
     codes.sort();
     codes.dedup();
-    assert_eq!(codes, [503, 504], "some hang in a call, and the others are told to come again");
+    assert_eq!(codes, [503, 504], "some hang in a call, and the others get a Retry-After");
     assert_eq!(dispatcher.get("/health/live").code, 200);
 }
 

@@ -52,7 +52,7 @@ mod secrets;
 mod shutdown;
 /// Consistency of help, documentation and code.
 mod tidy;
-/// Callers who wait for the end of a Job, and the watch that wakes them.
+/// Callers that wait for the end of a Job, and the watch that wakes them.
 mod waiting;
 /// Admission webhooks and policies that deny, fail or warn.
 mod webhooks;

@@ -51,7 +51,7 @@ fn a_job_tells_how_its_pods_ended() {
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--enable=pods"]);
     let body = manifest("a", "", ends(SECOND, 3, "said at the end"));
     let posted = dispatcher.post("/job", &body);
-    assert_eq!((posted.code, posted.json().get("pods")), (201, None), "a POST tells of the Job alone");
+    assert_eq!((posted.code, posted.json().get("pods")), (201, None), "a POST returns the Job alone");
     // anybody may give a pod the label of a Job
     let stranger = json!({
         "metadata": {"name": "stranger", "labels": {"batch.kubernetes.io/job-name": "a"}},
@@ -109,10 +109,10 @@ fn pods_that_cannot_be_read_for_one_caller_are_read_for_the_next() {
     server.then(Act::Late(SECOND, 403, forbidden));
     server.then(Act::Answer(200, "", pods.to_string()));
     server.say(&events(&[event("MODIFIED", "a", 80, Some("Complete"))]));
-    let told = lines.map(|mut line| line.receive().unwrap().json());
-    let lacking = told.iter().filter(|job| job["podsUnavailable"] == true).count();
-    assert_eq!(lacking, 1, "{told:?}");
-    assert!(told.iter().any(|job| job["pods"][0]["name"] == "a-x"), "{told:?}");
+    let reported = lines.map(|mut line| line.receive().unwrap().json());
+    let lacking = reported.iter().filter(|job| job["podsUnavailable"] == true).count();
+    assert_eq!(lacking, 1, "{reported:?}");
+    assert!(reported.iter().any(|job| job["pods"][0]["name"] == "a-x"), "{reported:?}");
 }
 
 #[test]
@@ -126,14 +126,17 @@ fn a_job_tells_why_its_pods_wait() {
         &pod,
         json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}]}),
     );
-    let told = dispatcher.get("/job/a").json()["pods"][0].clone();
-    assert_eq!((&told["reason"], &told["message"]), (&json!("Unschedulable"), &json!("0/3 nodes are available")));
+    let reported = dispatcher.get("/job/a").json()["pods"][0].clone();
+    assert_eq!(
+        (&reported["reason"], &reported["message"]),
+        (&json!("Unschedulable"), &json!("0/3 nodes are available"))
+    );
     let waiting = json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}});
     let container =
         json!({"name": "job", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": waiting});
     set_status(&namespace, &pod, json!({"containerStatuses": [container]}));
-    let told = dispatcher.get("/job/a?wait=1s").json();
-    assert_eq!(told["pods"][0]["containers"][0]["reason"], "ImagePullBackOff", "{told}");
+    let reported = dispatcher.get("/job/a?wait=1s").json();
+    assert_eq!(reported["pods"][0]["containers"][0]["reason"], "ImagePullBackOff", "{reported}");
     // a Job without pods has none
     let mut suspended: Value = serde_json::from_str(&manifest("b", "", json!({}))).unwrap();
     suspended["spec"]["suspend"] = json!(true);
@@ -148,8 +151,11 @@ fn without_the_rights_it_is_said() {
     assert_eq!(dispatcher.post("/job", &manifest("a", "", json!({}))).code, 201);
     assert_eq!(dispatcher.get("/job/a/log").error(), (502, "BadGateway".into()));
     assert!(dispatcher.logged("502: ").contains("cannot list resource"), "the log names it");
-    let told = dispatcher.get("/job/a").json();
-    assert_eq!((&told["id"], &told["podsUnavailable"], told.get("pods")), (&json!("a"), &json!(true), None));
+    let reported = dispatcher.get("/job/a").json();
+    assert_eq!(
+        (&reported["id"], &reported["podsUnavailable"], reported.get("pods")),
+        (&json!("a"), &json!(true), None)
+    );
     assert!(dispatcher.logged("200: ").contains("cannot list resource"), "the log names it");
 }
 
@@ -170,18 +176,21 @@ fn one_who_has_waited_is_told_of_the_job_if_not_of_its_pods() {
         {"type": "FailureTarget", "status": "True"}, {"type": "Failed", "status": "True"},
     ]}});
     assert_eq!(namespace.admin().patch(&format!("{}/a/status", namespace.jobs()), failed).0, 200);
-    let told = line.receive().unwrap();
+    let reported = line.receive().unwrap();
     assert_eq!(
-        (told.code, &told.json()["state"], &told.json()["podsUnavailable"]),
+        (reported.code, &reported.json()["state"], &reported.json()["podsUnavailable"]),
         (200, &json!("failed"), &json!(true))
     );
     // also where a call tells of the Job at the end of the wait, because there is no watch
     let namespace = Namespace::with(json!({}), &["create", "get"]);
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--enable=pods"]);
     assert_eq!(dispatcher.post("/job", &body.to_string()).code, 201);
-    let told = dispatcher.get("/job/a?wait=1s");
-    assert_eq!((told.code, &told.json()["state"], told.json().get("pods")), (200, &json!("suspended"), None));
-    assert_eq!(told.json()["podsUnavailable"], true);
+    let reported = dispatcher.get("/job/a?wait=1s");
+    assert_eq!(
+        (reported.code, &reported.json()["state"], reported.json().get("pods")),
+        (200, &json!("suspended"), None)
+    );
+    assert_eq!(reported.json()["podsUnavailable"], true);
 }
 
 fn log(dispatcher: &Dispatcher, name: &str, query: &str) -> Reply {
@@ -336,7 +345,7 @@ fn what_becomes_of_a_log_that_cannot_be_read() {
         ),
     ] {
         let (ours, pods) = ours(state);
-        // a retry is told the same
+        // a retry gets the same
         let found = [ours.to_string(), pods.to_string()].map(|body| Act::Answer(200, "", body));
         let server = Scripted::start(found.into_iter().chain(std::iter::repeat_n(act.clone(), 5)));
         let dispatcher = Dispatcher::start(&[AS_IS, "--server", &server.url, "--namespace=ns", "--enable=logs"]);

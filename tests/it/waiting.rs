@@ -66,7 +66,7 @@ fn a_caller_waits_for_the_end_of_a_job() {
         assert_eq!(state(wait_for(&dispatcher, name, "25s").receive().unwrap()), is(200, last));
         assert!(begin.elapsed() < SECOND, "it has ended already");
         get.send(request("GET", "/health/live", "", ""));
-        assert_eq!(get.receive().unwrap().code, 200, "the connection goes on");
+        assert_eq!(get.receive().unwrap().code, 200, "the connection continues");
     }
     for route in ["/job", "/job/{id}"] {
         let observed = metric(&dispatcher, &format!("request_duration_seconds_sum{{route=\"{route}\"}}"));
@@ -126,8 +126,8 @@ fn a_job_that_ends_and_vanishes_is_told_by_its_end_and_one_that_is_deleted_is_go
     }
     let posted = post.receive().unwrap();
     assert_eq!((posted.code, posted.header("Location")), (200, Some("job/deleted")));
-    let told = posted.json();
-    assert!(told.get("state").is_none() && told["message"].as_str().unwrap().contains("is gone"), "{told}");
+    let reported = posted.json();
+    assert!(reported.get("state").is_none() && reported["message"].as_str().unwrap().contains("is gone"), "{reported}");
     assert_eq!(calls(), before + 1.0, "it is asked for once, for all that wait");
     eventually("it to be gone", || (dispatcher.get("/job/deleted").code == 404).then_some(()));
     assert_eq!(dispatcher.post("/job", &suspended("deleted")).code, 201);
@@ -223,7 +223,11 @@ fn who_leaves_waits_no_longer_and_half_may_wait() {
     assert_eq!(fifth.receive().unwrap().error(), (503, "Overloaded".into()));
     let prefer = format!("{JSON}Prefer: wait=60\r\n");
     let reply = asked(&dispatcher, "POST", "/job", &prefer, &suspended("b")).receive().unwrap();
-    assert_eq!((reply.code, reply.header("Preference-Applied")), (201, None), "it was created, and is told at once");
+    assert_eq!(
+        (reply.code, reply.header("Preference-Applied")),
+        (201, None),
+        "it was created, and is returned at once"
+    );
     // newcomers take the places of others
     let newcomers: Vec<_> = (0..20)
         .map(|_| {
@@ -284,7 +288,7 @@ fn rights_that_are_given_later_are_used() {
     assert_eq!(dispatcher.post("/job", &suspended("a")).code, 201);
     let mut line = wait_for(&dispatcher, "a", "60s");
     dispatcher.logged("may not list and watch Jobs");
-    assert_eq!(metric(&dispatcher, "jobs{state=\"suspended\"}"), 0.0, "nothing would tell that they are gone");
+    assert_eq!(metric(&dispatcher, "jobs{state=\"suspended\"}"), 0.0, "nothing would report that they are gone");
     namespace.allow(&["create", "get", "list", "watch"]);
     eventually("the watch", || (metric(&dispatcher, "jobs{state=\"suspended\"}") == 1.0).then_some(()));
     waiters(&dispatcher, 1);
@@ -304,15 +308,15 @@ fn rights_that_are_taken_away_leave_waiters_to_the_poll() {
     let mut short = wait_for(&dispatcher, "ends", "25s");
     waiters(&dispatcher, 3);
     namespace.allow(&["create", "get"]);
-    server.kill(); // a watch that goes on is not asked for its rights again
+    server.kill(); // a running watch is not checked for its rights again
     server.start_again();
     dispatcher.logged("may not list and watch Jobs");
     end(&namespace, "ends");
     namespace.admin().call("DELETE", &format!("{}/goes?propagationPolicy=Background", namespace.jobs()), None);
     assert_eq!(state(lines[0].receive().unwrap()), is(200, "failed"));
-    assert_eq!(lines[1].receive().unwrap().error().0, 404, "nothing tells of its last state");
+    assert_eq!(lines[1].receive().unwrap().error().0, 404, "its last state is not known");
     assert_eq!(state(short.receive().unwrap()), is(200, "failed"));
-    assert_eq!(dispatcher.post("/job", &suspended("more")).code, 201, "all else goes on");
+    assert_eq!(dispatcher.post("/job", &suspended("more")).code, 201, "all else continues");
 }
 
 /// Makes a suspended Job fail.
@@ -339,9 +343,9 @@ fn waiters_survive_the_end_of_an_api_server() {
     server.kill();
     // while it is gone; another one is there
     namespace.admin().call("DELETE", &format!("{}/deleted?propagationPolicy=Background", namespace.jobs()), None);
-    let told = short.receive().unwrap();
-    let age = told.json()["stateAge"].as_u64();
-    assert_eq!(state(told), is(200, "suspended"), "the last state");
+    let reported = short.receive().unwrap();
+    let age = reported.json()["stateAge"].as_u64();
+    assert_eq!(state(reported), is(200, "suspended"), "the last state");
     assert!(age.is_some_and(|age| age < 10), "it cannot be confirmed: {age:?}");
     server.start_again();
     assert_eq!(lines[0].receive().unwrap().error().0, 404, "it has disappeared while there was no watch");
@@ -358,11 +362,11 @@ fn a_version_that_is_too_old_begins_the_watch_anew() {
     let expired =
         json!({"type": "ERROR", "object": {"kind": "Status", "status": "Failure", "code": 410, "reason": "Expired"}});
     let server = Scripted::start([Act::Answer(200, "", one_job())]);
-    for told in [
+    for reported in [
         events(&[event("ADDED", "a", 5, None), bookmark(7, true), expired]),
         events(&[event("ADDED", "a", 9, Some("Complete")), bookmark(9, true)]),
     ] {
-        server.then_follow(Act::Answer(200, "", told))
+        server.then_follow(Act::Answer(200, "", reported))
     }
     let dispatcher = Dispatcher::start(&[AS_IS, "--server", &server.url, "--namespace=ns"]);
     let mut line = wait_for(&dispatcher, "a", "25s");

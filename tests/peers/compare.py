@@ -105,7 +105,7 @@ def nginx(config, folder, **names):
     address = "127.0.0.1:%d" % listener.getsockname()[1]
     with open(f"{PEERS}/{config}") as file:
         text = file.read()
-    # else the workers are another user's, who may not read the folder
+    # else the workers are another user's, which may not read the folder
     user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
     for name, value in (names | {"FOLDER": folder, "PEERS": PEERS, "LISTEN": address, "USER": user}).items():
         text = text.replace(f"@{name}@", str(value))

@@ -1,4 +1,4 @@
--- What an afternoon's script does: a body becomes a Job's manifest, the Job is created, errors are told.
+-- What an afternoon's script does: a body becomes a Job's manifest, the Job is created, errors are reported.
 local cjson = require "cjson.safe"
 
 local M = {}
@@ -34,7 +34,7 @@ function M.create()
   local text = ngx.req.get_body_data()
   local body, wrong = cjson.decode(text)
   if type(body) ~= "table" then
-    return fail(400, wrong or "the body is no object")
+    return fail(400, wrong or "the body is not an object")
   end
   local id = body.id
   if id == nil then

@@ -62,7 +62,7 @@ func main() {
 		text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 2<<20))
 		var body object
 		if err != nil || json.Unmarshal(text, &body) != nil {
-			fail(w, 400, "the body is no object")
+			fail(w, 400, "the body is not an object")
 			return
 		}
 		id, ok := body["id"]

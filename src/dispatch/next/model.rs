@@ -1,4 +1,4 @@
-//! Every history of a small world, in which [`next`] decides as it does in the product: callers who repeat what failed, each through a
+//! Every history of a small world, in which [`next`] decides as it does in the product: callers that repeat what failed, each through a
 //! dispatcher of its own, and an API server that may fail before or after it has created a Job, or much later. Known bugs are put back, to
 //! see that they are found.
 
@@ -34,7 +34,7 @@ struct Caller {
     /// How often it still repeats what failed.
     repeats: u8,
     dispatch: Option<Running>,
-    told: Option<Told>,
+    heard: Option<Heard>,
 }
 
 /// A dispatch between two calls.
@@ -51,7 +51,7 @@ struct Running {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Told {
+enum Heard {
     Yes,
     /// It may be repeated.
     Failure,
@@ -78,7 +78,7 @@ fn refused(kind: RefusalKind) -> CallOutcome {
 impl World {
     fn new(callers: &[(u8, Naming)], luck: Luck) -> Self {
         let repeats = luck.faults + luck.refusals + luck.deletions;
-        let caller = |&(request, naming)| Caller { request, naming, repeats, dispatch: None, told: None };
+        let caller = |&(request, naming)| Caller { request, naming, repeats, dispatch: None, heard: None };
         let callers = callers.iter().map(caller).collect();
         World { callers, jobs: Vec::new(), created: Vec::new(), late: Vec::new(), luck, next: 1 }
     }
@@ -95,8 +95,8 @@ impl World {
             let mut world = self.clone();
             let caller = &mut world.callers[number];
             match &caller.dispatch {
-                None if matches!(caller.told, None | Some(Told::Failure)) => {
-                    let is_repeated = caller.told.is_some();
+                None if matches!(caller.heard, None | Some(Heard::Failure)) => {
+                    let is_repeated = caller.heard.is_some();
                     // without a name or a key, each request makes a Job
                     if is_repeated && (caller.naming == Naming::Random || caller.repeats == 0) {
                         continue;
@@ -246,7 +246,7 @@ impl World {
                 }
                 Step::Answer(answer) => {
                     let mut world = self.clone();
-                    world.told(number, &Running { is_calm, ..running.clone() }, answer)?;
+                    world.heard(number, &Running { is_calm, ..running.clone() }, answer)?;
                     worlds.push(world);
                     continue;
                 }
@@ -264,22 +264,22 @@ impl World {
         Ok(())
     }
 
-    fn told(&mut self, number: usize, running: &Running, answer: Result<Answer, Status>) -> Result<(), String> {
+    fn heard(&mut self, number: usize, running: &Running, answer: Result<Answer, Status>) -> Result<(), String> {
         let caller = &mut self.callers[number];
         caller.dispatch = None;
         let request = caller.request;
         let is_ours = |job: &&Stored| job.request == request && job.name == running.name;
         let others = self.jobs.iter().any(|job| job.name == running.name && job.request != request);
-        caller.told = Some(match &answer {
+        caller.heard = Some(match &answer {
             Ok(Answer::Created(_) | Answer::Gone) if !self.created.iter().any(|job| job.nonce == running.nonce) => {
                 return Err("201 without a Job".into());
             }
             Ok(Answer::Same(_)) if !self.created.iter().any(|job| is_ours(&job)) => {
                 return Err("200 without a Job of this request".into());
             }
-            Ok(_) => Told::Yes,
+            Ok(_) => Heard::Yes,
             Err(_) if running.is_calm && !others => {
-                return Err(format!("nothing went wrong, but the caller was told {answer:?}"));
+                return Err(format!("nothing went wrong, but the caller got {answer:?}"));
             }
             Err(status)
                 if matches!(status.code(), 409 | 422)
@@ -292,17 +292,17 @@ impl World {
                 return Err("429 although the Job was there".into());
             }
             Err(status) if status.code() == 409 && status.retry_after.is_none() || status.code() == 422 => {
-                Told::Refusal
+                Heard::Refusal
             }
-            Err(_) => Told::Failure,
+            Err(_) => Heard::Failure,
         });
         Ok(())
     }
 
-    /// Errors: a caller has repeated its request as often as something went wrong, and was not told of its Job. While a Job
+    /// Errors: a caller has repeated its request as often as something went wrong, and did not get its Job. While a Job
     /// is being deleted, its callers may fail for long.
     fn check_end(&self) -> Result<(), String> {
-        let is_lost = |caller: &Caller| caller.naming != Naming::Random && caller.told == Some(Told::Failure);
+        let is_lost = |caller: &Caller| caller.naming != Naming::Random && caller.heard == Some(Heard::Failure);
         if self.callers.iter().any(is_lost) { Err("a request ends with a failure".into()) } else { Ok(()) }
     }
 

@@ -22,7 +22,7 @@ impl<'a> Folder<'a> {
         }
     }
 
-    /// The body of a definition, where it is called. `outer`: what names mean in it, but for its parameters.
+    /// The body of a definition, where it is called. `outer`: what names mean in it, except its parameters.
     fn in_place(
         &mut self,
         definition: &Def<&'a str>,

@@ -147,7 +147,7 @@ impl Draft {
         container.has_previous = runs.last.is_some();
         let ContainerRuns { waiting, is_running, terminated, last } = runs;
         // the texts are those of the present state, the exit code that of the run that has ended last
-        let (told, ended) = match (terminated, is_running) {
+        let (texts, ended) = match (terminated, is_running) {
             (Some(run), _) => {
                 container.state = ContainerState::Terminated;
                 pod.finished = run.finished.clone().max(std::mem::take(&mut pod.finished));
@@ -164,8 +164,8 @@ impl Draft {
         pod.bytes += size_of::<Container>();
         let name = std::mem::take(&mut container.name);
         keep(&mut pod.bytes, &name, &mut container.name);
-        keep(&mut pod.bytes, &told.0, &mut container.reason);
-        keep(&mut pod.bytes, &told.1, &mut container.message);
+        keep(&mut pod.bytes, &texts.0, &mut container.reason);
+        keep(&mut pod.bytes, &texts.1, &mut container.message);
         if !container.name.is_empty() {
             pod.containers.reserve_exact(1);
             pod.containers.push(container)

@@ -1,4 +1,4 @@
-//! What callers are told of a pod and its containers.
+//! What callers see of a pod and its containers.
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ pub(super) const MAX_MESSAGE: usize = 4 << 10;
 /// Bytes of a text beside its characters.
 const ENTRY: usize = 16;
 
-/// What callers are told of a pod.
+/// What callers see of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Pod {
@@ -46,7 +46,7 @@ pub(crate) struct Pod {
     pub(super) bytes: usize,
 }
 
-/// What callers are told of a container.
+/// What callers see of a container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Container {

@@ -76,7 +76,7 @@ impl Session {
         self.0.is_handshaking()
     }
 
-    /// Goes on with the handshake until it has read once.
+    /// Continues the handshake until it has read once.
     pub(super) fn step(&mut self, tcp: &mut TcpStream) -> Result<()> {
         self.write_pending(tcp)?;
         if self.is_handshaking() && self.read_once(tcp)? == 0 {
@@ -111,7 +111,7 @@ impl Session {
             }
         };
         if let Err(error) = self.0.process_new_packets() {
-            let _ = self.write_pending(tcp); // the alert that tells the server why
+            let _ = self.write_pending(tcp); // the alert that says why
             return Err(Error::new(ErrorKind::InvalidData, words(&error)));
         }
         Ok(amount)

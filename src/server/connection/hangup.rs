@@ -6,7 +6,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 
 impl Connection {
-    /// Whether its client has ended the connection, or its half of it; where the system does not tell that, only while nothing is unread.
+    /// Whether its client has ended the connection, or its half of it; if the system does not report that, only while nothing is unread.
     pub(in crate::server) fn has_left(&self) -> bool {
         #[cfg(target_os = "linux")]
         {
@@ -30,7 +30,7 @@ impl Connection {
         polled[0].revents()
     }
 
-    /// What tells that its client leaves. Where the end of a connection is input, what is unread hides it.
+    /// What reports that its client disconnects. If the end of a connection is input, unread bytes hide it.
     pub(in crate::server) fn parked_interest(&self) -> Interest {
         let hides = cfg!(any(not(target_os = "linux"), feature = "portable-poller")) && self.has_unread();
         if hides { Interest::Nothing } else { Interest::Hangup }

@@ -32,7 +32,7 @@ fn pair() -> (Connection, TcpStream) {
     (Connection::new(listener.accept().unwrap().0, Instant::now(), IDLE), client)
 }
 
-/// Sends, and goes on until all of it was read.
+/// Sends, and continues until all of it was read.
 fn send(connection: &mut Connection, client: &mut TcpStream, text: &str, bounds: Bounds<'_>) -> Advanced {
     client.write_all(text.as_bytes()).unwrap();
     let mut scratch = [0; 64 << 10];

@@ -35,7 +35,7 @@ enum Event {
     RunIsFree,
     /// Another request has given its memory back, which is on its way to the next.
     MemoryIsFree,
-    /// The watch tells of the end of the Job, and news are on their way.
+    /// The watch reports the end of the Job, and news are on their way.
     JobEnds,
     /// The oldest of what is on its way arrives.
     Arrives,
@@ -124,7 +124,7 @@ impl World {
         let workers = self.workers.clone();
         self.version += 2;
         let is_long = request.contains(LONG_JOB);
-        workers.server.jobs.is_told(job(self.version, JobState::Running, is_long), &*workers);
+        workers.server.jobs.is_reported(job(self.version, JobState::Running, is_long), &*workers);
         assert!(workers.large_runs.try_acquire());
         let permits = (0..MAX_IN_FLIGHT).filter(|_| workers.permits.try_acquire()).count();
         let mut memory = Vec::new();
@@ -193,10 +193,10 @@ impl Run<'_> {
             JobEnds => {
                 self.has_ended = true;
                 let post = Post(RefCell::default());
-                workers
-                    .server
-                    .jobs
-                    .is_told(job(self.world.version + 1, JobState::Succeeded, self.request.contains(LONG_JOB)), &post);
+                workers.server.jobs.is_reported(
+                    job(self.world.version + 1, JobState::Succeeded, self.request.contains(LONG_JOB)),
+                    &post,
+                );
                 self.gifts.extend(post.0.into_inner().into_iter().map(|(slot, news)| Gift::News(slot, news)))
             }
             Arrives => match self.gifts.pop_front() {
@@ -258,7 +258,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether the queues have the slots of what is parked, but for those to which something is on its way.
+    /// Whether the queues have the slots of parked exchanges, except those to which something is on its way.
     fn check(&mut self, event: Event) {
         let workers = self.world.workers.clone();
         let gifts = |is_it: fn(&Gift) -> bool| self.gifts.iter().filter(|gift| is_it(gift)).count();

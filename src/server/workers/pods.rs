@@ -1,4 +1,4 @@
-//! Callers who have waited for the same Job: one of them asks for its pods, and the others get the same answer.
+//! Callers that have waited for the same Job: one of them requests its pods, and the others get the same answer.
 
 use super::Workers;
 use super::waiting::Looked;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl Workers {
-    /// Answers a caller who has waited for this Job, with its pods.
+    /// Answers a caller that has waited for this Job, with its pods.
     pub(super) fn share(&self, mut exchange: Box<Exchange>, mut look: Box<Look>, job: Arc<Job>) -> Looked {
         if let Some(answer) = look.answer.take() {
             let bytes = answer.len();
@@ -41,7 +41,7 @@ impl Workers {
         }
     }
 
-    /// Runs those for whom this exchange reads, with what its caller is told. None: they read for themselves.
+    /// Runs the exchanges that this one reads for, with the same answer. None: they read themselves.
     pub(super) fn tell_others(&self, exchange: &mut Exchange, answer: Option<&[u8]>) {
         let Some(key) = exchange.reads_for.take() else { return };
         let others = self.shared.end(&key);

@@ -106,7 +106,7 @@ impl Workers {
         let status = Status::new(reason, message);
         let stage = match exchange.take_stage() {
             Stage::Look(look) => {
-                let answered = self.told_at_once(exchange, look, false);
+                let answered = self.final_answer_at_once(exchange, look, false);
                 return self.reply(worker, exchange, answered);
             }
             stage => stage,

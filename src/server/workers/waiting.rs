@@ -1,4 +1,4 @@
-//! Callers who wait for the end of a Job: their connections stand where idle ones do, until the watch wakes them, their time is over, or
+//! Callers that wait for the end of a Job: their connections are parked like idle ones, until the watch wakes them, their time is over, or
 //! they leave. Then a worker [looks](Look::again) at the Job again.
 
 use super::admission::Admission;
@@ -36,7 +36,7 @@ fn without_memory(look: Option<Box<Look>>) -> Answered {
     }
 }
 
-/// How an exchange goes on after a look at its Job.
+/// How an exchange continues after a look at its Job.
 pub(super) enum Looked {
     Answers(Box<Exchange>, Answered),
     /// It is run again: it has to call the API server, or has memory for its answer.
@@ -116,7 +116,7 @@ impl Workers {
         }
         self.want_watch();
         let request = exchange.request.head_for_log();
-        // those who wait for the same Job share what is known of it
+        // callers that wait for the same Job share it
         let seen = waiting.seen();
         let is_shared = |job: &Arc<Job>| job.uid == seen.uid && job.version >= seen.version;
         if let Some(known) = self.server.jobs.known.now(waiting.name()).filter(is_shared) {
@@ -192,7 +192,7 @@ impl Workers {
             }
             seen => {
                 let is_over = self.connections.shutdown.is_announced();
-                let answered = self.told(&mut exchange, *look, &seen, is_over);
+                let answered = self.final_answer(&mut exchange, *look, &seen, is_over);
                 Looked::Answers(exchange, answered)
             }
         }
@@ -236,8 +236,8 @@ impl Workers {
         }
     }
 
-    /// What a caller is told. `is_over`: the dispatcher stops, or needs its place.
-    fn told(&self, exchange: &mut Exchange, mut look: Look, seen: &Seen, is_over: bool) -> Answered {
+    /// The answer for a caller whose wait is over. `is_over`: the dispatcher stops, or needs its slot.
+    fn final_answer(&self, exchange: &mut Exchange, mut look: Look, seen: &Seen, is_over: bool) -> Answered {
         self.note_pods(&mut look.waiting);
         let last = match seen {
             Seen::Unconfirmed => self.server.jobs.known.last(look.waiting.name()),
@@ -251,10 +251,10 @@ impl Workers {
         answered.with_header("Retry-After", "1")
     }
 
-    /// What a caller is told at once, without its pods.
-    pub(super) fn told_at_once(&self, exchange: &mut Exchange, mut look: Box<Look>, is_over: bool) -> Answered {
+    /// The same at once, without its pods.
+    pub(super) fn final_answer_at_once(&self, exchange: &mut Exchange, mut look: Box<Look>, is_over: bool) -> Answered {
         let seen = look.again(self.facts(&look, true));
-        self.told(exchange, *look, &seen, is_over)
+        self.final_answer(exchange, *look, &seen, is_over)
     }
 
     /// An answer with the Job alone says that its pods are missing, where they belong to it.
@@ -269,13 +269,13 @@ impl Workers {
         self.server.config.enabled.pods && waiting.is_lookup() && !self.connections.shutdown.is_announced()
     }
 
-    /// Answers the one who has waited longest, and closes its connection, to have its place. Returns whether there was one.
+    /// Answers the caller that has waited longest, and closes its connection, to free its slot. Returns whether there was one.
     pub(in crate::server) fn evict_waiter(&self) -> bool {
         let Some(mut exchange) = self.connections.take_oldest_waiter() else { return false };
         self.unqueue(&exchange);
         METRICS.connection_evicted();
         if let Stage::Look(look) = exchange.take_stage() {
-            let answered = self.told_at_once(&mut exchange, look, true);
+            let answered = self.final_answer_at_once(&mut exchange, look, true);
             // what its client does not take at once is lost
             self.reply(&mut Worker::without_client(), &mut exchange, answered);
         }

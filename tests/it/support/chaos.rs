@@ -10,7 +10,7 @@ use super::dispatcher::Dispatcher;
 use super::load::{Client, Rng};
 use super::namespace::Namespace;
 use kind::{DELIVERIES, FILTER, Kind, REQUEST, message};
-use ledger::{Made, Told, compare};
+use ledger::{Heard, Made, compare};
 use proxy::Proxy;
 use rustix::process::Signal;
 use serde_json::json;
@@ -54,7 +54,7 @@ struct Chaos {
     next: AtomicUsize,
     is_over: AtomicBool,
     addresses: RwLock<[SocketAddr; REPLICAS]>,
-    told: Mutex<Vec<Told>>,
+    heard: Mutex<Vec<Heard>>,
     counts: Mutex<Counts>,
     begin: Instant,
 }
@@ -82,7 +82,7 @@ pub(crate) fn run(seed: u64, requests: usize) -> Vec<String> {
         next: AtomicUsize::new(0),
         is_over: AtomicBool::new(false),
         addresses: RwLock::new([replicas[0].address, replicas[1].address]),
-        told: Mutex::default(),
+        heard: Mutex::default(),
         counts: Mutex::default(),
         begin: Instant::now(),
     };
@@ -105,7 +105,7 @@ pub(crate) fn run(seed: u64, requests: usize) -> Vec<String> {
     });
     let made = made(&namespace);
     replicas.iter().for_each(|replica| chaos.note(replica));
-    let mut wrong = compare(requests, &chaos.told.lock().unwrap(), &made);
+    let mut wrong = compare(requests, &chaos.heard.lock().unwrap(), &made);
     let counts = chaos.counts.lock().unwrap();
     let missing = TROUBLE.iter().filter(|what| requests >= LARGE && !counts.contains_key(**what));
     wrong.extend(missing.map(|what| format!("there was no {what:?}: it was too quiet")));
@@ -212,7 +212,7 @@ impl Chaos {
         }
     }
 
-    /// One caller: takes request after request, and repeats each until it is told of a Job.
+    /// One caller: takes request after request, and repeats each until it gets a Job.
     fn call(&self, number: usize) {
         let mut rng = Rng::new(self.seed.wrapping_add(number as u64 + 1));
         loop {
@@ -238,7 +238,7 @@ impl Chaos {
                 Ok(reply) if matches!(reply.code, 200 | 201) => {
                     self.count(reply.code.to_string());
                     let job = reply.json()["id"].as_str().unwrap().to_owned();
-                    return self.told.lock().unwrap().push(Told { request, job: Some(job) });
+                    return self.heard.lock().unwrap().push(Heard { request, job: Some(job) });
                 }
                 Ok(reply) => {
                     let (code, reason) = reply.error();
@@ -253,7 +253,7 @@ impl Chaos {
             };
             self.count(what);
             if !Kind::of(request).is_repeatable() {
-                return self.told.lock().unwrap().push(Told { request, job: None });
+                return self.heard.lock().unwrap().push(Heard { request, job: None });
             }
             if begin.elapsed() > CHAOS + PATIENCE {
                 return;

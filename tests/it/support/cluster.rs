@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long the first API server goes on after the others, so that those who watch it know what was done through them.
+/// How long the first API server runs after the others, so that its watchers see what was done through them.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 const ADMIN: &str = "admin-of-the-tests";
 /// Usual start-up time on an idle machine.
@@ -138,7 +138,7 @@ impl Cluster {
         self.api_server_with(&[], &self.ca_pem)
     }
 
-    /// One more API server with these further flags, the last of which count. `ca_pem`: who has signed its certificate.
+    /// One more API server with these further flags, the last of which count. `ca_pem`: the CA that signs its certificate.
     pub(crate) fn api_server_with(&self, flags: &[String], ca_pem: &str) -> ApiServer {
         let name = format!("kube-apiserver-{}", free_port());
         ApiServer::start(&self.programs, &self.folder.0, &name, &self.etcd_url, ca_pem, flags)
@@ -263,7 +263,7 @@ impl ApiServer {
         self.component.stall(time)
     }
 
-    /// As admin. `ca_pem`: who has signed its certificate now.
+    /// As admin. `ca_pem`: the CA that signs its certificate now.
     pub(crate) fn admin_with(&self, ca_pem: &str) -> Api {
         Api::new(&self.url, ca_pem, ADMIN)
     }

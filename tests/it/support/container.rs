@@ -41,7 +41,7 @@ impl Container {
         Self::start_with(&["--rm", "--env=KUBERNETES_SERVICE_HOST=127.0.0.1", &port, &volume], args)
     }
 
-    /// Without a cluster, for `--dry-run=client` or `--server`; when it ends, podman can still tell why.
+    /// Without a cluster, for `--dry-run=client` or `--server`; when it ends, podman can still say why.
     pub(crate) fn start_alone(args: &[&str]) -> Self {
         Self::start_with(&[], args)
     }

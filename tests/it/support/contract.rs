@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// What is no part of the contract: the page for people.
+/// Not part of the contract: the page for people.
 const PAGE: [&str; 4] = ["/", "/docs", "/docs.js", "/docs.css"];
 
 pub(crate) static CONTRACT: LazyLock<Value> =
@@ -55,7 +55,7 @@ fn path_of(target: &str) -> String {
     if path == "/" { path.to_owned() } else { path.trim_end_matches('/').to_owned() }
 }
 
-/// The response of the operation; for what is no operation, the error of this code.
+/// The response of the operation; if there is no such operation, the error of this code.
 fn documented(method: &str, path: Option<&str>, code: u16) -> Option<&'static Value> {
     let template = path.and_then(|path| match path.split('/').skip(1).collect::<Vec<_>>()[..] {
         ["job"] => Some("/job"),

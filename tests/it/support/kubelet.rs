@@ -32,7 +32,7 @@ pub(crate) fn ending(namespace: &Namespace, filter: &str, after: Duration) -> Pa
 
 pub(crate) fn start(admin: Api) {
     let watch = move || {
-        // those that run; and those that have ended since the watch began, which may be told as running for a moment
+        // those that run; and those that have ended since the watch began, which may be reported as running for a moment
         let seen: Arc<Mutex<HashMap<String, bool>>> = Arc::default();
         loop {
             // when etcd was restored from a backup, pods that had ended run again

@@ -92,7 +92,7 @@ impl Scripted {
         self.state.lock().unwrap().followed.clone()
     }
 
-    /// But for lists and watches.
+    /// Except lists and watches.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.state.lock().unwrap().seen.clone()
     }

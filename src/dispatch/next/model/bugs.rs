@@ -8,7 +8,7 @@ pub(super) enum Bug {
     TakenIsDone,
     NoNonce,
     QuotaIsBelieved,
-    /// A refusal that follows a fault is told when the Job cannot be looked for.
+    /// A refusal that follows a fault is returned when the Job cannot be looked for.
     RefusalIsBelieved,
 }
 

@@ -1,11 +1,11 @@
-//! What callers were told, compared with the Jobs that there are.
+//! What callers heard, compared with the existing Jobs.
 
 use std::collections::BTreeMap;
 
-/// What a caller was told at the end: its request has this Job, or None for a failure after which it does not repeat the request.
+/// What a caller heard at the end: its request has this Job, or None for a failure after which it does not repeat the request.
 #[derive(Clone, Debug)]
-pub(crate) struct Told {
-    /// The number of the request; callers who send the same request have the same one.
+pub(crate) struct Heard {
+    /// The number of the request; callers that send the same request have the same one.
     pub(crate) request: usize,
     pub(crate) job: Option<String>,
 }
@@ -18,7 +18,7 @@ pub(crate) struct Made {
 }
 
 /// All that is wrong, in words.
-pub(crate) fn compare(requests: usize, told: &[Told], made: &[Made]) -> Vec<String> {
+pub(crate) fn compare(requests: usize, heard: &[Heard], made: &[Made]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut jobs: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
     for job in made {
@@ -33,19 +33,19 @@ pub(crate) fn compare(requests: usize, told: &[Told], made: &[Made]) -> Vec<Stri
         }
     }
     let mut answered = vec![false; requests];
-    for Told { request, job } in told {
+    for Heard { request, job } in heard {
         answered[*request] = true;
         let Some(job) = job else { continue };
         match jobs.get(request) {
-            None => wrong.push(format!("request {request} was told {job}, and there is no Job: lost")),
+            None => wrong.push(format!("request {request} got {job}, and there is no Job: lost")),
             Some(jobs) if !jobs.contains(&job.as_str()) => {
-                wrong.push(format!("request {request} was told {job}, which is not its Job: false"))
+                wrong.push(format!("request {request} got {job}, which is not its Job: false"))
             }
             Some(_) => (),
         }
     }
     for request in (0..requests).filter(|request| !answered[*request]) {
-        wrong.push(format!("request {request} was never told of a Job"))
+        wrong.push(format!("request {request} never got a Job"))
     }
     wrong
 }
@@ -54,11 +54,11 @@ pub(crate) fn compare(requests: usize, told: &[Told], made: &[Made]) -> Vec<Stri
 mod tests {
     use super::*;
 
-    fn check(told: &[(usize, &str)], made: &[(&str, Option<usize>)]) -> Vec<String> {
-        let told: Vec<_> =
-            told.iter().map(|&(request, job)| Told { request, job: (!job.is_empty()).then(|| job.into()) }).collect();
+    fn check(heard: &[(usize, &str)], made: &[(&str, Option<usize>)]) -> Vec<String> {
+        let heard: Vec<_> =
+            heard.iter().map(|&(request, job)| Heard { request, job: (!job.is_empty()).then(|| job.into()) }).collect();
         let made: Vec<_> = made.iter().map(|&(job, request)| Made { job: job.into(), request }).collect();
-        compare(2, &told, &made)
+        compare(2, &heard, &made)
     }
 
     #[test]
@@ -69,16 +69,16 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_found() {
-        let found = |told: &[_], made: &[_], words: &str| {
-            let wrong = check(told, made);
+        let found = |heard: &[_], made: &[_], words: &str| {
+            let wrong = check(heard, made);
             assert!(wrong.len() == 1 && wrong[0].contains(words), "{wrong:?}");
         };
-        let told = [(0, "a"), (1, "b")];
-        found(&told, &[("a", Some(0)), ("b", Some(1)), ("c", Some(1))], "doubled: b, c");
-        found(&told, &[("a", Some(0))], "lost");
-        found(&told, &[("a", Some(0)), ("c", Some(1))], "false");
-        found(&told, &[("a", Some(0)), ("b", Some(1)), ("c", None)], "no request");
+        let heard = [(0, "a"), (1, "b")];
+        found(&heard, &[("a", Some(0)), ("b", Some(1)), ("c", Some(1))], "doubled: b, c");
+        found(&heard, &[("a", Some(0))], "lost");
+        found(&heard, &[("a", Some(0)), ("c", Some(1))], "false");
+        found(&heard, &[("a", Some(0)), ("b", Some(1)), ("c", None)], "no request");
         found(&[(0, ""), (1, "c")], &[("a", Some(0)), ("b", Some(0)), ("c", Some(1))], "doubled: a, b");
-        found(&told[..1], &[("a", Some(0))], "never told");
+        found(&heard[..1], &[("a", Some(0))], "never got");
     }
 }

@@ -22,7 +22,7 @@ pub(crate) enum Expect {
 
 pub(crate) struct Scenario {
     pub(crate) name: String,
-    /// The dispatcher's arguments, but for the API server.
+    /// The dispatcher's arguments, except the API server.
     pub(crate) args: Vec<String>,
     /// How long the API server takes for each Job; None: `--dry-run=client`.
     pub(crate) api: Option<Duration>,
@@ -42,7 +42,7 @@ const HOSTILE_SLOW: Expect = Expect::Only(&[200, 201, 413, 422, 500, 503]);
 /// A manifest of over 1 MiB is the filter's fault, so 500.
 const LARGE: Expect = Expect::Only(&[200, 413, 422, 500, 503]);
 
-/// Keeps every hundredth of many strings of one size, `n` bytes in all, then goes on to the next size.
+/// Keeps every hundredth of many strings of one size, `n` bytes in all, then continues with the next size.
 const FRAGMENTING: &str = r#".n as $n | {spec: {a: reduce (8, 24, 48, 100, 200, 400, 700, 1200, 2000) as $size ([];
   ("x" * $size) as $fill | . + [[range($n / ($size + 64) | floor) | "\(.)\($fill)"] | .[range(0; length; 100)]]) | length}}"#;
 

@@ -1,4 +1,4 @@
-//! What others do with the Jobs: an admin who deletes them, makes others under their names, and changes them.
+//! What others do with the Jobs: an admin deletes them, creates others under their names, and changes them.
 
 use super::super::super::api::Api;
 use super::super::super::kubelet::ends;
@@ -29,7 +29,7 @@ pub(super) struct Changes {
     seed: u64,
     /// Held while etcd is restored.
     pub(super) gate: Mutex<()>,
-    /// Names, versions, and when we were told of them.
+    /// Names, versions, and when we learned of them.
     pub(super) answered: Mutex<Vec<(String, u64, Time)>>,
 }
 
@@ -132,7 +132,7 @@ impl Changes {
     }
 }
 
-/// A Job as the dispatcher would have made it, but for its annotations.
+/// A Job as the dispatcher would have created it, except its annotations.
 fn job(name: &str, annotations: Value, is_suspended: bool) -> Value {
     json!({
         "metadata": {"name": name, "labels": {LABEL: "k8s-job-dispatcher"}},

@@ -15,7 +15,7 @@ pub(super) const SILENT_BOUND: Time = 12_000;
 pub(super) const RECOVERY: Time = 1_000;
 /// And this, where its lists and watches have failed: its pauses grow to this. Meanwhile it lists when somebody asks, every ten seconds.
 pub(super) const BACKOFF: Time = 10_000;
-/// At the end of a wait the dispatcher may ask for this long, or that much earlier, if the watch does not tell.
+/// At the end of a wait the dispatcher may ask for this long, or that much earlier, if the watch does not report.
 pub(super) const QUESTION: Time = 5_000;
 /// `--request-timeout`: how long calls before a wait may take.
 pub(super) const REQUEST: Time = 15_000;

@@ -1,4 +1,4 @@
-//! Records what becomes of all Jobs of a namespace, through an API server that is never stopped but for the restoration of etcd.
+//! Records the history of all Jobs of a namespace, through an API server that is never stopped except to restore etcd.
 
 use super::super::super::api::Api;
 use super::history::{History, Job, SLACK, Time};
@@ -35,7 +35,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// Returns when it has listed. `jobs`: the path of the namespace's Jobs. It goes on until the process ends.
+    /// Returns when it has listed. `jobs`: the path of the namespace's Jobs. It continues until the process ends.
     pub(crate) fn start(clock: Clock, admin: Api, jobs: &str) -> Arc<Self> {
         let recorder = Arc::new(Recorder {
             clock,

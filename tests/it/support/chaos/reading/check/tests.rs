@@ -108,7 +108,7 @@ fn a_wait_is_answered_in_time() {
     let wait = |sent: Time, answered: Time, says: Says| answer(Ask::Get, Some(20_000), sent, answered, says);
     right(&[], wait(25_000, 30_100, state("succeeded")));
     right(&[], wait(25_000, 32_400, state("succeeded")));
-    wrong(&[], wait(25_000, 32_600, state("succeeded")), "late: the Job's end at 30.000 was told after 32.000");
+    wrong(&[], wait(25_000, 32_600, state("succeeded")), "late: the Job's end at 30.000 was reported after 32.000");
     let missing = [span(Trouble::Missing, 29_000, 36_000)];
     right(&missing, wait(25_000, 44_000, state("succeeded")));
     wrong(&[], wait(55_000, 76_000, state("suspended")), "late"); // of its name there is another since

@@ -41,7 +41,7 @@ impl Run<'_> {
             }
         };
         let is_late = Self::is_after(answer.answered, deadline);
-        is_late.then(|| ("late", format!("the Job's end at {} was told after {}", seconds(end), seconds(deadline))))
+        is_late.then(|| ("late", format!("the Job's end at {} was reported after {}", seconds(end), seconds(deadline))))
     }
 
     /// When the Job had ended or was gone, while its caller waited.
@@ -49,7 +49,7 @@ impl Run<'_> {
         let entries = self.history.entries(&answer.name);
         let seen = &entries[..entries.partition_point(|entry| entry.at <= answer.answered)];
         let is_end = |place: &usize| seen[*place].job.as_ref().is_none_or(|job| !job.is_labelled || job.has_ended());
-        // who asks for a name finds the next Job of this name, if that comes soon
+        // a caller finds the next Job of this name, if that is created soon
         let is_replaced = |place: &usize| {
             let next = seen.get(place + 1).filter(|next| next.job.is_some() && next.at <= seen[*place].at + BOUND);
             answer.ask == Ask::Get && seen[*place].job.as_ref().is_none_or(|job| !job.is_labelled) && next.is_some()
