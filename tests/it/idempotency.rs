@@ -66,8 +66,8 @@ fn a_name_of_the_filter_decides_and_bad_keys_are_named() {
     }
     for (header, says) in [
         ("Idempotency-Key: \r\n", "is empty"),
-        ("Idempotency-Key: \"a\r\n", "no quoted string"),
-        ("Idempotency-Key: a\r\nIdempotency-Key: b\r\n", "twice"),
+        ("Idempotency-Key: \"a\r\n", "not a quoted string"),
+        ("Idempotency-Key: a\r\nIdempotency-Key: b\r\n", "repeated with different values"),
     ] {
         let reply = post(&dispatcher, header, &unnamed("a"));
         assert_eq!(reply.error(), (400, "BadRequest".into()), "{header:?}");

@@ -100,7 +100,7 @@ class Process:
 def nginx(config, folder, **names):
     """nginx cannot bind port 0, but it takes a socket that is bound already."""
     os.makedirs(folder, exist_ok=True)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=4096, reuse_port=True)
     listener.setblocking(False)  # else a worker hangs in accept when the other was quicker
     address = "127.0.0.1:%d" % listener.getsockname()[1]
     with open(f"{PEERS}/{config}") as file:
@@ -178,14 +178,16 @@ def compare(given, folder, delay, cells, memory):
             os.link(f"{folder}/{name}", f"{stub_folder}/{name}")
         stub, api = nginx("stub.conf", stub_folder, DELAY=delay / 1000, TOKEN=TOKEN)
         running.append(stub)
-        script_folder = f"{folder}/script-{delay}"
-        os.makedirs(script_folder)
-        for name in ["ca.crt", "token"]:
-            os.link(f"{folder}/{name}", f"{script_folder}/{name}")
+        script_folder, proxy_folder = f"{folder}/script-{delay}", f"{folder}/proxy-{delay}"
+        for one in [script_folder, proxy_folder]:
+            os.makedirs(one)
+            for name in ["ca.crt", "token"]:
+                os.link(f"{folder}/{name}", f"{one}/{name}")
         peers = {"ours": dispatcher(given.dispatcher, folder, api)}
         if given.before:
             peers["before"] = dispatcher(given.before, folder, api)
         peers["nginx+Lua"] = nginx("dispatch.conf", script_folder, API=api, NAMESPACE=NAMESPACE)
+        peers["nginx proxy"] = nginx("proxy.conf", proxy_folder, API=api, NAMESPACE=NAMESPACE)
         peers["Go"] = go(folder, api)
         running += [process for process, _ in peers.values()]
         for method in given.methods.split(","):

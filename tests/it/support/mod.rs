@@ -4,7 +4,6 @@
 pub(crate) mod api;
 pub(crate) mod assets;
 pub(crate) mod certificates;
-pub(crate) mod chaos;
 pub(crate) mod cluster;
 pub(crate) mod component;
 pub(crate) mod container;
@@ -15,11 +14,16 @@ pub(crate) mod go;
 pub(crate) mod helm;
 pub(crate) mod http;
 pub(crate) mod kubelet;
-pub(crate) mod load;
 pub(crate) mod logs;
 pub(crate) mod namespace;
 pub(crate) mod scripted;
 pub(crate) mod webhook;
+
+// of the programs in tests/bench; their own tests run with the others
+#[path = "../../bench/support/chaos/mod.rs"]
+pub(crate) mod chaos;
+#[path = "../../bench/support/load/mod.rs"]
+pub(crate) mod load;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
