@@ -173,7 +173,7 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
 
     let idempotency_headers = reader.parsed(Key::IdempotencyHeaders, Vec::new(), header_names);
     let enabled = reader.parsed(Key::Enable, Enabled::default(), enabled);
-    let boolean = |value: &str| value.parse().map_err(|_| "is neither true nor false".to_owned());
+    let boolean = |value: &str| value.parse().map_err(|_| "must be true or false".to_owned());
     let docs = reader.parsed(Key::Docs, true, boolean);
     let watch = reader.parsed(Key::Watch, true, boolean);
     if !watch && enabled.list {
@@ -331,8 +331,8 @@ fn filter(reader: &mut Reader<'_>, limits: Limits, warnings: &mut Vec<String>) -
         Ok(filter) => {
             warnings.extend(filter.unstable_name().map(|why| {
                 format!(
-                    "metadata.name depends on {why}, so a request that is repeated makes another Job; a name should be made of what a retry \
-                     repeats: path, query, body, and headers that stay the same"
+                    "metadata.name depends on {why}, so a repeated request creates another Job; build the name from path, query, body or \
+                     headers that stay the same"
                 )
             }));
             Some((filter, name))

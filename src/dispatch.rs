@@ -196,7 +196,7 @@ fn filter_status(outcome: Outcome) -> Status {
         Outcome::Limit(limit) => {
             Status::new(Reason::FilterLimit, format!("the filter exceeds the limit of {limit} for this request"))
         }
-        Outcome::Many => manifest::operators_mistake("there is more than one"),
+        Outcome::Many => manifest::operators_mistake("the filter has more than one output"),
         Outcome::Unwritable(Unwritable::TooLong) => {
             Status::new(Reason::FilterLimit, "the filter exceeds the limit of output for this request")
         }

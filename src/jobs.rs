@@ -71,7 +71,7 @@ impl<W: Copy + PartialEq> Jobs<W> {
         self.waiters.register(&seen.name, &seen.uid, version, waiter)
     }
 
-    /// One waits no longer. Returns whether it waited: if not, news are on their way to it.
+    /// One waits no longer. Returns whether it waited: if not, news is on its way to it.
     pub(crate) fn leave(&self, name: &str, waiter: &W) -> bool {
         self.waiters.leave(name, waiter)
     }

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_other_origins_are_told_apart() {
+    fn pages_of_other_origins_are_recognized() {
         let is_refused = |headers: &[(&str, &str)]| {
             let request = Request::of(headers);
             let codes = [Route::Dispatch("/job".into()), Route::Delete("a".into())]

@@ -36,7 +36,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    /// The HTTP code and the word on the wire. The README prints this table; a test keeps them equal.
+    /// The HTTP code and the word on the wire. `docs/http.md` has this table; a test keeps them equal.
     pub(crate) fn code_and_word(self) -> (u16, &'static str) {
         match self {
             Reason::BadRequest => (400, "BadRequest"),

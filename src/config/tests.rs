@@ -76,10 +76,10 @@ fn all_bad_values_are_reported_together() {
         &[("LOG_LEVEL", "loud"), ("LISTEN_ADDRESS", "here"), ("MAX_BODY_BYTES", "26214401"), ("MAX_CONNECTIONS", "0")],
     );
     let want = [
-        "LISTEN_ADDRESS: \"here\" is neither an IP address nor all",
+        "LISTEN_ADDRESS: \"here\" must be an IP address or all",
         "--port: \"x\" is not a port from 0 to 65535",
-        "LOG_LEVEL: \"loud\" is not one of error, warn, info, debug, trace, off",
-        "--dry-run: \"maybe\" is not one of none, client, server",
+        "LOG_LEVEL: \"loud\" must be error, warn, info, debug, trace or off",
+        "--dry-run: \"maybe\" must be none, client or server",
         "MAX_BODY_BYTES: \"26214401\" is not a number from 1 to 26214400",
         "MAX_CONNECTIONS: \"0\" is not a number from 1 to 1048576",
         "--request-timeout: \"0s\" is not between 1ms and 24h",

@@ -48,9 +48,7 @@ pub(crate) enum Listen {
 pub(super) fn listen(text: &str) -> Result<Listen, String> {
     match text {
         "all" => Ok(Listen::All),
-        ip => {
-            ip.trim_matches(['[', ']']).parse().map(Listen::Ip).map_err(|_| "is neither an IP address nor all".into())
-        }
+        ip => ip.trim_matches(['[', ']']).parse().map(Listen::Ip).map_err(|_| "must be an IP address or all".into()),
     }
 }
 
@@ -60,12 +58,12 @@ pub(super) fn dry_run(text: &str) -> Result<DryRun, String> {
         "none" => Ok(DryRun::None),
         "client" => Ok(DryRun::Client),
         "server" => Ok(DryRun::Server),
-        _ => Err("is not one of none, client, server".into()),
+        _ => Err("must be none, client or server".into()),
     }
 }
 
 pub(super) fn log_level(text: &str) -> Result<LevelFilter, String> {
-    text.parse().map_err(|_| "is not one of error, warn, info, debug, trace, off".into())
+    text.parse().map_err(|_| "must be error, warn, info, debug, trace or off".into())
 }
 
 pub(super) fn namespace(text: &str) -> Result<String, String> {
@@ -81,7 +79,7 @@ pub(super) fn enabled(text: &str) -> Result<Enabled, String> {
             "list" => enabled.list = true,
             "logs" => enabled.logs = true,
             "pods" => enabled.pods = true,
-            _ => return Err(format!("has {word:?}, which is none of delete, list, logs and pods")),
+            _ => return Err(format!("has the unknown value {word:?}: expected delete, list, logs or pods")),
         }
     }
     Ok(enabled)

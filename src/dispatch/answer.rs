@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_known_is_told() {
+    fn absent_fields_are_omitted() {
         let draft = || AnswerDraft { name: "a".into(), ..AnswerDraft::default() };
         let text = |job: &Job, draft| String::from_utf8(object(&draft, Some(job))).unwrap();
         let nothing = Job::default();

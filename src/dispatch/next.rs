@@ -211,10 +211,10 @@ fn found(intent: Intent<'_>, attempts: Attempts, job: Box<Job>) -> Step {
     } else if is_same {
         Step::Answer(Ok(if is_dry_run { Answer::Valid(job) } else { Answer::Same(job) }))
     } else if naming == Naming::Keyed && job.fingerprint.is_some() {
-        let message = "the idempotency key was used for another request";
+        let message = "the idempotency key has created a Job for another request";
         Step::Answer(Err(Status::new(Reason::IdempotencyKeyReused, message)))
     } else {
-        Step::Answer(Err(Status::new(Reason::AlreadyExists, "the name is taken by a Job of another request")))
+        Step::Answer(Err(Status::new(Reason::AlreadyExists, "the name belongs to a Job of another request")))
     }
 }
 

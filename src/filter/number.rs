@@ -41,7 +41,7 @@ pub(super) fn parse(literal: &str) -> Result<Num, String> {
     if float.is_infinite() {
         // a whole number may be larger than a double
         if mantissa.len() < literal.len() || mantissa.contains('.') {
-            return Err(format!("the number {} is larger than a double can be", shown()));
+            return Err(format!("the number {} exceeds the range of a double", shown()));
         }
     } else if digits <= SAFE_DIGITS && float.abs() >= MIN_SAFE {
         return Ok(Num::Float(float));

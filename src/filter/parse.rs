@@ -77,7 +77,7 @@ impl fmt::Display for Malformed {
             Malformed::Expected(Expect::CommaOrEnd) => "expected a comma or the end of the array or object",
             Malformed::Expected(Expect::String) => "expected a key in double quotes",
             Malformed::Expected(Expect::Colon) => "expected a colon",
-            Malformed::Expected(Expect::Eof) => "expected the end",
+            Malformed::Expected(Expect::Eof) => "unexpected text after the value",
             Malformed::String(StringError::Escape(InvalidChar(_) | ExpectedLowSurrogate)) => {
                 "half a surrogate pair (such as \\ud800)"
             }
@@ -113,8 +113,8 @@ pub(super) fn parse(json: &[u8]) -> Result<Value, String> {
         let mut line = before.split(|byte| *byte == b'\n');
         let (row, column) = (line.clone().count(), line.next_back().unwrap_or_default().len() + 1);
         match json.get(bad) {
-            None => format!("{error}, found the end at line {row} column {column}"),
-            Some(_) => format!("{error} at line {row} column {column}"),
+            None => format!("{error}, but the text ends at line {row} column {column}"),
+            Some(_) => format!("{error}, at line {row} column {column}"),
         }
     })
 }

@@ -192,7 +192,7 @@ fn bodies_are_strict_json() {
     let zeros = "0".repeat(400);
     assert!(matches!(outcome(".", &format!("[1{zeros}, 01{zeros}]")), Outcome::BadBody(_)));
     let Outcome::BadBody(why) = outcome(".", &nested(129)) else { panic!("too deep") };
-    assert_eq!(why, "nested deeper than 128 at line 1 column 129");
+    assert_eq!(why, "nested deeper than 128, at line 1 column 129");
     let deep = "[".repeat(200_000);
     assert!(matches!(outcome(".", &deep), Outcome::BadBody(_)));
     give(".", r#"{"a":1,"a":2}"#, r#"{"a":2}"#);
@@ -201,31 +201,34 @@ fn bodies_are_strict_json() {
 #[test]
 fn what_is_wrong_with_a_body_is_said_with_its_place() {
     for (body, want) in [
-        ("", "expected a value, found the end at line 1 column 1"),
-        (" [1,\n 2,]", "expected a value at line 2 column 4"),
-        ("[1", "expected a comma or the end of the array or object, found the end at line 1 column 3"),
-        ("[1 2]", "expected a comma or the end of the array or object at line 1 column 4"),
-        ("{'a':1}", "expected a key in double quotes at line 1 column 2"),
-        ("{\"a\":1,}", "expected a key in double quotes at line 1 column 8"),
-        ("{\"a\" 1}", "expected a colon at line 1 column 6"),
-        ("{\"a\":", "expected a value, found the end at line 1 column 6"),
-        ("[", "expected a value or the end of the array, found the end at line 1 column 2"),
-        ("{", "expected a key in double quotes or the end of the object, found the end at line 1 column 2"),
-        ("{\"a\":1, ", "expected a key in double quotes or the end of the object, found the end at line 1 column 9"),
-        ("{\"a\":[}", "expected a value at line 1 column 7"),
-        ("nul", "expected a value at line 1 column 1"),
-        ("1 2", "expected the end at line 1 column 3"),
-        ("01", "expected the end at line 1 column 2"),
-        ("[1.]", "expected a digit at line 1 column 4"),
-        ("-", "expected a digit, found the end at line 1 column 2"),
-        ("\"a", "unterminated string, found the end at line 1 column 3"),
-        ("\"a\tb\"", "control character in a string at line 1 column 3"),
-        (r#""a\x""#, "invalid escape sequence at line 1 column 4"),
+        ("", "expected a value, but the text ends at line 1 column 1"),
+        (" [1,\n 2,]", "expected a value, at line 2 column 4"),
+        ("[1", "expected a comma or the end of the array or object, but the text ends at line 1 column 3"),
+        ("[1 2]", "expected a comma or the end of the array or object, at line 1 column 4"),
+        ("{'a':1}", "expected a key in double quotes, at line 1 column 2"),
+        ("{\"a\":1,}", "expected a key in double quotes, at line 1 column 8"),
+        ("{\"a\" 1}", "expected a colon, at line 1 column 6"),
+        ("{\"a\":", "expected a value, but the text ends at line 1 column 6"),
+        ("[", "expected a value or the end of the array, but the text ends at line 1 column 2"),
+        ("{", "expected a key in double quotes or the end of the object, but the text ends at line 1 column 2"),
+        (
+            "{\"a\":1, ",
+            "expected a key in double quotes or the end of the object, but the text ends at line 1 column 9",
+        ),
+        ("{\"a\":[}", "expected a value, at line 1 column 7"),
+        ("nul", "expected a value, at line 1 column 1"),
+        ("1 2", "unexpected text after the value, at line 1 column 3"),
+        ("01", "unexpected text after the value, at line 1 column 2"),
+        ("[1.]", "expected a digit, at line 1 column 4"),
+        ("-", "expected a digit, but the text ends at line 1 column 2"),
+        ("\"a", "unterminated string, but the text ends at line 1 column 3"),
+        ("\"a\tb\"", "control character in a string, at line 1 column 3"),
+        (r#""a\x""#, "invalid escape sequence, at line 1 column 4"),
     ] {
         assert_eq!(outcome(".", body), Outcome::BadBody(want.into()), "{body}");
     }
     let got = run(&compile("."), b"[1,\n\"ab\xff\"]");
-    assert_eq!(got, Outcome::BadBody("invalid UTF-8 at line 2 column 4".into()));
+    assert_eq!(got, Outcome::BadBody("invalid UTF-8, at line 2 column 4".into()));
 }
 
 #[test]
@@ -275,7 +278,7 @@ fn numbers_that_are_passed_on_keep_their_value() {
         give(code, body, want);
     }
     for (body, why) in [
-        ("[1e400]", "the number 1e400 is larger than a double can be at line 1 column 6"),
+        ("[1e400]", "the number 1e400 exceeds the range of a double, at line 1 column 6"),
         (&format!("1{long}"), "the number 17777777777777777777... has more than 1000 digits"),
     ] {
         let Outcome::BadBody(text) = outcome(".", body) else { panic!("{body} is accepted") };

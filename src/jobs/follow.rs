@@ -150,7 +150,7 @@ impl<W: Copy + PartialEq> Follower<'_, W> {
                 if !std::mem::replace(&mut self.was_forbidden, true) {
                     warn!(
                         "the dispatcher may not list and watch Jobs in namespace {namespace}: each requested Job is fetched, \
-                         and waiting callers are served by polling ({said}); --watch=false does not try"
+                         and waiting callers are served by polling ({said}); set --watch=false to stop trying"
                     )
                 }
                 let mut cache = self.jobs.known.cache_mut();

@@ -117,7 +117,7 @@ fn each_waiter_is_answered_once_in_every_order() {
 }
 
 #[test]
-fn a_deletion_is_told_once_in_every_order() {
+fn a_deletion_is_reported_once_in_every_order() {
     let answered = answered(&[PARK, LOOK], &[DELETE, DOUBT, SETTLE, WAKE]);
     assert!(answered.iter().all(|answered| *answered == 1), "{answered:?}");
 }
@@ -154,7 +154,7 @@ fn a_version_of_another_history_keeps_no_end_from_a_waiter() {
 }
 
 #[test]
-fn after_a_gap_all_are_told_for_whom_there_are_news() {
+fn after_a_gap_all_waiters_with_news_are_woken() {
     let list_again: Step = |world| {
         world.jobs.begin();
         world.jobs.finish(9);

@@ -50,7 +50,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_deletion_that_meets_another_job_is_told_from_other_conflicts() {
+    fn a_deletion_that_meets_another_job_differs_from_other_conflicts() {
         let kind = |message: &str| {
             let details = json!({"name": "a", "group": "batch", "kind": "jobs"});
             let status = json!({"kind": "Status", "reason": "Conflict", "message": message, "details": details});

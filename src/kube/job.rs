@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_decided_is_told() {
+    fn the_condition_that_decided_is_reported() {
         let reported = |suspend: bool, status: Value| {
             let Situation { reason, finished, .. } = job(json!({"suspend": suspend}), status, false).situation;
             (reason.unwrap_or_default(), finished.unwrap_or_default())

@@ -1,4 +1,4 @@
-//! The access log: one line for each request that was answered, and for each connection that was turned away.
+//! The access log: one line for each request that was answered, and for each connection that was rejected.
 
 use crate::answered::Record;
 use crate::http::Request;

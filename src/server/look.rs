@@ -28,7 +28,7 @@ pub(super) struct Look {
     pub(super) answer: Option<Arc<[u8]>>,
     /// There are no pods for it.
     pub(super) lacks_pods: bool,
-    /// News came when it was looking already, and are lost.
+    /// News that came while it was already looking is lost.
     pub(super) has_missed: bool,
     /// For all of it but the Job.
     _memory: Reservation,

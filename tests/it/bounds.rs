@@ -114,7 +114,7 @@ fn those_who_wait_for_a_long_job_hold_no_memory_for_answers() {
 }
 
 #[test]
-fn everybody_who_waits_is_told_of_a_long_end_in_turn() {
+fn all_waiters_get_a_long_answer_in_turn() {
     const MANY: usize = 500;
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--request-timeout=60s"]);

@@ -22,7 +22,7 @@ fn bad_options_and_variables_are_usage_errors() {
     let output = run(&["--port=x", "."], &[("LOG_LEVEL", "loud")]);
     assert_eq!(output.status.code(), Some(2));
     let want = "k8s-job-dispatcher: --port: \"x\" is not a port from 0 to 65535\n\
-        k8s-job-dispatcher: LOG_LEVEL: \"loud\" is not one of error, warn, info, debug, trace, off\n\
+        k8s-job-dispatcher: LOG_LEVEL: \"loud\" must be error, warn, info, debug, trace or off\n\
         k8s-job-dispatcher: see --help\n";
     assert_eq!(stderr(&output), want);
     let all = run(&["--nope", "--port=x", "nonsense", "--server=https://127.0.0.1:1"], &[]);

@@ -106,7 +106,7 @@ fn the_job_that_was_looked_at_is_deleted_and_no_other() {
 }
 
 #[test]
-fn a_deletion_whose_response_is_lost_is_told() {
+fn a_deletion_whose_response_is_lost_is_reported() {
     let message = "Precondition failed: UID in precondition: u, UID in object meta: v";
     let conflict = Act::Answer(409, "", status(409, "Conflict", message, json!({"kind": "jobs"})));
     for then in [is_gone(), conflict] {

@@ -111,7 +111,7 @@ fn a_request_sent_byte_by_byte_is_served() {
 }
 
 #[test]
-fn http_1_0_closes_unless_it_is_told_otherwise() {
+fn http_1_0_closes_unless_keep_alive_is_requested() {
     let dispatcher = start(&[]);
     let mut line = dispatcher.line();
     line.send("GET /health/live HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");

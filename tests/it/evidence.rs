@@ -364,7 +364,7 @@ fn a_job_that_a_policy_hides_is_said_to_be_hidden() {
 }
 
 #[test]
-fn a_finished_job_is_told_while_the_api_server_is_down() {
+fn a_finished_job_is_returned_while_the_api_server_is_down() {
     let namespace = Namespace::new();
     namespace.cluster.needs_controller_manager();
     namespace.allow_too(&[("", "pods", "list")]);

@@ -352,7 +352,7 @@ fn filter_errors_reach_the_caller() {
         ("error(null)", 422, "FilterError", "null", None),
         (".x.y", 422, "FilterError", "cannot index string (\"secret-whi...) with string (\"y\")", None),
         ("def f: 1 + f; f", 422, "FilterLimit", "the filter exceeds the limit of recursion for this request", None),
-        ("., .", 500, "FilterOutput", "the filter's output cannot be sent: there is more than one", None),
+        ("., .", 500, "FilterOutput", "the filter's output cannot be sent: the filter has more than one output", None),
     ] {
         let dispatcher = Dispatcher::start(&[filter, "--dry-run=client"]);
         let reply = dispatcher.post("/job", r#"{"x": "secret-which-is-long"}"#);

@@ -160,7 +160,7 @@ fn without_the_rights_it_is_said() {
 }
 
 #[test]
-fn one_who_has_waited_is_told_of_the_job_if_not_of_its_pods() {
+fn a_waiter_gets_the_job_if_its_pods_cannot_be_read() {
     let namespace = Namespace::with(json!({}), &VERBS);
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--enable=pods"]);
     let mut body: Value = serde_json::from_str(&manifest("a", "", json!({}))).unwrap();
@@ -205,7 +205,7 @@ fn text(reply: Reply) -> String {
 }
 
 #[test]
-fn a_log_is_told_as_text() {
+fn a_log_is_returned_as_text() {
     let namespace = namespace();
     let logs = Logs::new(&namespace);
     logs.write("one\ntwo\t\u{1b}[31mred\r\nthree\n");

@@ -103,7 +103,7 @@ fn a_wait_has_an_end() {
 }
 
 #[test]
-fn a_job_that_ends_and_vanishes_is_told_by_its_end_and_one_that_is_deleted_is_gone() {
+fn a_job_that_ends_and_vanishes_is_reported_as_ended_and_a_deleted_one_as_gone() {
     let namespace = Namespace::new();
     namespace.cluster.needs_controller_manager();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
@@ -169,7 +169,7 @@ fn what_takes_a_call_at_the_end_of_a_wait_begins_half_a_second_before() {
 }
 
 #[test]
-fn known_jobs_are_told_without_a_call() {
+fn cached_jobs_are_returned_without_a_call() {
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
     dispatcher.get("/job/unknown"); // begins the watch

@@ -149,7 +149,7 @@ fn is_read_first(step: &Step) -> bool {
 }
 
 #[test]
-fn a_refusal_is_not_told_without_looking_for_the_job() {
+fn a_refusal_is_returned_only_after_looking_for_the_job() {
     let denied = Attempts { refusal: Some(Status::new(Reason::Forbidden, "x").into()), may_be_done: true, ..NONE };
     for (attempts, call) in [(NONE, Call::Create), (denied, Call::Get)] {
         let step = after(CREATE, attempts, call, CallOutcome::Failed(Failure::NotCalled));

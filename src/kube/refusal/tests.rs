@@ -137,7 +137,7 @@ fn retry_after_comes_from_header_or_details() {
 }
 
 #[test]
-fn a_denial_is_told_by_its_words_whatever_the_code() {
+fn a_denial_is_recognized_by_its_words_whatever_the_code() {
     let kind = |code, message: &str| refused(code, &status("Invalid", message, json!({"causes": [{}]}))).kind;
     let webhook =
         "admission webhook \"w.example.com\" denied the request: jobs.batch \"a\" is forbidden: exceeded quota: x";

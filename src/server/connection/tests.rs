@@ -181,7 +181,7 @@ fn a_large_body_is_slow_when_it_will_not_arrive_in_time() {
 }
 
 #[test]
-fn a_request_that_gets_no_memory_in_time_is_told_so() {
+fn a_request_that_gets_no_memory_in_time_gets_503() {
     let (mut connection, mut client) = pair();
     let advanced = send(&mut connection, &mut client, &post(100_000, ""), with(&NO_MEMORY));
     assert!(matches!(advanced, Advanced::WaitForMemory(..)), "{advanced:?}");

@@ -35,7 +35,7 @@ enum Event {
     RunIsFree,
     /// Another request has given its memory back, which is on its way to the next.
     MemoryIsFree,
-    /// The watch reports the end of the Job, and news are on their way.
+    /// The watch reports the end of the Job, and news is on its way.
     JobEnds,
     /// The oldest of what is on its way arrives.
     Arrives,
