@@ -18,7 +18,7 @@ pub(super) fn tree<'s>(mut tokens: &[Token<&'s str>], is_main: bool) -> Option<T
             matches!(rest.first(), Some(Token("import" | "include", _))) || parsed(rest, is_main).is_some()
         };
         tokens = ends.find(is_end)?;
-        heads = &heads[1..]
+        heads = &["import", "include"]; // a module's own metadata stand first, and `module` may be a name behind them
     }
     parsed(tokens, is_main).map(simplified)
 }

@@ -392,6 +392,7 @@ fn all_errors_of_a_source_are_reported_together() {
     assert!(errors("include \"x\"; .").contains("cannot load x: there are no modules without --from-file"));
     assert!(errors(&" ".repeat(70_000)).contains("longer than 65536 bytes"));
     assert!(errors(&".a".repeat(300)).contains("a path of more than 256 parts"));
+    give(&".a".repeat(200), "null", "null");
     Filter::compile(Source { code: &"(".repeat(60_000), name: "x.jq", folder: None }, limits(), &[]).unwrap_err();
 }
 
@@ -481,6 +482,14 @@ fn modules_come_from_the_filters_folder_only() {
     assert!(matches!(run(&filter, b"1"), Outcome::Output { output, .. } if output.json == b"2"));
     let filter = compile("import \"a\" as m; m::loop(.)").unwrap();
     assert_eq!(run(&filter, b"1"), Outcome::Limit(Exceeded::Stack));
+    for head in ["import \"sub/c\" as c; ", "include \"sub/c\"; ", "import \"sub/c\" as c; include \"sub/c\"; "] {
+        let filter =
+            compile(&format!("module {{a: 1}}; {}include \"a\"; .[$REQUEST.method] + a", head.repeat(5))).unwrap();
+        assert!(
+            matches!(run(&filter, br#"{"POST": 5}"#), Outcome::Output { output, .. } if output.json == b"7"),
+            "{head}"
+        );
+    }
     for (code, says) in [
         ("include \"../outside\"; x", "outside of the filter's folder"),
         ("include \"link\"; x", "outside of the filter's folder"),
