@@ -109,6 +109,7 @@ impl Items for PodItems<'_> {
 mod tests {
     use super::pod::MAX_MESSAGE;
     use super::*;
+    use crate::kube::response::tests::response;
     use serde_json::{Value, json};
 
     fn read(items: Value) -> Pods {
@@ -271,6 +272,17 @@ mod tests {
         let has = |name| pods.pods[0].has_container(name);
         assert!(has("before") && has("main") && has("side") && !has("x"));
         assert!(Pods::default().with_page(&mut r#"{"kind": "Status"}"#.as_bytes(), "u").is_err());
+    }
+
+    #[test]
+    fn a_pod_that_is_too_long_is_an_invalid_response_and_not_a_lost_connection() {
+        let long = format!(r#"{{"kind": "PodList", "items": [{{"x": "{}"}}]}}"#, "x".repeat(11 << 20));
+        let error = Pods::default().with_page(&mut long.as_bytes(), "u").unwrap_err();
+        let failure = response(200, "").broken(error, "a list of pods");
+        assert!(
+            matches!(&failure, Failure::InvalidResponse(why) if why.contains("an object has more than")),
+            "{failure:?}"
+        );
     }
 
     #[test]
