@@ -2,7 +2,8 @@
 
 use crate::account::Reservation;
 use crate::http::Reply;
-use crate::status::Status;
+use crate::status::{Reason, Status};
+use log::{Level, log_enabled};
 use std::time::Duration;
 
 #[derive(Debug, Default)]
@@ -20,8 +21,11 @@ pub(crate) struct Record {
     pub(crate) job: Option<String>,
     /// Details for the operator that a caller must not see.
     pub(crate) note: Option<String>,
-    /// The status that the caller gets, if the request was refused before it was served.
-    pub(crate) refusal: Option<Box<str>>,
+    /// Of an error.
+    pub(crate) reason: Option<Reason>,
+    /// What the caller was told of an error, where it is logged: at debug, because it may quote the request; and always if the request was
+    /// refused before it was served, for that is ours.
+    pub(crate) message: Option<Box<str>>,
     /// How many tries a dispatch took; 0 for other requests.
     pub(crate) tries: u32,
     /// How long the caller chose to wait.
@@ -31,9 +35,9 @@ pub(crate) struct Record {
 impl Answered {
     /// For a request that is refused before it is served.
     pub(crate) fn refused(status: Status) -> Self {
-        let refusal = Some(status.message.as_str().into());
+        let message = Some(status.message.as_str().into());
         let answered = Answered::from(status);
-        Answered { record: Record { refusal, ..answered.record }, ..answered }
+        Answered { record: Record { message, ..answered.record }, ..answered }
     }
 
     /// For the Job of this name, after so many tries.
@@ -54,7 +58,8 @@ impl From<Reply> for Answered {
 
 impl From<Status> for Answered {
     fn from(mut status: Status) -> Self {
-        let record = Record { note: status.note.take(), ..Record::default() };
+        let message = log_enabled!(Level::Debug).then(|| status.message.as_str().into());
+        let record = Record { note: status.note.take(), reason: Some(status.reason), message, ..Record::default() };
         Answered { record, ..Reply::from(status).into() }
     }
 }
@@ -62,14 +67,14 @@ impl From<Status> for Answered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::Reason;
 
     #[test]
     fn a_note_is_not_sent() {
         let answered = Answered::from(Status::new(Reason::InternalError, "internal error").with_note("secret"));
-        assert_eq!(answered.record.note.as_deref(), Some("secret"));
+        let Record { note, reason, message, .. } = answered.record;
+        assert_eq!((note.as_deref(), reason, message), (Some("secret"), Some(Reason::InternalError), None));
         assert!(!String::from_utf8_lossy(&answered.reply.body).contains("secret"));
         let refused = Answered::refused(Status::new(Reason::Overloaded, "later"));
-        assert_eq!((refused.reply.code, refused.record.refusal.as_deref()), (503, Some("later")));
+        assert_eq!((refused.reply.code, refused.record.message.as_deref()), (503, Some("later")));
     }
 }

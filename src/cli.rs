@@ -5,12 +5,17 @@ use std::ffi::OsString;
 
 pub(crate) const HELP: &str = include_str!("help.txt");
 
+/// Options that mean `true` where they stand without a value, which is otherwise behind `=`.
+const SWITCHES: [Key; 1] = [Key::ForwardedFor];
+
 /// Every option that takes a value: its long form, short form, and environment variable.
-pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 23] = [
+pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 25] = [
     (Key::FromFile, "from-file", Some('f'), "FROM_FILE"),
     (Key::Port, "port", Some('p'), "PORT"),
     (Key::ListenAddress, "listen-address", None, "LISTEN_ADDRESS"),
     (Key::LogLevel, "log-level", None, "LOG_LEVEL"),
+    (Key::LogFormat, "log-format", None, "LOG_FORMAT"),
+    (Key::ForwardedFor, "forwarded-for", None, "FORWARDED_FOR"),
     (Key::Server, "server", None, "KUBE_SERVER"),
     (Key::Namespace, "namespace", Some('n'), "NAMESPACE"),
     (Key::TokenFile, "token-file", None, "TOKEN_FILE"),
@@ -39,6 +44,8 @@ pub(crate) enum Key {
     Port,
     ListenAddress,
     LogLevel,
+    LogFormat,
+    ForwardedFor,
     Server,
     Namespace,
     TokenFile,
@@ -109,6 +116,10 @@ pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Command {
                     args.problems.push(option.unexpected().to_string());
                     continue;
                 };
+                if SWITCHES.contains(key) {
+                    args.values[*key as usize] = Some(parser.optional_value().unwrap_or_else(|| "true".into()));
+                    continue;
+                }
                 match parser.value() {
                     Ok(value) => args.values[*key as usize] = Some(value),
                     Err(error) => args.problems.push(error.to_string()),
@@ -150,10 +161,15 @@ mod tests {
                 continue;
             }
             let option = format!("--{long}");
-            assert_eq!(args(&[&option, "a"]).get(*key).unwrap(), "a");
-            assert_eq!(args(&[&option, "a", &format!("{option}=b")]).get(*key).unwrap(), "b");
+            let value = |argv: &[&str]| args(argv).get(*key).unwrap().clone();
+            if SWITCHES.contains(key) {
+                assert_eq!([value(&[&option, "a"]), value(&[&format!("{option}=b")])], ["true", "b"]);
+            } else {
+                assert_eq!(value(&[&option, "a"]), "a");
+                assert_eq!(value(&[&option, "a", &format!("{option}=b")]), "b");
+                assert_eq!(args(&[&option]).problems, [format!("missing argument for option '{option}'")]);
+            }
             assert_eq!(args(&["."]).get(*key), None);
-            assert_eq!(args(&[&option]).problems, [format!("missing argument for option '{option}'")]);
             assert!(HELP.contains(&option), "help names {option}");
             assert!(HELP.contains(&format!("[env: {variable}]")), "help names {variable}");
             if let Some(short) = short {

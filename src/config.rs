@@ -1,13 +1,16 @@
 //! From arguments and environment to the configuration: checks everything, opens every file, reports all problems together.
 
+mod reader;
 mod values;
 
+use reader::{Problems, Reader};
 pub(crate) use values::{DryRun, Enabled, Listen, duration};
 use values::{enabled, header_names};
 
-use crate::cli::{Args, Key, OPTIONS, text};
+use crate::cli::{Args, Key};
 use crate::filter::{self, Filter, Limits, Source};
 use crate::kube::{ApiServer, check_url, is_loopback};
+use crate::logger::Format;
 use crate::manifest::is_label;
 use log::LevelFilter;
 use std::ffi::OsString;
@@ -43,15 +46,22 @@ const CACHE_BYTES: usize = 16 << 20;
 /// One Job with the longest status that is usual.
 const MIN_CACHE_BYTES: usize = 64 << 10;
 const MAX_CACHE_BYTES: usize = 1 << 30;
-/// Longer durations are typing errors; shorter ones fit every clock.
-const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What is logged, and how.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) level: LevelFilter,
+    pub(crate) format: Format,
+    /// Whether the access log has what proxies say in `X-Forwarded-For`.
+    pub(crate) forwarded_for: bool,
+}
 
 /// Checked settings, with what they name opened, read and compiled.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) listen: Listen,
     pub(crate) port: u16,
-    pub(crate) log_level: LevelFilter,
+    pub(crate) log: Log,
     pub(crate) filter: Filter,
     /// Where the filter comes from: its file, `<argument>` or `<default>`.
     pub(crate) filter_name: String,
@@ -80,72 +90,6 @@ pub(crate) struct Config {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Why there is no [`Config`].
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Problems {
-    /// Bad options and variables.
-    pub(crate) usage: Vec<String>,
-    /// What could not be done.
-    pub(crate) failed: Vec<String>,
-}
-
-/// Reads settings one by one and collects the problems.
-struct Reader<'a> {
-    args: &'a Args,
-    environment: &'a dyn Fn(&str) -> Option<OsString>,
-    problems: Problems,
-}
-
-impl Reader<'_> {
-    fn variable(&self, name: &str) -> Option<OsString> {
-        (self.environment)(name).filter(|value| !value.is_empty())
-    }
-
-    /// A setting as text, and the option or variable that it came from.
-    fn text(&mut self, key: Key) -> Option<(String, String)> {
-        let (_, long, _, variable) = OPTIONS[key as usize];
-        let (value, spelled) = match self.args.get(key) {
-            Some(value) if key == Key::Filter => (value.clone(), "FILTER".to_owned()),
-            Some(value) => (value.clone(), format!("--{long}")),
-            None => (self.variable(variable).filter(|_| !variable.is_empty())?, variable.to_owned()),
-        };
-        match text(&value) {
-            Ok(value) => Some((value, spelled)),
-            Err(error) => {
-                self.problems.usage.push(format!("{spelled}: {error}"));
-                None
-            }
-        }
-    }
-
-    fn parsed<T>(&mut self, key: Key, default: T, parse: impl FnOnce(&str) -> Result<T, String>) -> T {
-        let Some((value, spelled)) = self.text(key) else { return default };
-        parse(&value).unwrap_or_else(|why| {
-            self.problems.usage.push(format!("{spelled}: {value:?} {why}"));
-            default
-        })
-    }
-
-    fn number(&mut self, key: Key, default: usize, min: usize, max: usize) -> usize {
-        self.parsed(key, default, |value| match value.parse() {
-            Ok(number) if (min..=max).contains(&number) => Ok(number),
-            _ => Err(format!("is not a number from {min} to {max}")),
-        })
-    }
-
-    fn duration(&mut self, key: Key, default: Duration, min: Duration) -> Duration {
-        self.parsed(key, default, |value| match duration(value) {
-            Some(duration) if duration >= min && duration <= MAX_DURATION => Ok(duration),
-            Some(_) => Err(format!("is not between {min:?} and {}h", MAX_DURATION.as_secs() / 3600)),
-            None => Err("is not a duration like 30s, 500ms or 1m30s".into()),
-        })
-    }
-
-    fn path(&mut self, key: Key) -> Option<PathBuf> {
-        self.text(key).map(|(path, _)| PathBuf::from(path))
-    }
-}
-
 /// `environment` gives the value of a variable.
 ///
 /// Errors: all problems.
@@ -159,12 +103,11 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
     let listen = reader.parsed(Key::ListenAddress, default_listen, values::listen);
     let port =
         reader.parsed(Key::Port, PORT, |value| value.parse().map_err(|_| "is not a port from 0 to 65535".into()));
-    let log_level = reader.parsed(Key::LogLevel, LevelFilter::Info, values::log_level);
+    let log = log(&mut reader);
     let dry_run = reader.parsed(Key::DryRun, DryRun::None, values::dry_run);
     let max_body_bytes = reader.number(Key::MaxBodyBytes, BODY_BYTES, 1, MAX_BODY_BYTES);
     let max_connections = reader.number(Key::MaxConnections, CONNECTIONS, 1, MAX_CONNECTIONS);
-    let memory = reader.number(Key::MaxFilterMemory, FILTER_MEMORY, MIN_FILTER_MEMORY, MAX_FILTER_MEMORY);
-    let time = reader.duration(Key::MaxFilterTime, FILTER_TIME, Duration::from_millis(1));
+    let limits = limits(&mut reader);
     let request_timeout = reader.duration(Key::RequestTimeout, REQUEST_TIMEOUT, Duration::from_millis(1));
     let idle_timeout = reader.duration(Key::IdleTimeout, IDLE_TIMEOUT, Duration::from_secs(1));
     let shutdown_delay = reader.duration(Key::ShutdownDelay, Duration::ZERO, Duration::ZERO);
@@ -173,9 +116,8 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
 
     let idempotency_headers = reader.parsed(Key::IdempotencyHeaders, Vec::new(), header_names);
     let enabled = reader.parsed(Key::Enable, Enabled::default(), enabled);
-    let boolean = |value: &str| value.parse().map_err(|_| "must be true or false".to_owned());
-    let docs = reader.parsed(Key::Docs, true, boolean);
-    let watch = reader.parsed(Key::Watch, true, boolean);
+    let docs = reader.boolean(Key::Docs, true);
+    let watch = reader.boolean(Key::Watch, true);
     if !watch && enabled.list {
         reader.problems.usage.push("--enable list needs the watch, which --watch=false leaves out".into())
     }
@@ -186,8 +128,6 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
     let namespace = reader.parsed(Key::Namespace, default_namespace, values::namespace);
 
     let api_server = api_server(&mut reader, dry_run, in_cluster, &service_account, &mut warnings);
-    let limits =
-        Limits { steps: filter::MAX_STEPS, memory, time, stack: filter::MAX_STACK, output: filter::MAX_OUTPUT };
     let filter = filter(&mut reader, limits, &mut warnings);
 
     let problems = reader.problems;
@@ -195,7 +135,7 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
         (Some((filter, filter_name)), Some(api_server)) if problems == Problems::default() => Ok(Config {
             listen,
             port,
-            log_level,
+            log,
             filter,
             filter_name,
             namespace,
@@ -217,6 +157,21 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
         }),
         _ => Err(problems),
     }
+}
+
+fn log(reader: &mut Reader<'_>) -> Log {
+    Log {
+        level: reader.parsed(Key::LogLevel, LevelFilter::Info, values::log_level),
+        format: reader.parsed(Key::LogFormat, Format::Text, values::log_format),
+        forwarded_for: reader.boolean(Key::ForwardedFor, false),
+    }
+}
+
+/// Of a filter run.
+fn limits(reader: &mut Reader<'_>) -> Limits {
+    let memory = reader.number(Key::MaxFilterMemory, FILTER_MEMORY, MIN_FILTER_MEMORY, MAX_FILTER_MEMORY);
+    let time = reader.duration(Key::MaxFilterTime, FILTER_TIME, Duration::from_millis(1));
+    Limits { steps: filter::MAX_STEPS, memory, time, stack: filter::MAX_STACK, output: filter::MAX_OUTPUT }
 }
 
 /// As client-go builds it.

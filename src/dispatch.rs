@@ -30,6 +30,7 @@ use crate::metrics::METRICS;
 use crate::random::random;
 use crate::route::{Route, check_headers, no_such_path};
 use crate::status::{Reason, Status, internal_error};
+use crate::trace::TraceParent;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::time::Instant;
@@ -138,7 +139,13 @@ fn create(config: &Config, request: &Request, outcome: Outcome, key: Option<Key>
     let nonce = hex(&[random().to_ne_bytes(), random().to_ne_bytes()].concat());
     let shown_nonce = config.api_server.as_ref().map(|_| &nonce[..]); // --dry-run=client shows none
     let delivery = key.and_then(|key| key.delivery());
-    let marks = Marks { fingerprint: &fingerprint, nonce: shown_nonce, delivery: delivery.as_deref() };
+    let trace_parent = TraceParent::of(request).map(TraceParent::header);
+    let marks = Marks {
+        fingerprint: &fingerprint,
+        nonce: shown_nonce,
+        delivery: delivery.as_deref(),
+        trace_parent: trace_parent.as_deref(),
+    };
     let manifest = manifest::check(&output, &config.namespace, marks, key.map(|key| key.suffix()))?;
     Ok(Work::boxed(Dispatch::Create(Creation {
         manifest,

@@ -2,9 +2,12 @@
 
 use crate::account::Reservation;
 use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 const JSON: &str = "application/json";
+/// Headers that the access log has something of.
+const LOGGED_HEADERS: [&str; 2] = ["traceparent", "x-forwarded-for"];
 
 /// A request with a valid head; the parser rejects all others. The body follows the head in the same buffer.
 #[derive(Debug, Default)]
@@ -32,21 +35,21 @@ pub(crate) struct Request {
 impl Request {
     /// What the log and the head of the reply need of it.
     pub(crate) fn head_for_log(&self) -> Self {
-        const ID: &str = "x-request-id";
-        let id = self.header(ID).unwrap_or_default();
-        let (mut bytes, mut places) = (Vec::new(), Vec::new());
-        for part in [self.method().as_bytes(), self.path().as_bytes(), ID.as_bytes(), id] {
-            places.push(bytes.len()..bytes.len() + part.len());
-            bytes.extend_from_slice(part)
-        }
-        let mut place = places.into_iter();
-        let mut next = || place.next().unwrap_or_default();
+        let mut bytes = Vec::new();
+        let mut put = |part: &[u8]| {
+            bytes.extend_from_slice(part);
+            bytes.len() - part.len()..bytes.len()
+        };
+        let (method, path) = (put(self.method().as_bytes()), put(self.path().as_bytes()));
+        let is_logged = |name: &str| LOGGED_HEADERS.iter().any(|logged| logged.eq_ignore_ascii_case(name));
+        let logged = self.headers().filter(|(name, _)| is_logged(name));
+        let headers = logged.map(|(name, value)| (put(name.as_bytes()), put(value))).collect();
         Request {
             head_len: bytes.len(),
             bytes,
-            method_len: next().len(),
-            path: next(),
-            headers: vec![(next(), next())],
+            method_len: method.len(),
+            path,
+            headers,
             is_http_10: self.is_http_10,
             close: self.close,
             ..Request::default()
@@ -91,6 +94,13 @@ impl Request {
     }
     pub(crate) fn body(&self) -> &[u8] {
         &self.bytes[self.head_len..]
+    }
+    /// The first address in `X-Forwarded-For`, which is whatever the client or the first proxy has written, perhaps with a port. None if it is
+    /// no address.
+    pub(crate) fn forwarded_for(&self) -> Option<&str> {
+        let all = std::str::from_utf8(self.header("x-forwarded-for")?).ok()?;
+        let first = all.split(',').next()?.trim();
+        (first.parse::<IpAddr>().is_ok() || first.parse::<SocketAddr>().is_ok()).then_some(first)
     }
     /// Whether the head announces a body.
     pub(crate) fn announces_body(&self) -> bool {
@@ -233,6 +243,24 @@ mod tests {
             [pair("a", "b c"), pair("d", ""), pair("e", "é="), pair("f", "%zz")]
         );
         assert_eq!(pairs("a=%ff"), [pair("a", "\u{fffd}")]);
+    }
+
+    #[test]
+    fn the_first_address_of_those_that_forwarded() {
+        for (value, want) in [
+            ("203.0.113.7", Some("203.0.113.7")),
+            (" 203.0.113.7:5000 , 10.0.0.1", Some("203.0.113.7:5000")),
+            ("2001:db8::1,x", Some("2001:db8::1")),
+            ("[2001:db8::1]:443", Some("[2001:db8::1]:443")),
+            ("unknown, 10.0.0.1", None),
+            ("a=b reason=x", None),
+            ("", None),
+        ] {
+            let request = Request::of(&[("X-Forwarded-For", value)]);
+            assert_eq!(request.forwarded_for(), want, "{value}");
+            assert_eq!(request.head_for_log().forwarded_for(), want, "{value}");
+        }
+        assert_eq!(Request::of::<&str>(&[]).forwarded_for(), None);
     }
 
     #[test]

@@ -1,7 +1,11 @@
-//! OWNS env_logger: one line per event on standard error.
+//! OWNS env_logger: one line per event on standard error, as text or as JSON.
+//!
+//! A line that is logged while a thread works on a request begins with the request's id: see [`about`].
 
 use crate::second::Second;
-use log::{Level, LevelFilter};
+use env_logger::fmt::Formatter;
+use log::kv::{self, Key, Value, VisitSource};
+use log::{Level, LevelFilter, Record};
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::Write;
@@ -10,28 +14,32 @@ use std::time::SystemTime;
 /// At debug and trace, libraries log what they send and receive, including the token.
 const LIBRARIES: LevelFilter = LevelFilter::Warn;
 
+/// How a line is written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Format {
+    #[default]
+    Text,
+    /// One object per line.
+    Json,
+}
+
 /// Logs our records at `level`, and at most warnings of libraries. `RUST_LOG` is not read.
-pub(crate) fn start(level: LevelFilter) {
+pub(crate) fn start(level: LevelFilter, format: Format) {
     env_logger::Builder::new()
         .filter_level(level.min(LIBRARIES))
         .filter_module(env!("CARGO_CRATE_NAME"), level)
-        .format(|out, record| {
-            let level = match record.level() {
-                Level::Error => "ERROR",
-                Level::Warn => "WARN ",
-                Level::Info => "INFO ",
-                Level::Debug => "DEBUG",
-                Level::Trace => "TRACE",
-            };
+        .format(move |out, record| {
+            let now = SystemTime::now();
             STAMP.with_borrow_mut(|stamp| {
-                let now = SystemTime::now();
                 // if the second changes meanwhile, this line alone has the next one
                 let text = stamp.text(now, || out.timestamp_millis().to_string());
                 text.truncate(text.len().saturating_sub(".123Z".len()));
                 let _ = write!(text, ".{:03}Z", millisecond(now)); // writing to memory does not fail
-                out.write_all(text.as_bytes())
-            })?;
-            writeln!(out, " {level} {}", record.args())
+                ID.with_borrow(|id| match format {
+                    Format::Text => write_text(out, text, id, record),
+                    Format::Json => write_json(out, text, id, record),
+                })
+            })
         })
         .init();
     // only the location: a panic's message may quote a body
@@ -41,11 +49,87 @@ pub(crate) fn start(level: LevelFilter) {
     }));
 }
 
+fn write_text(out: &mut Formatter, time: &str, id: &str, record: &Record<'_>) -> std::io::Result<()> {
+    let level = match record.level() {
+        Level::Error => " ERROR ",
+        Level::Warn => " WARN  ",
+        Level::Info => " INFO  ",
+        Level::Debug => " DEBUG ",
+        Level::Trace => " TRACE ",
+    };
+    let space = if id.is_empty() { "" } else { " " };
+    for part in [time, level, id, space] {
+        out.write_all(part.as_bytes())?
+    }
+    writeln!(out, "{}", record.args())
+}
+
+/// Time and severity as Google's collectors read them, and as Elastic's do.
+fn write_json(out: &mut Formatter, time: &str, id: &str, record: &Record<'_>) -> std::io::Result<()> {
+    let (severity, level) = match record.level() {
+        Level::Error => ("ERROR", "error"),
+        Level::Warn => ("WARNING", "warn"),
+        Level::Info => ("INFO", "info"),
+        Level::Debug => ("DEBUG", "debug"),
+        Level::Trace => ("DEBUG", "trace"),
+    };
+    write!(
+        out,
+        r#"{{"time":"{time}","@timestamp":"{time}","severity":"{severity}","log.level":"{level}","message":{}"#,
+        quoted(&record.args().to_string())
+    )?;
+    if !id.is_empty() {
+        write!(out, r#","request_id":{}"#, quoted(id))?
+    }
+    let mut members = Members(String::new());
+    record.key_values().visit(&mut members).map_err(std::io::Error::other)?;
+    writeln!(out, "{}}}", members.0)
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// Members of an object, each with a comma before it.
+struct Members(String);
+
+impl<'kvs> VisitSource<'kvs> for Members {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+        let value = match (value.to_u64(), value.to_f64()) {
+            (Some(number), _) => number.to_string(),
+            (None, Some(number)) => number.to_string(),
+            (None, None) => quoted(&value.to_string()),
+        };
+        Ok(write!(self.0, ",{}:{value}", quoted(key.as_str()))?)
+    }
+}
+
 thread_local! {
     /// As `2026-01-31T23:59:59.123Z`.
     static STAMP: RefCell<Second> = const { RefCell::new(Second::new()) };
+    /// Of the request that the thread works on; empty if there is none.
+    static ID: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 fn millisecond(now: SystemTime) -> u32 {
     now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().subsec_millis()
+}
+
+/// While it exists, what this thread logs is about a request.
+#[derive(Debug)]
+pub(crate) struct About(());
+
+/// What this thread logs from now on is about the request with this id, until the result is dropped. There is one at a time.
+pub(crate) fn about(id: &str) -> About {
+    ID.with_borrow_mut(|about| {
+        about.clear();
+        about.push_str(id)
+    });
+    About(())
+}
+
+impl Drop for About {
+    fn drop(&mut self) {
+        ID.with_borrow_mut(String::clear)
+    }
 }

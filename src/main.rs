@@ -19,6 +19,7 @@ mod route;
 mod second;
 mod server;
 mod status;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
             return fail(code, &[problems.usage, problems.failed].concat());
         }
     };
-    logger::start(config.log_level);
+    logger::start(config.log.level, config.log.format);
     if config.check_only {
         config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         return ExitCode::SUCCESS;

@@ -16,6 +16,9 @@ pub(crate) const DELIVERY: &str = "k8s-job-dispatcher/delivery";
 /// Random, one per dispatch: shows whether our own earlier attempt created a Job.
 pub(crate) const NONCE: &str = "k8s-job-dispatcher/nonce";
 
+/// The caller's trace, for what the Job does to continue it (W3C Trace Context). A filter may set it.
+pub(crate) const TRACE_PARENT: &str = "k8s-job-dispatcher/traceparent";
+
 /// A DNS-1123 label. Job names may be longer by the API's rules, but the pods' labels and host names may not.
 const MAX_NAME: usize = 63;
 /// Random characters behind a generated name: 36^10 names, so that with a million Jobs in a namespace one in seven thousand chooses twice.
@@ -89,7 +92,7 @@ fn invalid_name(field: &str) -> Status {
 }
 
 /// The members of an output that [`check`] looks at.
-pub(crate) const MEMBERS: [&[&str]; 14] = [
+pub(crate) const MEMBERS: [&[&str]; 15] = [
     &["apiVersion"],
     &["kind"],
     &["spec"],
@@ -103,6 +106,7 @@ pub(crate) const MEMBERS: [&[&str]; 14] = [
     &["metadata", "annotations", FINGERPRINT],
     &["metadata", "annotations", NONCE],
     &["metadata", "annotations", DELIVERY],
+    &["metadata", "annotations", TRACE_PARENT],
     &["metadata", "resourceVersion"],
 ];
 
@@ -122,6 +126,7 @@ enum At {
     Fingerprint,
     Nonce,
     Delivery,
+    TraceParent,
     ResourceVersion,
 }
 
@@ -131,7 +136,7 @@ fn member(output: &Output, at: At) -> Option<&Member> {
     output.found.get(at as usize)?.as_ref()
 }
 
-/// What is written into the annotations, to find the Job by.
+/// What is written into the annotations, most of it to find the Job by.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Marks<'m> {
     pub(crate) fingerprint: &'m str,
@@ -139,6 +144,8 @@ pub(crate) struct Marks<'m> {
     pub(crate) nonce: Option<&'m str>,
     /// None leaves it out.
     pub(crate) delivery: Option<&'m str>,
+    /// None, or an annotation of the filter's, leaves it out.
+    pub(crate) trace_parent: Option<&'m str>,
 }
 
 /// The JSON text of an optional field.
@@ -239,7 +246,8 @@ fn written(output: &Output, name: Name, marks: Marks<'_>) -> Manifest {
     add(&mut json, &["\"", MANAGED_BY, "\":\"", MANAGER, r#""},"annotations":{"#]);
     copy_members(&mut json, At::Annotations, &[At::Fingerprint, At::Nonce, At::Delivery], false);
     add(&mut json, &["\"", FINGERPRINT, "\":\"", marks.fingerprint, "\""]);
-    for (annotation, value) in [(NONCE, marks.nonce), (DELIVERY, marks.delivery)] {
+    let trace_parent = marks.trace_parent.filter(|_| member(output, At::TraceParent).is_none());
+    for (annotation, value) in [(NONCE, marks.nonce), (DELIVERY, marks.delivery), (TRACE_PARENT, trace_parent)] {
         if let Some(value) = value {
             add(&mut json, &[",\"", annotation, "\":\"", value, "\""])
         }
@@ -303,7 +311,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn checked(output: Value) -> Result<Manifest, Status> {
-        let marks = Marks { fingerprint: "f", nonce: Some("n"), delivery: None };
+        let marks = Marks { fingerprint: "f", nonce: Some("n"), ..Marks::default() };
         check(&Output::of(&output.to_string(), &MEMBERS), "ns", marks, None)
     }
 
@@ -322,13 +330,18 @@ mod tests {
         assert_eq!((manifest.name.clone(), manifest.choose_name(5)), (Name::Given("a".into()), "a".into()));
         let want = r#"{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"a","labels":{"b":"c","app.kubernetes.io/managed-by":"k8s-job-dispatcher"},"annotations":{"k8s-job-dispatcher/fingerprint":"f","k8s-job-dispatcher/nonce":"n"}},"spec":{"x":1}}"#;
         assert_eq!(String::from_utf8(manifest.json).unwrap(), want);
-        let shown = |marks| {
-            let json = check(&Output::of("{\"spec\":{}}", &MEMBERS), "ns", marks, None).unwrap().json;
+        let shown_of = |output: &str, marks| {
+            let json = check(&Output::of(output, &MEMBERS), "ns", marks, None).unwrap().json;
             String::from_utf8(json).unwrap()
         };
-        let shown = [Marks::default(), Marks { delivery: Some("d"), ..Marks::default() }].map(shown);
-        assert!(!shown[0].contains(NONCE) && !shown[0].contains(DELIVERY));
-        assert!(shown[1].contains(r#""k8s-job-dispatcher/delivery":"d""#), "{}", shown[1]);
+        let shown = [Marks::default(), Marks { delivery: Some("d"), trace_parent: Some("t"), ..Marks::default() }]
+            .map(|marks| shown_of("{\"spec\":{}}", marks));
+        assert!([NONCE, DELIVERY, TRACE_PARENT].iter().all(|mark| !shown[0].contains(mark)), "{}", shown[0]);
+        let want = r#""k8s-job-dispatcher/delivery":"d","k8s-job-dispatcher/traceparent":"t""#;
+        assert!(shown[1].contains(want), "{}", shown[1]);
+        let of_the_filter = format!(r#"{{"metadata":{{"annotations":{{"{TRACE_PARENT}":"its"}}}},"spec":{{}}}}"#);
+        let shown = shown_of(&of_the_filter, Marks { trace_parent: Some("t"), ..Marks::default() });
+        assert!(shown.contains(&format!(r#""{TRACE_PARENT}":"its""#)) && shown.matches(TRACE_PARENT).count() == 1);
     }
 
     #[test]

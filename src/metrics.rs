@@ -3,7 +3,9 @@
 //! Every label has few values: they come from enums and tables of ours, never from a request. Takes strings and numbers: the module that counts
 //! something says what it is.
 
-use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder, prometheus_text, text};
+use prometheus_client::encoding::{
+    EncodeLabel, EncodeLabelSet, EncodeLabelValue, LabelSetEncoder, LabelValueEncoder, prometheus_text, text,
+};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,15 +24,33 @@ const REQUEST_SECONDS: [f64; 14] =
 /// Seconds. An ordinary run takes a tenth of a millisecond; it ends after 2 s unless that was changed.
 const FILTER_SECONDS: [f64; 12] = [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 2.0];
 
-/// Codes of dispatches that alerts use.
-const ALERTED: [u16; 5] = [429, 500, 502, 503, 504];
-
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
 /// The name and the value of a label, where there is one: one type, because each has ten kilobytes of code.
 type Label = [(&'static str, &'static str); 1];
 /// The same where there are two.
 type Labels = [(&'static str, Value); 2];
+
+/// The labels of an answer.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct Answer {
+    route: &'static str,
+    code: u16,
+    /// Of an error.
+    reason: Option<&'static str>,
+}
+
+impl EncodeLabelSet for Answer {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Answer { route, code, reason } = *self;
+        ("route", Value::Text(route)).encode(encoder.encode_label())?;
+        ("code", Value::Code(code)).encode(encoder.encode_label())?;
+        match reason {
+            Some(reason) => ("reason", Value::Text(reason)).encode(encoder.encode_label()),
+            None => Ok(()),
+        }
+    }
+}
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 enum Value {
@@ -73,7 +93,7 @@ pub(crate) struct Gauges {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
-    requests: Family<Labels, Counter>,
+    requests: Family<Answer, Counter>,
     request_seconds: Family<Label, Histogram, fn() -> Histogram>,
     retried: Family<Labels, Counter>,
     filter_runs: Family<Label, Counter>,
@@ -117,10 +137,6 @@ impl Metrics {
         };
         metrics.register_work();
         metrics.register_state();
-        // created at start: `rate` does not see the first event of a new series
-        for code in ALERTED {
-            drop(metrics.requests.get_or_create(&[("route", Value::Text("/job")), ("code", Value::Code(code))]));
-        }
         metrics
     }
 
@@ -130,7 +146,11 @@ impl Metrics {
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         let registry = &mut self.registry;
         registry.register("build_info", "The version that runs; the value is 1", build);
-        registry.register("requests", "Requests answered, by route and code", self.requests.clone());
+        registry.register(
+            "requests",
+            "Requests answered, by route and code; errors also by reason",
+            self.requests.clone(),
+        );
         registry.register_with_unit(
             "request_duration",
             "Time from receiving the whole request to its reply",
@@ -203,9 +223,15 @@ impl Metrics {
         );
     }
 
-    /// Counts a reply. `took`: None for a request that was rejected before it was served.
-    pub(crate) fn request(&self, route: &'static str, code: u16, took: Option<Duration>) {
-        self.requests.get_or_create(&[("route", Value::Text(route)), ("code", Value::Code(code))]).inc();
+    /// Requests of this route may have these answers, each with its code and reason: their series begin, for `rate` does not see the first event
+    /// of a new one.
+    pub(crate) fn may_answer(&self, route: &'static str, answers: impl Iterator<Item = (u16, Option<&'static str>)>) {
+        answers.for_each(|(code, reason)| drop(self.requests.get_or_create(&Answer { route, code, reason })))
+    }
+
+    /// Counts a reply. `reason`: of an error. `took`: None for a request that was rejected before it was served.
+    pub(crate) fn request(&self, route: &'static str, code: u16, reason: Option<&'static str>, took: Option<Duration>) {
+        self.requests.get_or_create(&Answer { route, code, reason }).inc();
         if let Some(took) = took {
             self.request_seconds.get_or_create(&[("route", route)]).observe(took.as_secs_f64());
         }
@@ -287,8 +313,8 @@ mod tests {
     #[test]
     fn both_formats() {
         let metrics = Metrics::new();
-        metrics.request("/job", 201, Some(Duration::from_millis(3)));
-        metrics.request("/job", 503, None);
+        metrics.request("/job", 201, None, Some(Duration::from_millis(3)));
+        metrics.request("/job", 503, Some("Overloaded"), None);
         metrics.call("create", None, Duration::from_secs(2));
         metrics.call("create", Some(999), Duration::from_secs(2));
         metrics.filter_run("output", Duration::from_micros(60));
@@ -309,7 +335,7 @@ mod tests {
         for line in [
             "# TYPE k8s_job_dispatcher_requests_total counter",
             "k8s_job_dispatcher_requests_total{route=\"/job\",code=\"201\"} 1",
-            "k8s_job_dispatcher_requests_total{route=\"/job\",code=\"503\"} 1",
+            "k8s_job_dispatcher_requests_total{route=\"/job\",code=\"503\",reason=\"Overloaded\"} 1",
             "k8s_job_dispatcher_request_duration_seconds_count{route=\"/job\"} 1",
             "k8s_job_dispatcher_request_duration_seconds_bucket{route=\"/job\",le=\"0.0025\"} 0",
             "k8s_job_dispatcher_request_duration_seconds_bucket{route=\"/job\",le=\"0.005\"} 1",

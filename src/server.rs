@@ -25,13 +25,14 @@ mod slot;
 mod texts;
 mod workers;
 
-use access_log::{Line, request_id};
+use access_log::{Line, Peer, request_id};
 
 use crate::answered::Answered;
 use crate::config::{Config, Listen};
 use crate::metrics::METRICS;
 use crate::random::random;
 use crate::status::{Reason, Status};
+use connection::Accepted;
 use connections::{Connections, RESERVED};
 use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -104,7 +105,10 @@ pub(crate) fn run(mut config: Config) -> Result<(), String> {
     accept_until(&listener, &workers, &mut signals, None);
     workers.connections.shutdown.announce();
     workers.connections.shorten();
-    info!("stopping; still accepting for {shutdown_delay:?}");
+    match shutdown_delay {
+        Duration::ZERO => info!("stopping"),
+        delay => info!("stopping; connections are accepted for another {delay:?}"),
+    }
     accept_until(&listener, &workers, &mut signals, Some(Instant::now() + shutdown_delay));
     drain(listener, &workers);
     Ok(())
@@ -192,10 +196,14 @@ fn accept_until(listener: &TcpListener, workers: &Workers, signals: &mut UnixStr
 /// Returns false if there is no pending connection.
 fn accept(listener: &TcpListener, workers: &Workers) -> bool {
     match listener.accept() {
-        Ok((stream, _)) => {
-            match workers.insert(stream) {
-                Ok(replaced) => replaced.iter().for_each(|exchange| reject(exchange.connection.stream())),
-                Err(stream) => reject(&stream),
+        Ok((stream, address)) => {
+            let peer = Peer { address: address.ip().to_canonical(), is_proxy: workers.server.config.log.forwarded_for };
+            match workers.insert(Accepted { stream, peer }) {
+                Ok(replaced) => {
+                    let connection = replaced.iter().map(|exchange| &exchange.connection);
+                    connection.for_each(|connection| reject(connection.stream(), connection.peer()))
+                }
+                Err(Accepted { stream, peer }) => reject(&stream, peer),
             }
             workers.grant_memory(); // of an evicted connection
             true
@@ -218,12 +226,12 @@ fn accept(listener: &TcpListener, workers: &Workers) -> bool {
 }
 
 /// Answers 503 without blocking: every connection is being served, those for probes too, so none can be evicted.
-fn reject(stream: &TcpStream) {
+fn reject(stream: &TcpStream, peer: Peer) {
     let frame = reply::Frame { id: request_id(None), is_head: false, is_http_10: false, close: true };
     let status = Status::new(Reason::Overloaded, "too many connections");
     METRICS.connection_rejected();
     let Answered { reply, record, .. } = Answered::refused(status);
-    Line { id: &frame.id, request: None, code: reply.code, took: None, is_probe: false, record: &record }.write();
+    Line { id: &frame.id, peer, request: None, code: reply.code, took: None, is_probe: false, record: &record }.write();
     let mut bytes = Vec::new();
     reply::print(&mut bytes, &reply, &frame);
     bytes.extend(&*reply.body);

@@ -40,7 +40,7 @@ fn durations() {
 fn defaults_on_a_laptop_and_in_a_cluster() {
     let here = config(&["."], &[]);
     assert_eq!((here.listen, here.port), (Listen::Ip(Ipv4Addr::LOCALHOST.into()), 8000));
-    assert_eq!((here.namespace.as_str(), here.dry_run, here.log_level), ("default", DryRun::None, LevelFilter::Info));
+    assert_eq!((here.namespace.as_str(), here.dry_run, here.log.level), ("default", DryRun::None, LevelFilter::Info));
     assert_eq!(here.api_server.unwrap().base(), "http://127.0.0.1:8001");
     assert_eq!((here.max_body_bytes, here.max_connections), (2097152, 1024));
     assert_eq!((here.request_timeout, here.shutdown_delay), (Duration::from_secs(15), Duration::ZERO));

@@ -1,5 +1,6 @@
 //! Values of options that have a form of their own.
 
+use crate::logger::Format;
 use crate::manifest::is_label;
 use log::LevelFilter;
 use std::net::IpAddr;
@@ -64,6 +65,15 @@ pub(super) fn dry_run(text: &str) -> Result<DryRun, String> {
 
 pub(super) fn log_level(text: &str) -> Result<LevelFilter, String> {
     text.parse().map_err(|_| "must be error, warn, info, debug, trace or off".into())
+}
+
+/// `text` or `json`.
+pub(super) fn log_format(text: &str) -> Result<Format, String> {
+    match text {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err("must be text or json".into()),
+    }
 }
 
 pub(super) fn namespace(text: &str) -> Result<String, String> {

@@ -9,10 +9,11 @@ use crate::kube::{Client, Create, Failure, Job, LONG_ANSWER, RefusalKind};
 use crate::manifest::Manifest;
 use crate::random::random;
 use crate::status::{Status, internal_error};
+use log::warn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A call for which less time is left is not worth a retry: the API server has less still, and has just taken all of its time.
+/// A call for which less time is left is not worth a retry: the API server has less still.
 const MIN_CALL: Duration = Duration::from_millis(500);
 
 /// What all dispatches share.
@@ -82,6 +83,8 @@ impl Calls<'_> {
         let NextCall { mut name, call, attempts, .. } = first;
         let (mut names, mut tries) = (attempts.names, 1);
         let mut step = Step::Call(call, attempts);
+        // of the last call: how it failed, and how long it took
+        let mut last = (String::new(), Duration::ZERO);
         loop {
             step = match step {
                 Step::Call(call, attempts) => {
@@ -91,14 +94,22 @@ impl Calls<'_> {
                         name = manifest.choose_name(random());
                     }
                     (names, tries) = (attempts.names, u32::from(attempts.retries) + 1);
+                    let before = self.client.waited();
                     match self.call(intent, call, &attempts, &name, manifest.as_deref()) {
-                        Ok(outcome) => next(intent, attempts, call, outcome),
+                        Ok(outcome) => {
+                            if let CallOutcome::Failed(failure) = &outcome {
+                                last = (failure.to_string(), self.client.waited() - before)
+                            }
+                            next(intent, attempts, call, outcome)
+                        }
                         Err(status) => Step::Answer(Err(status)),
                     }
                 }
                 Step::Again { call, attempts, retry_after, otherwise } => {
                     let pause = pause(attempts.retries, retry_after, random());
-                    if let Some(memory) = self.may_pause(pause, &attempts, manifest.as_deref_mut()) {
+                    let (why, took) = &last;
+                    if let Some(memory) = self.may_pause(pause, *took, &attempts, manifest.as_deref_mut()) {
+                        warn!("try {tries} failed after {took:.1?}, the next comes after {pause:.1?}: {why}");
                         return Ended::Pause {
                             next_call: NextCall { name, call, attempts, is_long: false },
                             memory,
@@ -165,15 +176,17 @@ impl Calls<'_> {
         Ok(outcome)
     }
 
-    /// Memory for a pause; None if there is no pause, for want of time, of memory, or of tokens for retries.
+    /// Memory for a pause; None if there is no pause, for want of time, of memory, or of tokens for retries. `took`: how long the last call
+    /// took; the next may take as long, as with a webhook that hangs.
     fn may_pause(
         &self,
         pause: Duration,
+        took: Duration,
         attempts: &Attempts,
         manifest: Option<&mut Manifest>,
     ) -> Option<Option<Reservation>> {
         let Shared { budget, account, .. } = self.shared;
-        if Instant::now() + pause + MIN_CALL >= self.until || self.client.is_cut_off() {
+        if Instant::now() + pause + took.max(MIN_CALL) >= self.until || self.client.is_cut_off() {
             return None;
         }
         match manifest {

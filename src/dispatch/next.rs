@@ -165,7 +165,7 @@ fn failed(intent: Intent<'_>, attempts: Attempts, call: Call, failure: Failure) 
         Failure::NotCalled => fail(
             Status::new(Reason::ServiceUnavailable, "the API server cannot be reached")
                 .with_retry_after(RETRY_AFTER)
-                .with_note("not called: it could not be reached three times in a row"),
+                .with_note("no call was made, because several in a row could not connect"),
         ),
         Failure::Unreachable(why) => {
             again(attempts, call, None, bad_gateway("the API server cannot be reached").with_note(why))
@@ -257,7 +257,7 @@ fn refused(intent: Intent<'_>, attempts: Attempts, call: Call, refusal: Refusal)
         RefusalKind::NameTaken if call == Call::Delete => {
             again(attempts, call, refusal.retry_after, status_of(call, refusal))
         }
-        RefusalKind::Conflict | RefusalKind::Busy => {
+        RefusalKind::Conflict | RefusalKind::Busy | RefusalKind::WebhookUnreachable => {
             again(attempts, call, refusal.retry_after, status_of(call, refusal))
         }
         RefusalKind::Fault | RefusalKind::Slow => {
@@ -317,6 +317,7 @@ fn status_of(call: Call, refusal: Refusal) -> Status {
             Status::new(Reason::Forbidden, "an admission webhook or policy denies the deletion")
         }
         (RefusalKind::WebhookFault, Call::Create | Call::Delete) => later("an admission webhook fails at the moment"),
+        (RefusalKind::WebhookUnreachable, _) => later("an admission webhook cannot be called, or responds too late"),
         (RefusalKind::Fault, Call::Log) => later("the log cannot be read at the moment"),
         (RefusalKind::Conflict | RefusalKind::Fault | RefusalKind::Busy, _)
         | (RefusalKind::NameTaken, Call::Delete) => later("the API server is busy"),

@@ -182,7 +182,10 @@ impl SoFar {
             }
             _ => Answered::from(status.clone()),
         };
-        let note = status.note.or_else(|| (answered.reply.code == 200).then_some(status.message));
+        let note = match answered.reply.code {
+            200 => Some(format!("answered with what is known: {}", status.note.unwrap_or(status.message))),
+            _ => status.note,
+        };
         Answered { record: Record { note, ..answered.record }, ..answered }
     }
 }

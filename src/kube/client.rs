@@ -121,6 +121,11 @@ impl Client {
         std::mem::take(&mut self.waited)
     }
 
+    /// How long calls have taken since [`Client::take_waited`].
+    pub(crate) fn waited(&self) -> Duration {
+        self.waited
+    }
+
     /// How many warnings the API server gave since the last call of this method.
     pub(crate) fn take_warnings(&mut self) -> u32 {
         std::mem::take(&mut self.warnings)
@@ -140,7 +145,10 @@ impl Client {
         let is_ready = matches!(response, Ok(ApiResponse { code: 200 | 403, .. })) && Instant::now() < until;
         if !is_ready {
             match response {
-                Ok(response) => warn!("not ready: {}/readyz returns {}", self.server.base, response.code),
+                Ok(ApiResponse { code, token_source, .. }) => {
+                    let source = token_source.map(|source| format!("; {source}")).unwrap_or_default();
+                    warn!("not ready: {}/readyz returns {code}{source}", self.server.base)
+                }
                 Err(failure) => warn!("not ready: {failure}"),
             }
         }
@@ -365,8 +373,10 @@ fn response_of(response: Response<Body>, verb: Verb, server: &Arc<ApiServer>) ->
         return Err(Failure::InvalidResponse(format!("the response has the Content-Encoding {coding:?}")));
     }
     let server = server.clone();
+    let code = head.status.as_u16();
     let mut response = ApiResponse {
-        code: head.status.as_u16(),
+        code,
+        token_source: (code == 401).then(|| server.credentials.token_source()),
         retry_after: retry_after.and_then(|value| refusal::retry_after(value, SystemTime::now())),
         body: Vec::new(),
         rest: None,

@@ -77,6 +77,14 @@ impl Credentials {
         }
     }
 
+    /// Where the token comes from, for an operator whose token is rejected.
+    pub(super) fn token_source(&self) -> String {
+        match &self.token_file {
+            Some(file) => format!("the token is that of `{}`", file.display()),
+            None => "no token is sent; see --token-file".to_owned(),
+        }
+    }
+
     /// The credentials, read again if they are a minute old.
     pub(super) fn current(&self) -> Current {
         let is_old = {

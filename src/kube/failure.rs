@@ -46,6 +46,8 @@ pub(crate) enum RefusalKind {
     Policy,
     /// An admission webhook denied the Job with a code that says that it fails itself.
     WebhookFault,
+    /// An admission webhook could not be called, or did not respond in time. Nothing was stored.
+    WebhookUnreachable,
     Quota,
     NamespaceTerminating,
     /// RBAC, and admission plugins that are part of the cluster's set-up.
@@ -68,7 +70,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::TooLong => f.write_str("the Job's status is long"),
             Failure::Refused(refusal) => f.write_str(&refusal.said),
-            Failure::NotCalled => f.write_str("not called: it could not be reached before"),
+            Failure::NotCalled => f.write_str("no call was made, because several in a row could not connect"),
             Failure::Unreachable(why)
             | Failure::Disconnected(why)
             | Failure::TimedOut(why)

@@ -115,6 +115,7 @@ pub(super) fn refusal(name: &str, code: u16, retry_after: Option<u32>, body: &[u
         (None, 410) => RefusalKind::Gone,
         (None, 413) => RefusalKind::TooLarge,
         (None, 429 | 503) => RefusalKind::Busy,
+        (None, 500) if is_webhook_unreachable(&message) => RefusalKind::WebhookUnreachable,
         (None, 500) => RefusalKind::Fault,
         (None, 504) => RefusalKind::Slow,
         (None, _) => RefusalKind::Unexpected,
@@ -124,7 +125,7 @@ pub(super) fn refusal(name: &str, code: u16, retry_after: Option<u32>, body: &[u
     }
     causes.dedup(); // they differ in their messages, which nobody sees
     let retry_after = retry_after.or(details.retry_after_seconds.map(bounded));
-    let mut said = format!("{reason}: {message}");
+    let mut said = if reason.is_empty() { message } else { format!("{reason}: {message}") };
     said.truncate(said.floor_char_boundary(MAX_MESSAGE));
     Refusal { kind, causes, retry_after, said: format!("{code} {said:?}") }
 }
@@ -158,6 +159,12 @@ fn denial(name: &str, code: u16, message: &str) -> Option<RefusalKind> {
             || forbidden(name, message).is_some_and(|said| said.starts_with("ValidatingAdmissionPolicy '"));
         (is_mutating || is_validating()).then_some(RefusalKind::Policy)
     }
+}
+
+/// An admission webhook could not be called, and its failurePolicy is Fail. These are the words of the API server
+/// (apiserver/pkg/admission/plugin/webhook of Kubernetes 1.20 to 1.37), which quote nothing of the webhook's.
+fn is_webhook_unreachable(message: &str) -> bool {
+    message.starts_with("Internal error occurred: failed calling webhook \"")
 }
 
 /// The words of the quota's admission plugin, of Kubernetes 1.20 to 1.37 (plugin/pkg/admission/resourcequota).

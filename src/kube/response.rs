@@ -19,6 +19,8 @@ pub(super) struct ApiResponse<R = BodyReader<'static>> {
     pub(super) rest: Option<R>,
     /// The response does not say where its body ends, so that a broken connection looks like the end.
     pub(super) is_unbounded: bool,
+    /// Of a response that rejects the token: where that comes from.
+    pub(super) token_source: Option<String>,
     /// What it means that the rest cannot be read.
     pub(super) read_error: Box<dyn Fn(std::io::Error) -> Failure>,
 }
@@ -46,7 +48,11 @@ impl<R: Read> ApiResponse<R> {
 
     /// Why the request was refused. `name`: likewise.
     pub(super) fn refusal(&self, name: &str) -> Refusal {
-        refusal(name, self.code, self.retry_after, &self.body)
+        let mut refusal = refusal(name, self.code, self.retry_after, &self.body);
+        if let Some(source) = &self.token_source {
+            refusal.said += &format!("; {source}")
+        }
+        refusal
     }
 
     pub(super) fn whole_body(&mut self) -> Box<dyn Read + '_> {
@@ -105,7 +111,15 @@ pub(super) mod tests {
 
     pub(in crate::kube) fn response(code: u16, body: impl Into<Vec<u8>>) -> ApiResponse<&'static [u8]> {
         let read_error = Box::new(|error: std::io::Error| Failure::Disconnected(error.to_string()));
-        ApiResponse { code, retry_after: None, body: body.into(), rest: None, is_unbounded: false, read_error }
+        ApiResponse {
+            code,
+            retry_after: None,
+            body: body.into(),
+            rest: None,
+            is_unbounded: false,
+            token_source: None,
+            read_error,
+        }
     }
 
     fn named() -> Box<Job> {

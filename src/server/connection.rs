@@ -1,6 +1,6 @@
 //! The state machine of one connection; never blocks on its client: bytes in, requests out; replies in, bytes out.
 
-use super::access_log::{Line, name_of, request_id};
+use super::access_log::{Line, Peer, name_of, request_id};
 use super::chunked::Chunks;
 use super::memory::Memory;
 use super::parse::{self, MAX_HEAD, Scan};
@@ -94,9 +94,17 @@ enum Parsed {
 /// Errors: the error that a request gets before its body is read, so that `Expect: 100-continue` saves the client its upload.
 pub(super) type Admit<'a> = &'a dyn Fn(&Request) -> Result<(), Status>;
 
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer: Peer,
+}
+
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
+    peer: Peer,
     /// Bytes that were not parsed yet.
     input: Vec<u8>,
     /// Memory for the input, while the connection waits.
@@ -119,9 +127,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, now: Instant, idle: Duration) -> Self {
+    pub(super) fn new(accepted: Accepted, now: Instant, idle: Duration) -> Self {
+        let Accepted { stream, peer } = accepted;
         Connection {
             stream,
+            peer,
             input: Vec::new(),
             input_memory: None,
             scan: Scan::default(),
@@ -139,8 +149,8 @@ impl Connection {
     }
 
     /// For probes alone: all other places are taken.
-    pub(super) fn reserved(stream: TcpStream, now: Instant, idle: Duration) -> Self {
-        Connection { is_reserved: true, ..Connection::new(stream, now, idle) }
+    pub(super) fn reserved(accepted: Accepted, now: Instant, idle: Duration) -> Self {
+        Connection { is_reserved: true, ..Connection::new(accepted, now, idle) }
     }
 
     pub(super) fn is_reserved(&self) -> bool {
@@ -148,6 +158,9 @@ impl Connection {
     }
     pub(super) fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+    pub(super) fn peer(&self) -> Peer {
+        self.peer
     }
     pub(super) fn waits_since(&self) -> Instant {
         self.waits_since
@@ -337,7 +350,8 @@ impl Connection {
         let request = if let Phase::Body(request, _) = &self.phase { Some(request) } else { None };
         let name = request.map_or("other", |request| name_of(&route(request, enabled)));
         let Answered { reply, record, .. } = Answered::refused(status);
-        let line = Line { id: &frame.id, request, code: reply.code, took: None, is_probe: false, record: &record };
+        let (code, peer) = (reply.code, self.peer);
+        let line = Line { id: &frame.id, peer, request, code, took: None, is_probe: false, record: &record };
         line.count_and_write(name);
         self.phase = Phase::Idle;
         self.forget_input();

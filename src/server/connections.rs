@@ -1,6 +1,6 @@
 //! The table of open connections: a place for each, which owns its exchange whenever no thread does.
 
-use super::connection::{Connection, Interest};
+use super::connection::{Accepted, Connection, Interest};
 use super::deadlines::Deadlines;
 use super::exchange::{Exchange, Then, Waits};
 use super::poller::{PollEvent, Poller};
@@ -8,7 +8,6 @@ use super::shutdown::{Shutdown, latest};
 use super::slot::Slot;
 use crate::metrics::METRICS;
 use std::collections::VecDeque;
-use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -168,17 +167,17 @@ impl Connections {
     /// Inserts a new connection. When all slots are taken, evicts one that waits for its client.
     ///
     /// Errors: the connection, if none could be evicted.
-    pub(super) fn insert(&self, stream: TcpStream, random: u64) -> Result<(), TcpStream> {
+    pub(super) fn insert(&self, accepted: Accepted, random: u64) -> Result<(), Accepted> {
         let free = lock(&self.free).pop();
-        let Some(index) = free.or_else(|| self.evict_one(random)) else { return Err(stream) };
-        self.add(index, Connection::new(stream, Instant::now(), self.idle));
+        let Some(index) = free.or_else(|| self.evict_one(random)) else { return Err(accepted) };
+        self.add(index, Connection::new(accepted, Instant::now(), self.idle));
         Ok(())
     }
 
     /// Inserts a new connection in a place for probes; where all are taken, the oldest is taken out, and returned.
     ///
     /// Errors: the connection, if all of them are being served.
-    pub(super) fn insert_reserved(&self, stream: TcpStream) -> Result<Option<Box<Exchange>>, TcpStream> {
+    pub(super) fn insert_reserved(&self, accepted: Accepted) -> Result<Option<Box<Exchange>>, Accepted> {
         let mut oldest = None;
         let index = {
             let mut reserved = lock(&self.reserved);
@@ -189,7 +188,7 @@ impl Connections {
                         oldest = self.place(*index).parked.take_if(|one| one.waits.is_at_rest());
                         oldest.is_some()
                     });
-                    let Some(index) = order.and_then(|order| reserved.used.remove(order)) else { return Err(stream) };
+                    let Some(index) = order.and_then(|order| reserved.used.remove(order)) else { return Err(accepted) };
                     self.poller.remove(index);
                     index
                 }
@@ -197,7 +196,7 @@ impl Connections {
             reserved.used.push_back(index);
             index
         };
-        self.add(index, Connection::reserved(stream, Instant::now(), self.idle));
+        self.add(index, Connection::reserved(accepted, Instant::now(), self.idle));
         Ok(oldest)
     }
 

@@ -3,6 +3,7 @@
 //! [`Stage`] says what comes next, and [`Waits`] what a parked exchange waits for; there is no other state. The table
 //! (`connections.rs`) owns the exchange whenever no thread does; queues hold its [`Slot`].
 
+use super::access_log::request_id;
 use super::connection::{Connection, Interest};
 use super::look::Look;
 use super::serve::route_on;
@@ -27,6 +28,8 @@ pub(super) struct Exchange {
     pub(super) connection: Connection,
     /// Empty while it is received.
     pub(super) request: Request,
+    /// Of the request, once that is whole: the caller's, or a new one.
+    pub(super) id: String,
     /// Of the request, once that is whole.
     pub(super) route: Result<Route, Status>,
     /// When the whole request was received.
@@ -177,6 +180,7 @@ impl Exchange {
             arrived: connection.waits_since(),
             connection,
             request: Request::default(),
+            id: String::new(),
             route: NONE,
             stage: Stage::Receive,
             memory: None,
@@ -188,6 +192,7 @@ impl Exchange {
     /// Its request is whole.
     pub(super) fn begin(&mut self, request: Request, enabled: Enabled) {
         self.route = route_on(&request, enabled, self.connection.is_reserved());
+        self.id = request_id(request.header("x-request-id"));
         self.request = request;
         self.arrived = Instant::now();
         self.stage = match &self.route {
@@ -199,7 +204,8 @@ impl Exchange {
 
     /// Its request is answered, and its memory free.
     pub(super) fn end(&mut self) {
-        (self.request, self.route, self.stage, self.memory) = (Request::default(), NONE, Stage::Receive, None)
+        (self.request, self.route, self.stage, self.memory) = (Request::default(), NONE, Stage::Receive, None);
+        self.id.clear()
     }
 
     /// What is to be done, which the caller of this does now, or puts back.

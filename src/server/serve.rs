@@ -1,5 +1,6 @@
 //! Answers whole requests: plans, and calls the API server. A panic is answered with 500.
 
+use super::access_log::begin_series;
 use super::slot::Slot;
 use crate::account::Account;
 use crate::answered::Answered;
@@ -9,6 +10,7 @@ use crate::docs::{self, Docs};
 use crate::http::{Reply, Request};
 use crate::jobs::{Jobs, NoPage};
 use crate::kube::Client;
+use crate::logger::about;
 use crate::metrics::{Gauges, METRICS};
 use crate::route::{Route, check_headers, no_such_path, route};
 use crate::status::{Reason, Status, internal_error};
@@ -43,6 +45,7 @@ struct Readiness {
 impl Server {
     pub(super) fn new(config: Config) -> Self {
         let docs = Docs::new(&config);
+        begin_series();
         Server {
             jobs: Jobs::new(config.max_cache_bytes),
             config,
@@ -52,15 +55,17 @@ impl Server {
         }
     }
 
-    /// Answers what is not a dispatch. `gauges`: for the metrics.
+    /// Answers what is not a dispatch. `id`: of the request, for the log; likewise below. `gauges`: for the metrics.
     pub(super) fn answer(
         &self,
+        id: &str,
         route: &Result<Route, Status>,
         request: &Request,
         client: &mut Option<Client>,
         is_stopping: bool,
         gauges: &dyn Fn() -> Gauges,
     ) -> Answered {
+        let _about = about(id);
         self.guarded(client, |client| match route {
             Err(status) => status.clone().into(),
             Ok(Route::Live) => ok(),
@@ -97,10 +102,12 @@ impl Server {
     /// Decides what a dispatch does, unless its filter needs a large run.
     pub(super) fn plan(
         &self,
+        id: &str,
         route: &Result<Route, Status>,
         request: &Request,
         until: Instant,
     ) -> Result<Plan, Status> {
+        let _about = about(id);
         let route = route.as_ref().map_err(Status::clone)?;
         let planned = catch_unwind(AssertUnwindSafe(|| plan(&self.config, route, request, until)));
         planned.unwrap_or_else(|_panic| Err(internal_error()))
@@ -109,11 +116,13 @@ impl Server {
     /// Decides what a dispatch does, with a large run of its filter, which ends at `until` at the latest.
     pub(super) fn plan_large(
         &self,
+        id: &str,
         route: &Result<Route, Status>,
         request: &Request,
         begun: Begun,
         until: Instant,
     ) -> Result<Box<Work>, Status> {
+        let _about = about(id);
         let Ok(Route::Dispatch(path)) = route else { return Err(internal_error()) };
         let planned = catch_unwind(AssertUnwindSafe(|| plan_large(&self.config, path, request, begun, until)));
         planned.unwrap_or_else(|_panic| Err(internal_error()))
@@ -122,11 +131,13 @@ impl Server {
     /// Calls the API server until a dispatch is done, or has to pause.
     pub(super) fn perform(
         &self,
+        id: &str,
         work: Box<Work>,
         client: &mut Option<Client>,
         account: &Arc<Account>,
         until: Instant,
     ) -> Progress {
+        let _about = about(id);
         self.guarded(client, |client| {
             let (config, budget, known) = (&self.config, &self.retries, &self.jobs.known);
             perform(Shared { config, budget, account, known }, client, work, until)

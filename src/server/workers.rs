@@ -16,7 +16,7 @@ mod resting;
 mod scaler;
 mod waiting;
 
-use super::connection::Bounds;
+use super::connection::{Accepted, Bounds};
 use super::connections::{Connections, Next};
 use super::exchange::Exchange;
 use super::memory::Memory;
@@ -33,7 +33,6 @@ use crate::random::random;
 use log::warn;
 use resting::Resting;
 use scaler::{Decision, Fastest, Scaler, TICK};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread::{self, Thread};
@@ -181,15 +180,15 @@ impl Workers {
     /// Returns one that had to make way and has had no answer yet.
     ///
     /// Errors: the connection, if there is no place.
-    pub(super) fn insert(&self, stream: TcpStream) -> Result<Option<Box<Exchange>>, TcpStream> {
-        let inserted = self.connections.insert(stream, random()).or_else(|stream| match self.evict_waiter() {
-            true => self.connections.insert(stream, random()),
-            false => Err(stream),
+    pub(super) fn insert(&self, accepted: Accepted) -> Result<Option<Box<Exchange>>, Accepted> {
+        let inserted = self.connections.insert(accepted, random()).or_else(|accepted| match self.evict_waiter() {
+            true => self.connections.insert(accepted, random()),
+            false => Err(accepted),
         });
         match inserted {
             Ok(()) => Ok(None),
-            Err(stream) => {
-                let replaced = self.connections.insert_reserved(stream)?;
+            Err(accepted) => {
+                let replaced = self.connections.insert_reserved(accepted)?;
                 replaced.iter().for_each(|exchange| _ = self.unqueue(exchange));
                 Ok(replaced.filter(|exchange| exchange.connection.is_idle()))
             }

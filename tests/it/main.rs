@@ -34,6 +34,8 @@ mod image;
 mod kueue;
 /// Pages of Jobs.
 mod list;
+/// The log, incident by incident.
+mod log;
 /// Responses that are lost, late or invalid.
 mod lost;
 /// Hostile load in 64 MiB. Run by `tests/image`.

@@ -49,14 +49,14 @@ fn requests_are_counted() {
         (r#"build_info{version="0.1.0"}"#, 1.0),
         (r#"requests_total{route="/job",code="201"}"#, 1.0),
         (r#"requests_total{route="/job",code="200"}"#, 1.0),
-        (r#"requests_total{route="/job",code="400"}"#, 1.0),
-        (r#"requests_total{route="/job",code="415"}"#, 1.0),
-        (r#"requests_total{route="/job",code="500"}"#, 1.0),
+        (r#"requests_total{route="/job",code="400",reason="BadRequest"}"#, 1.0),
+        (r#"requests_total{route="/job",code="415",reason="UnsupportedMediaType"}"#, 1.0),
+        (r#"requests_total{route="/job",code="500",reason="FilterOutput"}"#, 1.0),
         (r#"requests_total{route="/job/{id}",code="200"}"#, 1.0),
-        (r#"requests_total{route="/job/{id}",code="404"}"#, 1.0),
-        (r#"requests_total{route="other",code="404"}"#, 20.0),
-        (r#"requests_total{route="other",code="405"}"#, 1.0),
-        (r#"requests_total{route="other",code="400"}"#, 1.0),
+        (r#"requests_total{route="/job/{id}",code="404",reason="NotFound"}"#, 1.0),
+        (r#"requests_total{route="other",code="404",reason="NotFound"}"#, 20.0),
+        (r#"requests_total{route="other",code="405",reason="MethodNotAllowed"}"#, 1.0),
+        (r#"requests_total{route="other",code="400",reason="BadRequest"}"#, 1.0),
         (r#"request_duration_seconds_count{route="/job"}"#, 5.0),
         (r#"filter_runs_total{outcome="output"}"#, 3.0),
         (r#"filter_runs_total{outcome="bad_body"}"#, 1.0),
@@ -121,9 +121,10 @@ fn a_refused_request_is_logged_with_its_message_and_counted_by_a_route_that_ther
     for (dispatcher, route) in [(off, "other"), (on, "/job/{id}")] {
         let head = "DELETE /job/a HTTP/1.1\r\nHost: test\r\nX-Request-Id: it\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(dispatcher.send(format!("{head}zz\r\n")).code, 400);
-        let line = dispatcher.logged("it DELETE \"/job/a\" 400 0ms - \"");
+        let line = dispatcher.logged("it DELETE \"/job/a\" 400 0ms - client=127.0.0.1 reason=BadRequest message=\"");
         assert!(line.contains(" INFO "), "{line}");
-        let series = format!("k8s_job_dispatcher_requests_total{{route=\"{route}\",code=\"400\"}}");
+        let series =
+            format!("k8s_job_dispatcher_requests_total{{route=\"{route}\",code=\"400\",reason=\"BadRequest\"}}");
         let text = scrape(&dispatcher);
         assert_eq!(value(&text, &series), Some(1.0), "{text}");
     }

@@ -156,7 +156,7 @@ fn without_the_rights_it_is_said() {
         (&reported["id"], &reported["podsUnavailable"], reported.get("pods")),
         (&json!("a"), &json!(true), None)
     );
-    assert!(dispatcher.logged("200: ").contains("cannot list resource"), "the log names it");
+    assert!(dispatcher.logged("answered with what is known: ").contains("cannot list resource"), "the log names it");
 }
 
 #[test]

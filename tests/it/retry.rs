@@ -68,7 +68,11 @@ fn who_waits_for_the_next_try_holds_no_permit() {
     }
     assert!(lines.iter_mut().all(|line| line.receive().unwrap().code == 201));
     dispatcher.logged(" 201 ");
-    assert!(dispatcher.log().iter().filter(|line| line.ends_with("a tries=2")).count() == 10, "{:?}", dispatcher.log());
+    assert!(
+        dispatcher.log().iter().filter(|line| line.ends_with("a client=127.0.0.1 tries=2")).count() == 10,
+        "{:?}",
+        dispatcher.log()
+    );
     assert_eq!(gauge(&dispatcher, "k8s_job_dispatcher_retried_dispatches_total{code=\"201\",tries=\"2\"}"), 10);
 }
 

@@ -203,6 +203,7 @@ impl World {
                     }
                     all.push((faulty(world), refused(RefusalKind::Fault)));
                     all.push((faulty(self.clone()), refused(RefusalKind::Busy)));
+                    all.push((faulty(self.clone()), refused(RefusalKind::WebhookUnreachable)));
                     all.push((faulty(self.clone()), CallOutcome::Failed(Failure::NotCalled)));
                     let late = World { late: [&self.late[..], &[job]].concat(), ..faulty(self.clone()) };
                     all.push((late.clone(), refused(RefusalKind::Slow)));

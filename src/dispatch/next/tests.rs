@@ -114,6 +114,7 @@ fn transient_failures_are_retried_four_times() {
         (refusal(RefusalKind::Slow, None), Reason::Timeout, None, true),
         (refusal(RefusalKind::Conflict, Some(9)), Reason::ServiceUnavailable, Some(9), false),
         (refusal(RefusalKind::Busy, None), Reason::ServiceUnavailable, Some(1), false),
+        (refusal(RefusalKind::WebhookUnreachable, None), Reason::ServiceUnavailable, Some(1), false),
     ] {
         for (intent, call) in [(CREATE, Call::Create), (CREATE, Call::Get), (Intent::Lookup, Call::Get)] {
             let may_be_done = may_create && call == Call::Create;
@@ -267,6 +268,7 @@ fn every_repeated_call_is_counted() {
         Slow,
         Unexpected,
         WebhookFault,
+        WebhookUnreachable,
     ];
     for intent in [CREATE, GENERATED, Intent::Lookup] {
         for (call, why) in all.into_iter().flat_map(|why| [(Call::Create, why), (Call::Get, why)]) {

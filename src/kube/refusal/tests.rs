@@ -101,6 +101,16 @@ fn refusals_are_classified_by_code_reason_and_message() {
         (413, status("RequestEntityTooLarge", "limit is 3145728", json!(null)), RefusalKind::TooLarge),
         (429, "Too many requests, please try again later.".to_owned(), RefusalKind::Busy),
         (500, status("InternalError", "x", json!({})), RefusalKind::Fault),
+        (
+            500,
+            status(
+                "InternalError",
+                "Internal error occurred: failed calling webhook \"w.example.com\": failed to call webhook: Post \"https://w/?timeout=10s\": context deadline exceeded",
+                json!({"causes": [{"message": "failed calling webhook"}]}),
+            ),
+            RefusalKind::WebhookUnreachable,
+        ),
+        (500, status("InternalError", "failed calling webhook \"w\"", json!({})), RefusalKind::Fault),
         (504, status("Timeout", "x", json!({})), RefusalKind::Slow),
         (200, "<html>".to_owned(), RefusalKind::Unexpected),
         (502, String::new(), RefusalKind::Unexpected),

@@ -29,7 +29,9 @@ fn pair() -> (Connection, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     client.set_nodelay(true).unwrap();
-    (Connection::new(listener.accept().unwrap().0, Instant::now(), IDLE), client)
+    let (stream, address) = listener.accept().unwrap();
+    let accepted = Accepted { stream, peer: Peer { address: address.ip(), is_proxy: false } };
+    (Connection::new(accepted, Instant::now(), IDLE), client)
 }
 
 /// Sends, and continues until all of it was read.

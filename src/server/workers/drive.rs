@@ -121,8 +121,8 @@ impl Workers {
                     exchange.request.drop_body();
                     exchange.request.reservation = None;
                     let (gauges, is_stopping) = (|| self.gauges(), self.connections.shutdown.is_announced());
-                    let Exchange { route, request, .. } = &*exchange;
-                    let answered = self.server.answer(route, request, &mut worker.client, is_stopping, &gauges);
+                    let Exchange { id, route, request, .. } = &*exchange;
+                    let answered = self.server.answer(id, route, request, &mut worker.client, is_stopping, &gauges);
                     Looked::Answers(exchange, answered)
                 }
                 Stage::List { .. } => return self.list(worker, exchange),
@@ -172,7 +172,7 @@ impl Workers {
             Stage::Plan if Instant::now() > until => {
                 Err(Status::new(Reason::Overloaded, "too many requests were queued before this one"))
             }
-            Stage::Plan => self.server.plan(&exchange.route, &exchange.request, until),
+            Stage::Plan => self.server.plan(&exchange.id, &exchange.route, &exchange.request, until),
         }
     }
 
@@ -190,7 +190,8 @@ impl Workers {
                     }
                     self.grant_memory(); // what the request did not need
                     work.give(exchange.memory.take());
-                    let progress = self.server.perform(work, &mut worker.client, &self.memory.account, until);
+                    let progress =
+                        self.server.perform(&exchange.id, work, &mut worker.client, &self.memory.account, until);
                     worker.client.iter_mut().for_each(|client| self.fastest.note(client.take_waited()));
                     match progress {
                         Progress::Done(answered) => answered,

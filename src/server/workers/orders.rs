@@ -8,6 +8,8 @@ use crate::account::{Kind, Reservation};
 use crate::filter::LARGE_RUN_STACK;
 use crate::jobs::{Host, News};
 use crate::kube::{Job, JobState, Situation};
+use crate::server::access_log::Peer;
+use crate::server::connection::Accepted;
 use crate::server::connections::RESERVED;
 use crate::server::exchange::Waits;
 use crate::server::serve::Server;
@@ -17,7 +19,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 
 /// What happens.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -166,9 +168,10 @@ impl Run<'_> {
                 let client = TcpStream::connect(self.world.listener.local_addr().unwrap()).unwrap();
                 client.set_nodelay(true).unwrap();
                 self.client = Some(client);
-                let stream = self.world.listener.accept().unwrap().0;
+                let (stream, address) = self.world.listener.accept().unwrap();
                 stream.set_nodelay(true).unwrap();
-                assert!(workers.insert(stream).is_ok_and(|replaced| replaced.is_none()));
+                let accepted = Accepted { stream, peer: Peer { address: address.ip(), is_proxy: false } };
+                assert!(workers.insert(accepted).is_ok_and(|replaced| replaced.is_none()));
                 self.send(self.request.len() / 2)
             }
             Sends => self.send(self.request.len()),

@@ -2,11 +2,11 @@
 
 use super::{Worker, Workers};
 use crate::account::Kind;
-use crate::answered::Answered;
+use crate::answered::{Answered, Record};
 use crate::config::DryRun;
 use crate::http::{Reply, Request};
 use crate::route::Route;
-use crate::server::access_log::{Line, name_of, request_id};
+use crate::server::access_log::{Line, name_of};
 use crate::server::connection::Advanced;
 use crate::server::exchange::{Exchange, Stage};
 use crate::server::reply::{Frame, SMALL_BODY};
@@ -17,9 +17,9 @@ use std::borrow::Cow;
 const AT_ONCE: usize = 4 << 10;
 
 impl Workers {
-    fn frame(&self, request: &Request) -> Frame {
+    fn frame(&self, id: String, request: &Request) -> Frame {
         Frame {
-            id: request_id(request.header("x-request-id")),
+            id,
             is_head: request.is_head(),
             is_http_10: request.is_http_10,
             close: request.close || self.connections.shutdown.has_begun(),
@@ -28,14 +28,15 @@ impl Workers {
 
     /// Logs and sends the reply, and continues with the connection.
     pub(super) fn reply(&self, worker: &mut Worker, exchange: &mut Exchange, answered: Answered) -> Advanced {
-        let frame = self.frame(&exchange.request);
+        let frame = self.frame(std::mem::take(&mut exchange.id), &exchange.request);
         let Answered { reply, record, memory } = self.with_memory(exchange, answered);
         Line {
             id: &frame.id,
+            peer: exchange.connection.peer(),
             request: Some(&exchange.request),
             code: reply.code,
             took: Some(exchange.arrived.elapsed()),
-            is_probe: exchange.route.as_ref().is_ok_and(Route::is_probe) && record.refusal.is_none(),
+            is_probe: exchange.route.as_ref().is_ok_and(Route::is_probe) && record.reason.is_none(),
             record: &record,
         }
         .count_and_write(name_of(&exchange.route));
@@ -90,7 +91,9 @@ impl Workers {
                 return Answered { reply: Reply { body: body.into_bytes().into(), ..reply }, record, memory };
             }
             let status = Status::new(Reason::Overloaded, "too many large replies are being sent");
-            return Answered { reply: status.into(), record, memory };
+            let Answered { reply, record: refused, .. } = Answered::refused(status);
+            let Record { reason, message, .. } = refused;
+            return Answered { reply, record: Record { reason, message, ..record }, memory };
         }
         Answered { reply, record, memory }
     }

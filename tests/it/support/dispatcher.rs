@@ -81,6 +81,7 @@ impl Dispatcher {
             lines.first().cloned()
         });
         let address = first.split("listening on ").nth(1).unwrap_or_else(|| panic!("no address in {first:?}"));
+        let address = address.split('"').next().unwrap(); // in JSON there is more
         let mut address: SocketAddr = address.parse().unwrap();
         if address.ip().is_unspecified() {
             address.set_ip("127.0.0.1".parse().unwrap());
@@ -158,12 +159,20 @@ const DEBUG_FORMS: [&str; 11] = [
     "Error {",
 ];
 
+/// The code in a line of the access log.
+fn code_of(line: &str) -> Option<u16> {
+    let (request, _) = line.split_once(" client=")?;
+    request.rsplit(' ').nth(2)?.parse().ok()
+}
+
 impl Drop for Dispatcher {
     fn drop(&mut self) {
         if !thread::panicking() {
             for line in self.log().iter().filter(|line| !line.contains("filter says")) {
                 let form = DEBUG_FORMS.iter().find(|form| line.contains(**form));
                 assert!(form.is_none(), "a line of the log has the debug form {form:?}: {line}");
+                let is_error = code_of(line).is_some_and(|code| code >= 400);
+                assert!(!is_error || line.contains(" reason="), "an error without its reason: {line}");
             }
         }
         if thread::panicking() {
