@@ -6,10 +6,10 @@ use std::ffi::OsString;
 pub(crate) const HELP: &str = include_str!("help.txt");
 
 /// Options that mean `true` where they stand without a value, which is otherwise behind `=`.
-const SWITCHES: [Key; 1] = [Key::ForwardedFor];
+const SWITCHES: [Key; 2] = [Key::ForwardedFor, Key::RequireAccess];
 
 /// Every option that takes a value: its long form, short form, and environment variable.
-pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 25] = [
+pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 26] = [
     (Key::FromFile, "from-file", Some('f'), "FROM_FILE"),
     (Key::Port, "port", Some('p'), "PORT"),
     (Key::ListenAddress, "listen-address", None, "LISTEN_ADDRESS"),
@@ -34,6 +34,7 @@ pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 25] = [
     (Key::IdempotencyHeaders, "idempotency-headers", None, "IDEMPOTENCY_HEADERS"),
     (Key::Enable, "enable", None, "ENABLE"),
     (Key::Docs, "docs", None, "DOCS"),
+    (Key::RequireAccess, "require-access", None, "REQUIRE_ACCESS"),
     // a positional argument, kept in the same table
     (Key::Filter, "", None, ""),
 ];
@@ -64,6 +65,7 @@ pub(crate) enum Key {
     IdempotencyHeaders,
     Enable,
     Docs,
+    RequireAccess,
     Filter,
 }
 

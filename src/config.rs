@@ -83,11 +83,30 @@ pub(crate) struct Config {
     /// Headers that serve as the idempotency key, each as one name or several joined names in lower case.
     pub(crate) idempotency_headers: Vec<Vec<String>>,
     pub(crate) enabled: Enabled,
-    /// Whether there is a page for people.
-    pub(crate) docs: bool,
+    /// Whether readiness waits until the API server grants what is needed.
+    pub(crate) require_access: bool,
     pub(crate) check_only: bool,
     /// To be logged once the log is open.
     pub(crate) warnings: Vec<String>,
+}
+
+impl Config {
+    /// What runs, for a line of the log.
+    pub(crate) fn summary(&self) -> String {
+        let server = match (&self.api_server, self.dry_run) {
+            (None, _) => "no API server (dry run: manifests are shown, nothing is called)".to_owned(),
+            (Some(server), DryRun::Server) => format!("API server {} (dry run: nothing is stored)", server.base()),
+            (Some(server), _) => format!("API server {}", server.base()),
+        };
+        let (enabled, digest) = (self.enabled.words(), self.filter.digest());
+        let enabled = if enabled.is_empty() { "nothing" } else { &enabled };
+        format!(
+            "version {}, filter {} ({digest}), namespace {}, {server}, enabled: {enabled}",
+            env!("CARGO_PKG_VERSION"),
+            self.filter_name,
+            self.namespace
+        )
+    }
 }
 
 /// `environment` gives the value of a variable.
@@ -116,7 +135,11 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
 
     let idempotency_headers = reader.parsed(Key::IdempotencyHeaders, Vec::new(), header_names);
     let enabled = reader.parsed(Key::Enable, Enabled::default(), enabled);
-    let docs = reader.boolean(Key::Docs, true);
+    let enabled = Enabled { docs: reader.boolean(Key::Docs, true), ..enabled };
+    let require_access = reader.boolean(Key::RequireAccess, false);
+    if require_access && dry_run == DryRun::Client {
+        reader.problems.usage.push("--require-access needs the API server, which --dry-run=client leaves out".into())
+    }
     let watch = reader.boolean(Key::Watch, true);
     if !watch && enabled.list {
         reader.problems.usage.push("--enable list needs the watch, which --watch=false leaves out".into())
@@ -151,7 +174,7 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
             max_cache_bytes,
             idempotency_headers,
             enabled,
-            docs,
+            require_access,
             check_only: args.check,
             warnings,
         }),
@@ -249,13 +272,14 @@ fn api_server(
 fn filter(reader: &mut Reader<'_>, limits: Limits, warnings: &mut Vec<String>) -> Option<(Filter, String)> {
     let file = reader.text(Key::FromFile);
     let argument = reader.text(Key::Filter).map(|(filter, _)| filter);
-    // the command line overrides the environment
     let is_option = file.as_ref().is_some_and(|(_, source)| source.starts_with("--"));
     let (file, argument) = match (file, argument) {
-        (Some((file, _)), Some(_)) if is_option => {
-            warnings.push(format!("the filter is read from `{file}`; the argument FILTER is ignored"));
-            (Some(file), None)
+        (Some(_), Some(_)) if is_option => {
+            let problem = "there are two filters, --from-file and the argument FILTER: leave one out";
+            reader.problems.usage.push(problem.into());
+            return None;
         }
+        // the command line overrides the environment
         (Some((file, _)), Some(argument)) => {
             warnings.push(format!("the filter is the argument FILTER; the variable FROM_FILE, `{file}`, is ignored"));
             (None, Some(argument))

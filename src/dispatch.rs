@@ -38,6 +38,9 @@ use std::time::Instant;
 /// Headers that a filter does not see: they are credentials for other systems.
 const HIDDEN_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
+/// Characters of a parameter's name that an error shows.
+const MAX_SHOWN: usize = 40;
+
 /// Slashes of a path: each adds three bytes to the reply's `Location`, and proxies bound a reply's head.
 const MAX_SLASHES: usize = 100;
 
@@ -68,6 +71,7 @@ pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Ins
     check_headers(route, request)?;
     match route {
         Route::Job(id) if manifest::is_label(id) => {
+            check_query(request, &["wait"])?;
             let wait = prefer::wait(request, config.max_wait, true)?;
             Ok(Plan::Ready(Work::boxed(Dispatch::Lookup(id.clone(), wait))))
         }
@@ -84,7 +88,10 @@ pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Ins
                 SmallRun::NeedsLargeRun { log_lines } => Ok(Plan::NeedsLargeRun(Begun { log_lines, key })),
             }
         }
-        Route::Delete(id) if manifest::is_label(id) => Ok(Plan::Ready(Work::boxed(Dispatch::Delete(id.clone())))),
+        Route::Delete(id) if manifest::is_label(id) => {
+            check_query(request, &[])?;
+            Ok(Plan::Ready(Work::boxed(Dispatch::Delete(id.clone()))))
+        }
         Route::Log(id) if manifest::is_label(id) => {
             Ok(Plan::Ready(Work::boxed(Dispatch::Log(id.clone(), LogQuery::of(request)?))))
         }
@@ -93,6 +100,19 @@ pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Ins
             Err(no_such_path())
         }
     }
+}
+
+/// Errors: 400 for a query with other parameters than these.
+fn check_query(request: &Request, known: &[&str]) -> Result<(), Status> {
+    let unknown = query_pairs(request.query()).find(|(name, _)| !known.contains(&&**name));
+    unknown.map_or(Ok(()), |(name, _)| Err(unknown_parameter(&name, known)))
+}
+
+/// `known`: the parameters that there are.
+fn unknown_parameter(name: &str, known: &[&str]) -> Status {
+    let name: String = name.chars().take(MAX_SHOWN).collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Status::new(Reason::BadRequest, format!("unknown query parameter {name:?}; known for this request: {known}"))
 }
 
 /// The plan for a POST to `path` whose filter needs a large run, which ends at `until` at the latest. Needs a thread with a stack of

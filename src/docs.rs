@@ -3,11 +3,15 @@
 //! The page loads nothing from other origins: its policy forbids it. It shows settings that are not secret; neither the environment nor
 //! the filter's text.
 
-use crate::config::{Config, DryRun};
+use crate::config::{Config, DryRun, Enabled};
 use crate::http::Reply;
 use crate::route::Page;
+use serde_json::Value;
 use std::fmt::Write;
+use std::sync::OnceLock;
 
+/// What an operation is switched on by, in OpenAPI: a word of `--enable`.
+const ENABLED_BY: &str = "x-enabled-by";
 const CONTRACT: &str = include_str!("openapi.json");
 const PAGE: &str = include_str!("docs/page.html");
 const SCRIPT: &str = include_str!("docs/page.js");
@@ -16,37 +20,45 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 
 #[derive(Debug)]
 pub(crate) struct Docs {
-    /// None if it is switched off.
-    page: Option<String>,
-}
-
-/// OpenAPI 3.1.
-pub(crate) fn contract() -> Reply {
-    Reply::json(200, CONTRACT.as_bytes())
+    page: String,
+    enabled: Enabled,
+    /// Made when it is first asked for.
+    contract: OnceLock<&'static [u8]>,
 }
 
 impl Docs {
     pub(crate) fn new(config: &Config) -> Self {
-        Docs {
-            page: config
-                .docs
-                .then(|| PAGE.replace("{enabled}", &config.enabled.words()).replace("{settings}", &settings(config))),
-        }
+        let page = PAGE.replace("{enabled}", &config.enabled.words()).replace("{settings}", &settings(config));
+        Docs { page, enabled: config.enabled, contract: OnceLock::new() }
     }
 
-    /// None if there is no such page.
-    pub(crate) fn page(&self, page: Page) -> Option<Reply> {
-        let html = self.page.as_ref()?;
-        let reply = match page {
+    /// OpenAPI 3.1, with the operations that there are.
+    pub(crate) fn contract(&self) -> Reply {
+        Reply::json(200, *self.contract.get_or_init(|| contract(self.enabled).into_bytes().leak()))
+    }
+
+    pub(crate) fn page(&self, page: Page) -> Reply {
+        match page {
             Page::Elsewhere(path) => Reply::empty(307).with_header("Location", path),
-            Page::Html => Reply::text("text/html; charset=utf-8", html.clone().into_bytes())
+            Page::Html => Reply::text("text/html; charset=utf-8", self.page.clone().into_bytes())
                 .with_header("Content-Security-Policy", POLICY)
                 .with_header("Referrer-Policy", "no-referrer"),
             Page::Script => Reply::text("text/javascript; charset=utf-8", SCRIPT.as_bytes()),
             Page::Style => Reply::text("text/css; charset=utf-8", STYLE.as_bytes()),
-        };
-        Some(reply)
+        }
     }
+}
+
+/// OpenAPI without the operations that are switched off.
+fn contract(enabled: Enabled) -> String {
+    let is_on = |word: &str| enabled.words().split(',').any(|one| one == word);
+    let mut contract: Value = serde_json::from_str(CONTRACT).expect("our own document is JSON");
+    for item in contract["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut()) {
+        if let Some(operations) = item.as_object_mut() {
+            operations.retain(|_, operation| operation.get(ENABLED_BY).and_then(Value::as_str).is_none_or(is_on))
+        }
+    }
+    contract.to_string()
 }
 
 /// As terms and descriptions of HTML.
@@ -59,7 +71,7 @@ fn settings(config: &Config) -> String {
     let mut html = String::new();
     for (term, value) in [
         ("Version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("Filter", config.filter_name.clone()),
+        ("Filter", format!("{} ({})", config.filter_name, config.filter.digest())),
         ("Namespace of the Jobs", config.namespace.clone()),
         ("API server", config.api_server.as_ref().map_or("none", |server| server.base()).to_owned()),
         ("Dry run", dry_run.to_owned()),

@@ -80,6 +80,7 @@ pub(crate) struct Filter {
     limits: Limits,
     /// Why `metadata.name` differs when a request is repeated.
     unstable_name: Option<&'static str>,
+    digest: String,
 }
 
 impl std::fmt::Debug for Filter {
@@ -190,15 +191,20 @@ impl Filter {
     /// `folds`: whether what is constant is computed now. It is, except in tests that compare.
     fn compile_with(source: Source<'_>, limits: Limits, members: Members, folds: bool) -> Result<Self, String> {
         LazyLock::force(&ENVIRONMENT);
-        let compile::Compiled { filter, wants_request, constants, layouts, unstable_name } =
+        let compile::Compiled { filter, wants_request, constants, layouts, unstable_name, digest } =
             compile::compile(source, folds.then_some(members))?;
         alloc::return_freed_pages();
-        Ok(Filter { filter, wants_request, constants, layouts, members, limits, unstable_name })
+        Ok(Filter { filter, wants_request, constants, layouts, members, limits, unstable_name, digest })
     }
 
     /// What makes `metadata.name` differ when a request is repeated, if anything does.
     pub(crate) fn unstable_name(&self) -> Option<&'static str> {
         self.unstable_name
+    }
+
+    /// The first 12 digits of the SHA-256 of its sources; without modules that of its text.
+    pub(crate) fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// Bytes that the output of a large run may have.

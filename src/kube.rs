@@ -1,6 +1,7 @@
 //! OWNS ureq and rustls: one client per thread for calls to the API server, with their failures as values.
 //! Knows neither jq nor our routes.
 
+mod access;
 mod api_server;
 mod bound;
 mod circuit;
@@ -18,12 +19,14 @@ mod log;
 mod metadata;
 mod pods;
 mod refusal;
+mod request;
 mod response;
 mod scalar;
 mod stream;
 mod transport;
 mod url;
 
+pub(crate) use access::Right;
 pub(crate) use api_server::ApiServer;
 pub(crate) use bound::{LONG_ANSWER, USUAL_ANSWER};
 pub(crate) use client::Client;

@@ -3,11 +3,10 @@
 //! A line that is logged while a thread works on a request begins with the request's id: see [`about`].
 
 use crate::second::Second;
-use env_logger::fmt::Formatter;
 use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Record};
 use std::cell::RefCell;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::Write;
 use std::time::SystemTime;
 
@@ -30,15 +29,21 @@ pub(crate) fn start(level: LevelFilter, format: Format) {
         .filter_module(env!("CARGO_CRATE_NAME"), level)
         .format(move |out, record| {
             let now = SystemTime::now();
-            STAMP.with_borrow_mut(|stamp| {
-                // if the second changes meanwhile, this line alone has the next one
-                let text = stamp.text(now, || out.timestamp_millis().to_string());
-                text.truncate(text.len().saturating_sub(".123Z".len()));
-                let _ = write!(text, ".{:03}Z", millisecond(now)); // writing to memory does not fail
-                ID.with_borrow(|id| match format {
-                    Format::Text => write_text(out, text, id, record),
-                    Format::Json => write_json(out, text, id, record),
-                })
+            LINE.with_borrow_mut(|line| {
+                STAMP.with_borrow_mut(|stamp| {
+                    // if the second changes meanwhile, this line alone has the next one
+                    let text = stamp.text(now, || out.timestamp_millis().to_string());
+                    text.truncate(text.len().saturating_sub(".123Z".len()));
+                    let _ = write!(text, ".{:03}Z", millisecond(now)); // writing to memory does not fail
+                    let _ = ID.with_borrow(|id| match format {
+                        Format::Text => write_text(line, text, id, record),
+                        Format::Json => write_json(line, text, id, record),
+                    });
+                });
+                let written = out.write_all(line.as_bytes());
+                line.clear();
+                line.shrink_to(USUAL);
+                written
             })
         })
         .init();
@@ -49,7 +54,7 @@ pub(crate) fn start(level: LevelFilter, format: Format) {
     }));
 }
 
-fn write_text(out: &mut Formatter, time: &str, id: &str, record: &Record<'_>) -> std::io::Result<()> {
+fn write_text(out: &mut String, time: &str, id: &str, record: &Record<'_>) -> fmt::Result {
     let level = match record.level() {
         Level::Error => " ERROR ",
         Level::Warn => " WARN  ",
@@ -59,13 +64,13 @@ fn write_text(out: &mut Formatter, time: &str, id: &str, record: &Record<'_>) ->
     };
     let space = if id.is_empty() { "" } else { " " };
     for part in [time, level, id, space] {
-        out.write_all(part.as_bytes())?
+        out.push_str(part)
     }
     writeln!(out, "{}", record.args())
 }
 
 /// Time and severity as Google's collectors read them, and as Elastic's do.
-fn write_json(out: &mut Formatter, time: &str, id: &str, record: &Record<'_>) -> std::io::Result<()> {
+fn write_json(out: &mut String, time: &str, id: &str, record: &Record<'_>) -> fmt::Result {
     let (severity, level) = match record.level() {
         Level::Error => ("ERROR", "error"),
         Level::Warn => ("WARNING", "warn"),
@@ -81,9 +86,9 @@ fn write_json(out: &mut Formatter, time: &str, id: &str, record: &Record<'_>) ->
     if !id.is_empty() {
         write!(out, r#","request_id":{}"#, quoted(id))?
     }
-    let mut members = Members(String::new());
-    record.key_values().visit(&mut members).map_err(std::io::Error::other)?;
-    writeln!(out, "{}}}", members.0)
+    record.key_values().visit(&mut Members(out)).map_err(|_| fmt::Error)?;
+    out.push_str("}\n");
+    Ok(())
 }
 
 fn quoted(text: &str) -> String {
@@ -91,9 +96,9 @@ fn quoted(text: &str) -> String {
 }
 
 /// Members of an object, each with a comma before it.
-struct Members(String);
+struct Members<'o>(&'o mut String);
 
-impl<'kvs> VisitSource<'kvs> for Members {
+impl<'kvs> VisitSource<'kvs> for Members<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
         let value = match (value.to_u64(), value.to_f64()) {
             (Some(number), _) => number.to_string(),
@@ -104,7 +109,12 @@ impl<'kvs> VisitSource<'kvs> for Members {
     }
 }
 
+/// Bytes of the buffer for a line that are kept.
+const USUAL: usize = 512;
+
 thread_local! {
+    /// As it is written.
+    static LINE: RefCell<String> = const { RefCell::new(String::new()) };
     /// As `2026-01-31T23:59:59.123Z`.
     static STAMP: RefCell<Second> = const { RefCell::new(Second::new()) };
     /// Of the request that the thread works on; empty if there is none.

@@ -91,6 +91,7 @@ pub(crate) fn route(request: &Request, enabled: Enabled) -> Result<Route, Status
         (["metrics"], true, _) => Ok(Route::Metrics),
         (["openapi.json"], true, _) => Ok(Route::OpenApi),
         // relative addresses of the page hold for one place only
+        (["docs" | "docs.js" | "docs.css"], ..) | ([], ..) if !enabled.docs => Err(no_such_path()),
         (["docs"], true, _) if request.path().ends_with("//") => Err(no_such_path()),
         (["docs"], true, _) if request.path().ends_with('/') => Ok(Route::Page(Page::Elsewhere("../docs"))),
         (["docs"], true, _) => Ok(Route::Page(Page::Html)),
@@ -206,6 +207,8 @@ fn decoded(path: &str) -> Result<String, Status> {
 mod tests {
     use super::*;
 
+    const PAGE_ONLY: Enabled = Enabled { docs: true, delete: false, list: false, logs: false, pods: false };
+
     fn request(method: &str, path: &str) -> Request {
         let bytes = format!("{method} {path}").into_bytes();
         let head_len = bytes.len();
@@ -234,7 +237,7 @@ mod tests {
             ("GET", "/docs.js", Route::Page(Page::Script)),
             ("HEAD", "/docs.css", Route::Page(Page::Style)),
         ] {
-            assert_eq!(route(&request(method, path), Enabled::default()).unwrap(), want, "{method} {path}");
+            assert_eq!(route(&request(method, path), PAGE_ONLY).unwrap(), want, "{method} {path}");
         }
     }
 
@@ -298,6 +301,12 @@ mod tests {
         assert_eq!(of("GET", "/job/a/logs").unwrap_err().allow, Some("POST"));
         assert_eq!(of("PUT", "/job/a").unwrap_err().allow, Some("DELETE, GET, HEAD, POST"));
         assert_eq!(route(&request("DELETE", "/job/a"), Enabled::default()).unwrap_err().allow, Some("GET, HEAD, POST"));
+        for (method, path) in
+            [("GET", "/"), ("GET", "/docs"), ("POST", "/docs"), ("GET", "/docs.js"), ("PUT", "/docs.css")]
+        {
+            let status = route(&request(method, path), Enabled::default()).unwrap_err();
+            assert_eq!((status.code(), status.allow), (404, None), "{method} {path}");
+        }
     }
 
     #[test]
@@ -329,7 +338,7 @@ mod tests {
             ("GET", "/job/%c0%af", 404, None),
             ("GET", "/job/%", 400, None),
         ] {
-            let status = route(&request(method, path), Enabled::default()).unwrap_err();
+            let status = route(&request(method, path), PAGE_ONLY).unwrap_err();
             assert_eq!((status.code(), status.allow), (code, allow), "{method} {path}");
         }
     }

@@ -4,6 +4,7 @@
 //! accept -> connections (waits for its client, holds no thread) -> worker: parse, route, serve -> reply -> connections
 //! ```
 
+mod access;
 mod access_log;
 mod chunked;
 mod connection;
@@ -60,6 +61,8 @@ const SEND_BUFFER: usize = 2 << 10;
 /// Balancers drop connections that are silent while a caller waits: Azure's after 4 minutes, AWS's Network Load Balancer after 350 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Of the thread that asks for access: TLS.
+const ACCESS_STACK: usize = 256 << 10;
 /// Pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Connections accepted in a row before signals are checked.
@@ -76,10 +79,7 @@ pub(crate) fn run(mut config: Config) -> Result<(), String> {
     for warning in std::mem::take(&mut config.warnings) {
         warn!("{warning}");
     }
-    match &config.api_server {
-        Some(server) => info!("Jobs go to namespace {} of {}", config.namespace, server.base()),
-        None => info!("dry run: manifests are shown, nothing is called"),
-    }
+    info!("{}", config.summary());
     let connections = max_connections(config.max_connections);
     let shutdown_delay = config.shutdown_delay;
     let connections = Connections::new(connections, config.idle_timeout)
@@ -96,9 +96,9 @@ pub(crate) fn run(mut config: Config) -> Result<(), String> {
         .map_err(|error| format!("cannot start threads: {error}"))?;
 
     if let Some(api_server) = workers.server.config.api_server.clone() {
-        // once, so that a mistake shows before the first request; the dispatcher serves meanwhile
-        let check = move || api_server.check_reachable().iter().for_each(|problem| warn!("{problem}"));
-        let started = thread::Builder::new().name("start-check".into()).spawn(check);
+        let checked = workers.clone(); // the dispatcher serves meanwhile
+        let check = move || checked.server.access.check(&checked.server.config, &api_server);
+        let started = thread::Builder::new().name("access".into()).stack_size(ACCESS_STACK).spawn(check);
         started.map_err(|error| format!("cannot start threads: {error}"))?;
     }
 
@@ -197,13 +197,13 @@ fn accept_until(listener: &TcpListener, workers: &Workers, signals: &mut UnixStr
 fn accept(listener: &TcpListener, workers: &Workers) -> bool {
     match listener.accept() {
         Ok((stream, address)) => {
-            let peer = Peer { address: address.ip().to_canonical(), is_proxy: workers.server.config.log.forwarded_for };
+            let peer = Peer::new(address.ip(), workers.server.config.log.forwarded_for);
             match workers.insert(Accepted { stream, peer }) {
                 Ok(replaced) => {
                     let connection = replaced.iter().map(|exchange| &exchange.connection);
                     connection.for_each(|connection| reject(connection.stream(), connection.peer()))
                 }
-                Err(Accepted { stream, peer }) => reject(&stream, peer),
+                Err(Accepted { stream, peer }) => reject(&stream, &peer),
             }
             workers.grant_memory(); // of an evicted connection
             true
@@ -226,7 +226,7 @@ fn accept(listener: &TcpListener, workers: &Workers) -> bool {
 }
 
 /// Answers 503 without blocking: every connection is being served, those for probes too, so none can be evicted.
-fn reject(stream: &TcpStream, peer: Peer) {
+fn reject(stream: &TcpStream, peer: &Peer) {
     let frame = reply::Frame { id: request_id(None), is_head: false, is_http_10: false, close: true };
     let status = Status::new(Reason::Overloaded, "too many connections");
     METRICS.connection_rejected();

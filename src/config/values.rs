@@ -9,9 +9,11 @@ use std::time::Duration;
 /// Each is looked for in every request without an Idempotency-Key.
 const MAX_IDEMPOTENCY_HEADERS: usize = 16;
 
-/// What is switched on by `--enable`, because each needs more rights, or shows more, than dispatching does.
+/// What is switched on: by `--enable`, because each needs more rights, or shows more, than dispatching does; and the page for people.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Enabled {
+    /// By `--docs`.
+    pub(crate) docs: bool,
     pub(crate) delete: bool,
     pub(crate) list: bool,
     pub(crate) logs: bool,
@@ -20,9 +22,9 @@ pub(crate) struct Enabled {
 
 impl Enabled {
     #[cfg(test)]
-    pub(crate) const ALL: Enabled = Enabled { delete: true, list: true, logs: true, pods: true };
+    pub(crate) const ALL: Enabled = Enabled { docs: true, delete: true, list: true, logs: true, pods: true };
 
-    /// With commas between them.
+    /// The words of `--enable`, with commas between them.
     pub(crate) fn words(self) -> String {
         let all = [("delete", self.delete), ("list", self.list), ("logs", self.logs), ("pods", self.pods)];
         all.iter().filter(|(_, is_on)| *is_on).map(|(word, _)| *word).collect::<Vec<_>>().join(",")

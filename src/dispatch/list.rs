@@ -1,6 +1,7 @@
 //! A page of our Jobs, from the cache. Pure.
 
 use super::answer::{AnswerDraft, object};
+use super::unknown_parameter;
 use crate::filter::hex;
 use crate::http::{Reply, Request, query_pairs};
 use crate::jobs::{Known, NoPage};
@@ -31,7 +32,7 @@ pub(crate) struct Query {
 }
 
 impl Query {
-    /// Errors: 400, naming the parameter. Unknown parameters are ignored.
+    /// Errors: 400, naming the parameter.
     pub(crate) fn of(request: &Request) -> Result<Self, Status> {
         let bad = |what: &str, why: &str| Status::new(Reason::BadRequest, format!("{what} {why}"));
         let mut query = Query { limit: LIMIT, ..Query::default() };
@@ -59,7 +60,7 @@ impl Query {
                     }
                     query.labels.push((key.to_owned(), value.to_owned()))
                 }
-                _ => (),
+                _ => return Err(unknown_parameter(&name, &["limit", "continue", "state", "label"])),
             }
         }
         // as sent, except characters that would end the reference in a `Link`
@@ -173,7 +174,7 @@ mod tests {
 
     #[test]
     fn pages_have_the_newest_first_and_each_job_once() {
-        let (mut all, mut text) = (Vec::new(), "limit=2&x=y&%63ontinue=7a2f".to_owned());
+        let (mut all, mut text) = (Vec::new(), "limit=2&%63ontinue=7a2f".to_owned());
         loop {
             let (names, next, reply) = page(&jobs(), &text);
             all.extend(names);
@@ -181,7 +182,7 @@ mod tests {
                 assert!(reply.headers.is_empty());
                 break;
             };
-            let link = format!("<?limit=2&x=y&continue={next}>; rel=\"next\"");
+            let link = format!("<?limit=2&continue={next}>; rel=\"next\"");
             assert_eq!(reply.headers, [("Link", link.clone())]);
             text = link["<?".len()..link.find('>').unwrap()].to_owned();
         }
@@ -231,7 +232,8 @@ mod tests {
             let message = query(text).unwrap_err();
             assert!(message.starts_with(says), "{text}: {message}");
         }
-        assert_eq!(query("unknown=1").unwrap().limit, LIMIT);
+        let unknown = "unknown query parameter \"lable\"; known for this request: limit, continue, state, label";
+        assert_eq!(query("limit=1&lable=a"), Err(unknown.into()));
         assert!(page(&jobs(), "state=failed").0.is_empty() && page(&jobs(), "label=a=b").0.is_empty());
     }
 }

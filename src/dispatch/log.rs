@@ -1,5 +1,6 @@
 //! Decides whose log a caller gets. Pure.
 
+use super::unknown_parameter;
 use crate::http::{Request, query_pairs};
 use crate::kube::{Job, Pod, Pods, Which};
 use crate::status::{Reason, Status};
@@ -24,7 +25,7 @@ pub(crate) struct LogQuery {
 }
 
 impl LogQuery {
-    /// Errors: 400, naming the parameter; 404 for what no pod is called. Unknown parameters are ignored.
+    /// Errors: 400, naming the parameter; 404 for what no pod is called.
     pub(super) fn of(request: &Request) -> Result<Self, Status> {
         let mut query = LogQuery { pod: None, container: None, tail: TAIL, previous: false };
         for (name, value) in query_pairs(request.query()) {
@@ -34,7 +35,7 @@ impl LogQuery {
                 "container" => query.container = Some(value),
                 "tail" => query.tail = value.parse().map_err(|_| bad("a number of lines"))?,
                 "previous" => query.previous = value.parse().map_err(|_| bad("true or false"))?,
-                _ => (),
+                _ => return Err(unknown_parameter(&name, &["pod", "container", "tail", "previous"])),
             }
         }
         match &query.pod {
@@ -149,8 +150,11 @@ mod tests {
     #[test]
     fn queries() {
         let want = LogQuery { pod: Some("p".into()), container: Some("c".into()), tail: 7, previous: true };
-        assert_eq!(query("pod=p&container=c&tail=7&previous=true&x=y"), Ok(want));
+        assert_eq!(query("pod=p&container=c&tail=7&previous=true"), Ok(want));
         assert_eq!(query("").unwrap().tail, 100);
+        assert!(
+            query("tial=1").unwrap_err().starts_with("unknown query parameter \"tial\"; known for this request: pod, ")
+        );
         for odd in ["pod=a,b", &format!("pod={}", "a".repeat(5000))] {
             assert_eq!(query(odd), Err("the Job has no such pod".into()));
         }

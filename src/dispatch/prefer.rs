@@ -69,9 +69,9 @@ pub(super) fn wait(request: &Request, max: Duration, reads_query: bool) -> Resul
         })?;
         return Ok(Some(Wait { time: time.min(max), preferred: None }));
     }
-    let seconds = preference(request, "wait").and_then(|value| value.parse::<u32>().ok());
-    Ok(seconds.map(|seconds| {
-        let time = Duration::from_secs(seconds.into()).min(max);
+    let asked = preference(request, "wait").and_then(duration);
+    Ok(asked.map(|time| {
+        let time = time.min(max);
         Wait { time, preferred: Some(time.as_secs()) }
     }))
 }
@@ -126,7 +126,7 @@ mod tests {
         let by_header = |value: &str| wait(&Request::of(&[("Prefer", value)]), max, true).unwrap();
         let preferred = |seconds| Some(Wait { time: Duration::from_secs(seconds), preferred: Some(seconds) });
         assert_eq!(by_header("return=minimal, wait=10"), preferred(10));
-        assert_eq!(by_header("wait=600"), preferred(60));
+        assert_eq!(["wait=600", "wait=60s", "wait=\"1m\"", "wait=9999999999"].map(by_header), [preferred(60); 4]);
         assert_eq!(["wait", "wait=-1", "wait=soon", "waits=1"].map(by_header), [None; 4]);
         let by_query = |query: &str, reads_query| {
             let mut request = Request::of(&[("Prefer", "wait=7")]);

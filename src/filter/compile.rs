@@ -6,7 +6,7 @@ use super::fold::{Folded, fold};
 use super::layout::Layout;
 use super::limits::Tokens;
 use super::load::{Diagnostics, MAX_SOURCE, Source, at, load_and_compile};
-use super::natives::INSTEAD_OF_DEFINITIONS;
+use super::natives::{INSTEAD_OF_DEFINITIONS, hex};
 use super::rewrite::{Names, collect_names, rewrite};
 use super::syntax::{Term, each, tree};
 use super::unstable::unstable_name;
@@ -14,11 +14,15 @@ use super::value::Value;
 use jaq_core::load::lex::Lexer;
 use jaq_core::load::parse::Def;
 use jaq_core::load::{self, Arena, File};
+use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// Stack for compiling. Only touched pages become resident, and it is freed before the first request.
 const STACK: usize = 256 << 20;
+
+/// Bytes of a digest that are shown: enough to tell filters apart.
+const DIGEST: usize = 6;
 
 /// What a filter sees beside its input.
 pub(super) const VARIABLES: [&str; 3] = ["$ENV", "$PATH", "$REQUEST"];
@@ -34,6 +38,8 @@ pub(super) struct Compiled {
     pub(super) layouts: Option<Vec<Layout>>,
     /// Why `metadata.name` is not the same each time.
     pub(super) unstable_name: Option<&'static str>,
+    /// Of all sources.
+    pub(super) digest: String,
 }
 
 /// `members`: of outputs, whose places are wanted; None forbids partial evaluation.
@@ -70,6 +76,8 @@ fn compile_here(source: Source<'_>, members: Option<&[&[&str]]>) -> Result<Compi
     let mut trees = trees.collect::<Result<Vec<Term<'_>>, _>>()?;
     check(&sources, &mut trees)?;
     let unstable_name = unstable_name(&mut trees);
+    let digest = sources.iter().fold(Sha256::new(), |hash, (_, code)| hash.chain_update(code));
+    let digest = hex(&digest.finalize()[..DIGEST]);
 
     let mut plain = Some(plain);
     if let Some(members) = members.filter(|_| sources.len() == 1) {
@@ -77,7 +85,7 @@ fn compile_here(source: Source<'_>, members: Option<&[&[&str]]>) -> Result<Compi
         if let Some(folded) = fold(source.code, &prelude, members, &arena) {
             plain = None; // both together would take twice the memory
             if let Ok(compiled) = compile_folded(folded, prelude.clone()) {
-                return Ok(Compiled { unstable_name, ..compiled });
+                return Ok(Compiled { unstable_name, digest, ..compiled });
             }
         }
     }
@@ -95,7 +103,7 @@ fn compile_here(source: Source<'_>, members: Option<&[&[&str]]>) -> Result<Compi
         }
     };
     let wants_request = trees.iter_mut().any(mentions_request);
-    Ok(Compiled { filter, wants_request, constants: Vec::new(), layouts: None, unstable_name })
+    Ok(Compiled { filter, wants_request, constants: Vec::new(), layouts: None, unstable_name, digest })
 }
 
 /// Compiles a program after partial evaluation, as a definition behind those of jaq.
@@ -111,7 +119,7 @@ fn compile_folded(folded: Folded<'_>, prelude: Vec<Def<&'static str>>) -> Result
     let filter =
         load_and_compile(source, MAIN, definitions, &variables, &mut |_, _| Err("there are no modules".into()))?;
     let (wants_request, layouts) = (folded.wants_request, Some(folded.layouts));
-    Ok(Compiled { filter, wants_request, constants, layouts, unstable_name: None })
+    Ok(Compiled { filter, wants_request, constants, layouts, unstable_name: None, digest: String::new() })
 }
 
 fn mentions_request(tree: &mut Term<'_>) -> bool {

@@ -2,11 +2,8 @@
 
 use super::circuit::Circuit;
 use super::credentials::{BadFiles, Credentials};
-use super::errors::cannot_reach;
-use std::net::{TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
-use ureq::http::Uri;
 
 /// Connecting takes one round trip and a TLS handshake.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
@@ -32,24 +29,5 @@ impl ApiServer {
     }
     pub(crate) fn base(&self) -> &str {
         &self.base
-    }
-
-    /// Why no connection can be made now, and what to do; None if one can.
-    pub(crate) fn check_reachable(&self) -> Option<String> {
-        let uri: Uri = self.base.parse().ok()?;
-        let host = uri.host()?.trim_matches(['[', ']']);
-        let port = uri.port_u16().unwrap_or(if self.is_https { 443 } else { 80 });
-        let addresses = match (host, port).to_socket_addrs() {
-            Ok(addresses) => addresses,
-            Err(error) => return Some(cannot_reach(&self.base, &error)),
-        };
-        let mut last = None;
-        for address in addresses {
-            match TcpStream::connect_timeout(&address, CONNECT) {
-                Ok(_) => return None,
-                Err(error) => last = Some(cannot_reach(&self.base, &error)),
-            }
-        }
-        last
     }
 }

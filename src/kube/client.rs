@@ -5,6 +5,7 @@ use super::credentials::Current;
 use super::errors::failure_of;
 use super::failure::Failure;
 use super::refusal;
+use super::request::{ApiRequest, Verb};
 use super::response::ApiResponse;
 use super::transport::{Numeric, Patience, Sockets};
 use crate::metrics::METRICS;
@@ -45,43 +46,6 @@ const MAX_TOKENS: usize = 3;
 const PROBE: Duration = Duration::from_secs(1);
 const PROBE_STACK: usize = 256 << 10;
 const USER_AGENT: &str = concat!("k8s-job-dispatcher/", env!("CARGO_PKG_VERSION"));
-
-/// A kind of call.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Verb {
-    Create,
-    Get,
-    Delete,
-    List,
-    Watch,
-    Pods,
-    Log,
-    Ready,
-}
-
-/// A request to the API server.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ApiRequest<'c> {
-    pub(super) verb: Verb,
-    pub(super) path: &'c str,
-    pub(super) body: Option<&'c [u8]>,
-    pub(super) until: Instant,
-}
-
-impl Verb {
-    fn word_and_method(self) -> (&'static str, Method) {
-        match self {
-            Verb::Create => ("create", Method::POST),
-            Verb::Get => ("get", Method::GET),
-            Verb::Delete => ("delete", Method::DELETE),
-            Verb::List => ("list", Method::GET),
-            Verb::Watch => ("watch", Method::GET),
-            Verb::Pods => ("pods", Method::GET),
-            Verb::Log => ("log", Method::GET),
-            Verb::Ready => ("readyz", Method::GET),
-        }
-    }
-}
 
 /// One thread's connection to the API server: a pool of one, so that no lock is contended.
 pub(crate) struct Client {
@@ -139,9 +103,7 @@ impl Client {
     /// Whether the API server is ready for us. 403 counts: it answers, and only hides its health.
     pub(crate) fn is_ready(&mut self) -> bool {
         let until = Instant::now() + READY;
-        let current = self.server.credentials.current();
-        let response =
-            self.call_again_after_401(&current, ApiRequest { verb: Verb::Ready, path: "/readyz", body: None, until });
+        let response = self.call_uncounted(ApiRequest { verb: Verb::Ready, path: "/readyz", body: None, until });
         let is_ready = matches!(response, Ok(ApiResponse { code: 200 | 403, .. })) && Instant::now() < until;
         if !is_ready {
             match response {
@@ -189,6 +151,12 @@ impl Client {
             _ => self.server.circuit.connected(),
         }
         response
+    }
+
+    /// Makes one call, whatever became of those before, and does not count it among them.
+    pub(super) fn call_uncounted(&mut self, request: ApiRequest<'_>) -> Result<ApiResponse, Failure> {
+        let current = self.server.credentials.current();
+        self.call_again_after_401(&current, request)
     }
 
     /// Makes one call. After a 401, reads the token again and makes it once more; then with the previous token, for the new one may have been

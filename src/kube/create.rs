@@ -1,8 +1,9 @@
 //! Creates a Job.
 
-use super::client::{ApiRequest, Client, Verb};
+use super::client::Client;
 use super::failure::Failure;
 use super::job::Job;
+use super::request::{ApiRequest, Verb};
 use std::time::{Duration, Instant};
 
 /// What the API server gets less than we have at most: a network's round trip.

@@ -1,8 +1,9 @@
 //! Deletes a Job with its pods.
 
-use super::client::{ApiRequest, Client, Verb};
+use super::client::Client;
 use super::create::Create;
 use super::failure::{Failure, Refusal, RefusalKind};
+use super::request::{ApiRequest, Verb};
 use super::response::ApiResponse;
 use std::io::Read;
 use std::time::Instant;

@@ -1,8 +1,9 @@
 //! Reads a Job.
 
-use super::client::{ApiRequest, Client, Verb};
+use super::client::Client;
 use super::failure::Failure;
 use super::job::Job;
+use super::request::{ApiRequest, Verb};
 use std::time::Instant;
 
 impl Client {

@@ -1,7 +1,8 @@
 //! Reads the log of a container as text that is safe to show.
 
-use super::client::{ApiRequest, Client, Verb};
+use super::client::Client;
 use super::failure::Failure;
+use super::request::{ApiRequest, Verb};
 use super::url::escaped;
 use crate::account::Reservation;
 use std::fmt;

@@ -3,9 +3,10 @@
 mod draft;
 mod pod;
 
-use super::client::{ApiRequest, Client, Verb};
+use super::client::Client;
 use super::failure::Failure;
 use super::items::{Items, each_item};
+use super::request::{ApiRequest, Verb};
 use super::url::escaped;
 use pod::MAX_POD;
 pub(crate) use pod::Pod;

@@ -1,10 +1,11 @@
 //! Lists and watches our Jobs as a stream: neither a page nor an event is held whole (Kubernetes API Concepts, "Efficient detection of
 //! changes").
 
-use super::client::{ApiRequest, Client, Verb};
+use super::client::Client;
 use super::failure::{Failure, Refusal, RefusalKind};
 use super::items::{Items, ListMetadata, MAX_OBJECT, ObjectReader, each_item};
 use super::job::{Job, JobObject};
+use super::request::{ApiRequest, Verb};
 use super::response::deserializer;
 use super::scalar::Scalar;
 use super::url::escaped;

@@ -41,16 +41,23 @@ const ALERTED: [Reason; 14] = [
 ];
 
 /// The other end of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Peer {
-    pub(super) address: IpAddr,
+    /// As text, for each of its requests has it in its line.
+    address: Box<str>,
     /// What it says in `X-Forwarded-For` is logged.
-    pub(super) is_proxy: bool,
+    is_proxy: bool,
+}
+
+impl Peer {
+    pub(super) fn new(address: IpAddr, is_proxy: bool) -> Self {
+        Peer { address: address.to_canonical().to_string().into(), is_proxy }
+    }
 }
 
 pub(super) struct Line<'a> {
     pub(super) id: &'a str,
-    pub(super) peer: Peer,
+    pub(super) peer: &'a Peer,
     /// None if it cannot be read.
     pub(super) request: Option<&'a Request>,
     pub(super) code: u16,
@@ -151,8 +158,8 @@ impl Source for Line<'_> {
         put("url.path", path.into())?;
         put("http.response.status_code", self.code.into())?;
         put("http.server.request.duration", self.took().as_secs_f64().into())?;
-        put("network.peer.address", Value::from_display(&self.peer.address))?;
-        put("client.address", self.forwarded_for().map_or(Value::from_display(&self.peer.address), Value::from))?;
+        put("network.peer.address", (&*self.peer.address).into())?;
+        put("client.address", self.forwarded_for().unwrap_or(&self.peer.address).into())?;
         if *tries > 0 {
             put("tries", (*tries).into())?
         }
@@ -229,10 +236,11 @@ mod tests {
     #[test]
     fn lines() {
         let took = Some(Duration::from_millis(7));
-        let peer = Peer { address: IpAddr::from([10, 0, 0, 7]), is_proxy: true };
+        let [peer, client] = [true, false].map(|is_proxy| Peer::new(IpAddr::from([10, 0, 0, 7]), is_proxy));
         let plain = request(b"", Vec::new());
         let created = Record { job: Some("a".into()), tries: 3, ..Record::default() };
-        let line = Line { id: "i", peer, request: Some(&plain), code: 201, took, is_probe: false, record: &created };
+        let line =
+            Line { id: "i", peer: &peer, request: Some(&plain), code: 201, took, is_probe: false, record: &created };
         let (text, fields) = shown(&line);
         assert_eq!(text, r#"POST "/job/a\"" 201 7ms a client=10.0.0.7 tries=3"#);
         assert_eq!(
@@ -260,7 +268,7 @@ mod tests {
             "network.peer.address=10.0.0.7 client.address=203.0.113.9 tries=1 error.type=FilterError error.message=not \"this\" \
              trace_id=4bf92f3577b34da6a3ce929d0e0e4736"
         ));
-        let (text, fields) = shown(&Line { peer: Peer { is_proxy: false, ..peer }, ..line });
+        let (text, fields) = shown(&Line { peer: &client, ..line });
         assert!(!text.contains("forwarded") && fields.contains(" client.address=10.0.0.7 "), "{text} {fields}");
 
         let late = Record { reason: Some(Reason::RequestTimeout), message: Some("late".into()), ..Record::default() };

@@ -159,8 +159,8 @@ impl Connection {
     pub(super) fn stream(&self) -> &TcpStream {
         &self.stream
     }
-    pub(super) fn peer(&self) -> Peer {
-        self.peer
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
     }
     pub(super) fn waits_since(&self) -> Instant {
         self.waits_since
@@ -350,7 +350,7 @@ impl Connection {
         let request = if let Phase::Body(request, _) = &self.phase { Some(request) } else { None };
         let name = request.map_or("other", |request| name_of(&route(request, enabled)));
         let Answered { reply, record, .. } = Answered::refused(status);
-        let (code, peer) = (reply.code, self.peer);
+        let (code, peer) = (reply.code, &self.peer);
         let line = Line { id: &frame.id, peer, request, code, took: None, is_probe: false, record: &record };
         line.count_and_write(name);
         self.phase = Phase::Idle;

@@ -1,18 +1,19 @@
 //! Answers whole requests: plans, and calls the API server. A panic is answered with 500.
 
+use super::access::Access;
 use super::access_log::begin_series;
 use super::slot::Slot;
 use crate::account::Account;
 use crate::answered::Answered;
 use crate::config::{Config, Enabled};
 use crate::dispatch::{Begun, Plan, Progress, Query, RetryBudget, Shared, Work, perform, plan, plan_large};
-use crate::docs::{self, Docs};
+use crate::docs::Docs;
 use crate::http::{Reply, Request};
 use crate::jobs::{Jobs, NoPage};
 use crate::kube::Client;
 use crate::logger::about;
 use crate::metrics::{Gauges, METRICS};
-use crate::route::{Route, check_headers, no_such_path, route};
+use crate::route::{Route, check_headers, route};
 use crate::status::{Reason, Status, internal_error};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +32,7 @@ pub(super) struct Server {
     /// The cache of Jobs, and the callers that wait for them.
     pub(super) jobs: Jobs<Slot>,
     readiness: Mutex<Readiness>,
+    pub(super) access: Access,
     docs: Docs,
 }
 
@@ -51,6 +53,7 @@ impl Server {
             config,
             retries: RetryBudget::default(),
             readiness: Mutex::default(),
+            access: Access::default(),
             docs,
         }
     }
@@ -74,8 +77,8 @@ impl Server {
                 let (media_type, text) = METRICS.print(&gauges(), request.header("accept").unwrap_or_default());
                 Reply::text(media_type, text.into_bytes()).into()
             }
-            Ok(Route::OpenApi) => docs::contract().into(),
-            Ok(Route::Page(page)) => self.docs.page(*page).map_or_else(|| no_such_path().into(), Answered::from),
+            Ok(Route::OpenApi) => self.docs.contract().into(),
+            Ok(Route::Page(page)) => self.docs.page(*page).into(),
             // see `plan`, `perform` and `list`
             Ok(Route::Dispatch(_) | Route::Job(_) | Route::Log(_) | Route::Delete(_) | Route::List) => {
                 internal_error().into()
@@ -160,6 +163,10 @@ impl Server {
     fn ready(&self, client: Option<&mut Client>, is_stopping: bool) -> Answered {
         if is_stopping {
             return Status::new(Reason::ShuttingDown, "shutting down").into();
+        }
+        if self.config.require_access && !self.access.is_granted() {
+            let message = "the dispatcher lacks access to the API server; its log says what is missing";
+            return Status::new(Reason::ServiceUnavailable, message).with_retry_after(1).into();
         }
         let is_ready = client.is_none_or(|client| self.is_ready(client));
         match is_ready {

@@ -123,6 +123,7 @@ fn every_switch_works() {
     let container = &pod["containers"][0];
     let args = [
         "--port=8000",
+        "--require-access",
         "--shutdown-delay=10s",
         "--from-file=/etc/k8s-job-dispatcher/filter.jq",
         "--max-body-bytes=25000000",
@@ -138,7 +139,7 @@ fn every_switch_works() {
     assert_eq!(kinds(&objects), ["Deployment", "Service"]);
     let pod = &of_kind(&objects, "Deployment")["spec"]["template"];
     assert_eq!(pod["spec"]["serviceAccountName"], "theirs");
-    assert_eq!(pod["spec"]["containers"][0]["args"][2], "--from-file=/etc/k8s-job-dispatcher/main.jq");
+    assert_eq!(pod["spec"]["containers"][0]["args"][3], "--from-file=/etc/k8s-job-dispatcher/main.jq");
     assert_eq!(pod["spec"]["volumes"][0]["configMap"]["name"], "mine");
 }
 
@@ -339,7 +340,7 @@ fn jobs_may_go_to_another_namespace() {
     assert_eq!(code, 200);
     let deployment = ours.admin().get(&format!("/apis/apps/v1/namespaces/{}/deployments/{NAME}", ours.name)).1;
     let args = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
-    assert_eq!(args[2], format!("--namespace={}", jobs.name));
+    assert_eq!(args[3], format!("--namespace={}", jobs.name));
 }
 
 /// What the API server itself says of the rights of a service account of `ours` in `jobs`, and that in `ours` it has none.

@@ -38,6 +38,22 @@ fn bad_options_and_variables_are_usage_errors() {
 }
 
 #[test]
+fn contradictions_are_usage_errors() {
+    for (args, says) in [
+        (
+            &[".", "--from-file=x.jq", "--dry-run=client"][..],
+            "there are two filters, --from-file and the argument FILTER",
+        ),
+        (&[".", "--watch=false", "--enable=list"], "--enable list needs the watch"),
+        (&[".", "--dry-run=client", "--require-access"], "--require-access needs the API server"),
+    ] {
+        let output = run(args, &[]);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&output).starts_with(&format!("k8s-job-dispatcher: {says}")), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn failures_are_named() {
     let folder = Folder::new();
     let empty = folder.write("empty", "");
@@ -76,12 +92,11 @@ fn the_first_line_of_the_log_names_the_address() {
     let dispatcher = Dispatcher::start(&["--dry-run=client"]);
     assert!(dispatcher.log()[0].ends_with(&format!("listening on {}", dispatcher.address)));
     dispatcher.logged("no filter was given");
-    let both = {
-        let folder = Folder::new();
-        let file = folder.write("f.jq", ".");
-        Dispatcher::start(&[".", "-f", file.to_str().unwrap(), "--dry-run=client"])
-    };
-    both.logged("the argument FILTER is ignored");
+    let digest = "cdb4ee2aea69"; // of the text "."
+    let line = Dispatcher::start(&["--dry-run=client", "."]).logged("version ");
+    let server = "no API server (dry run: manifests are shown, nothing is called)";
+    let want = format!("filter <argument> ({digest}), namespace default, {server}, enabled: nothing");
+    assert!(line.ends_with(&format!("version {}, {want}", env!("CARGO_PKG_VERSION"))), "{line}");
 }
 
 #[test]
@@ -143,7 +158,7 @@ fn the_argument_overrides_the_variable_and_the_option_overrides_both() {
     for (args, variable, want, warning) in [
         (vec![argument], file, "argument", Some("the variable FROM_FILE")),
         (vec![], file, "file", None),
-        (vec!["-f", file, argument], "/nonexistent", "file", Some("the argument FILTER is ignored")),
+        (vec!["-f", file], "/nonexistent", "file", None),
     ] {
         let mut command = crate::support::dispatcher::command(&["--port=0", "--dry-run=client"]);
         command.args(args).env("FROM_FILE", variable);
@@ -160,11 +175,11 @@ fn an_api_server_that_cannot_be_reached_is_named_with_a_remedy_at_start_and_late
     let server = format!("http://127.0.0.1:{port}");
     let dispatcher = Dispatcher::start(&[".", "--server", &server]);
     let text = format!("cannot reach {server}: connection refused; is kubectl proxy running?");
-    assert!(dispatcher.logged(&text).contains(" WARN  cannot reach"));
+    dispatcher.logged(&format!(" WARN  cannot check the dispatcher's access: {text}"));
     assert_eq!(dispatcher.post("/job", r#"{"spec": {}}"#).code, 502);
     dispatcher.logged(&format!("502: {text}"));
     assert_eq!(dispatcher.get("/health/ready").code, 503);
     dispatcher.logged(&format!("not ready: {text}"));
-    let at_start = dispatcher.log().iter().filter(|line| line.contains("WARN  cannot reach")).count();
+    let at_start = dispatcher.log().iter().filter(|line| line.contains("WARN  cannot check")).count();
     assert_eq!(at_start, 1, "once");
 }

@@ -140,8 +140,8 @@ fn only_our_jobs_are_shown_and_ids_are_not_paths() {
     namespace.admin().create(&namespace.jobs(), manifest);
     assert_eq!(dispatcher.post("/job", &named("ours")).code, 201);
     assert_eq!(dispatcher.get("/job/ours").code, 200);
-    assert_eq!(dispatcher.get("/job/ours/?watch=1").code, 200);
-    assert_eq!(dispatcher.get("/job/ours?watch=1").code, 200);
+    assert_eq!(dispatcher.get("/job/ours/?wait=0s").code, 200);
+    assert_eq!(dispatcher.get("/job/ours?watch=1").error(), (400, "BadRequest".into()));
     let no_such_job = dispatcher.get("/job/unknown");
     assert_eq!(no_such_job.error(), (404, "NotFound".into()));
     let theirs = dispatcher.get("/job/theirs");

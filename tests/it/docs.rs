@@ -26,7 +26,7 @@ fn the_page_loads_only_from_the_dispatcher_and_is_at_its_paths() {
     ] {
         assert!(policy.contains(part), "{policy}");
     }
-    assert!(html.contains("<dt>Filter</dt><dd>&lt;argument&gt;</dd>"), "{html}");
+    assert!(html.contains("<dt>Filter</dt><dd>&lt;argument&gt; ("), "{html}");
     assert!(!html.contains("a<b>c") && !html.contains("{settings}"), "{html}");
     for (asset, media_type) in
         [("/docs.js", "text/javascript; charset=utf-8"), ("/docs.css", "text/css; charset=utf-8")]
@@ -47,6 +47,7 @@ fn the_page_can_be_disabled() {
     let dispatcher = Dispatcher::start(&["--dry-run=client", "--docs=false"]);
     for path in ["/", "/docs", "/docs/", "/docs.js", "/docs.css"] {
         assert_eq!(dispatcher.get(path).error(), (404, "NotFound".into()), "{path}");
+        assert_eq!(dispatcher.post(path, "{}").error(), (404, "NotFound".into()), "{path}");
     }
     assert_eq!(dispatcher.get("/openapi.json").code, 200);
 }

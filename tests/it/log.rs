@@ -72,6 +72,116 @@ fn a_token_that_is_rejected() {
     assert!(dispatcher.logged("not ready: ").ends_with(&format!("/readyz returns 401{source}")));
 }
 
+/// What is said at start of access that is missing.
+fn missing(dispatcher: &Dispatcher) -> Vec<String> {
+    dispatcher.logged(" WARN  ");
+    let lines = dispatcher.log();
+    lines.iter().filter_map(|line| Some(line.split_once(" WARN  ")?.1.to_owned())).collect()
+}
+
+#[test]
+fn what_is_missing_is_said_at_start_with_its_remedy() {
+    let namespace = Namespace::with(json!({}), &["create", "get"]);
+    let name = &namespace.name;
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--enable=delete,logs", "--require-access"]);
+    dispatcher.logged("may not get pods/log");
+    let role = "if the namespace is right, a Role there has to grant it";
+    let calls = "requests for Jobs take a call each, unless --watch=false says that it is intended";
+    assert_eq!(
+        missing(&dispatcher),
+        [
+            format!("the dispatcher may not list jobs.batch in namespace {name}: {calls}; {role}"),
+            format!("the dispatcher may not watch jobs.batch in namespace {name}: {calls}; {role}"),
+            format!(
+                "the dispatcher may not delete jobs.batch in namespace {name}: deletions fail; leave delete out of --enable, or grant it; {role}"
+            ),
+            format!("the dispatcher may not list pods in namespace {name}: neither pods nor logs can be read; {role}"),
+            format!(
+                "the dispatcher may not get pods/log in namespace {name}: no log can be read; leave logs out of --enable, or grant it; {role}"
+            ),
+        ]
+    );
+    // one that does without may be ready
+    let ready = Dispatcher::for_namespace(&namespace, &[AS_IS, "--watch=false", "--require-access"]);
+    eventually("ready", || (ready.get("/health/ready").code == 200).then_some(()));
+    assert!(ready.log().iter().all(|line| !line.contains(" WARN ")), "{:?}", ready.log());
+    // the other once all is granted
+    let reply = dispatcher.get("/health/ready");
+    assert_eq!((reply.error(), reply.header("Retry-After")), ((503, "ServiceUnavailable".into()), Some("1")));
+    namespace.allow(&["create", "get", "list", "watch", "delete"]);
+    namespace.allow_too(&[("", "pods", "list"), ("", "pods/log", "get")]);
+    dispatcher.logged("the access that was missing is granted");
+    eventually("ready", || (dispatcher.get("/health/ready").code == 200).then_some(()));
+}
+
+#[test]
+fn with_a_wrong_namespace_token_or_ca_it_is_not_ready() {
+    let namespace = Namespace::new();
+    let start = |change: &dyn Fn(&mut std::process::Command)| {
+        let mut command = Dispatcher::command_for(&namespace, &namespace.cluster.url, &[AS_IS, "--require-access"]);
+        change(&mut command);
+        Dispatcher::start_command(command)
+    };
+    let elsewhere = start(&|command| _ = command.arg("--namespace=there-is-none"));
+    elsewhere.logged(
+        "WARN  the dispatcher may not create jobs.batch in namespace there-is-none: no request can create a Job",
+    );
+    let expired = start(&|_| _ = namespace.folder.write("token", "expired"));
+    let line = expired.logged("WARN  cannot check the dispatcher's access: 401 ");
+    let file = namespace.folder.0.join("token");
+    assert!(line.ends_with(&format!("; the token is that of `{}`", file.display())), "{line}");
+    let other = namespace.folder.write("other.crt", &crate::support::certificates::Authority::new("other").pem);
+    let strange = start(&|command| _ = command.arg("--certificate-authority").arg(&other));
+    let line = strange.logged("WARN  cannot check the dispatcher's access: no TLS connection to ");
+    assert!(line.ends_with("; see --certificate-authority"), "{line}");
+    for dispatcher in [&elsewhere, &expired, &strange] {
+        let reply = dispatcher.get("/health/ready");
+        assert_eq!(reply.error(), (503, "ServiceUnavailable".into()));
+        assert!(String::from_utf8_lossy(&reply.body).contains("lacks access"), "{:?}", dispatcher.log());
+    }
+    // the right namespace, token and CA
+    let good = start(&|_| ());
+    eventually("ready", || (good.get("/health/ready").code == 200).then_some(()));
+    // while the token is wrong, requests name it too: nothing else is asked of the API server before it is right
+    namespace.token_file();
+    eventually("the token to be read again", || (expired.get("/health/ready").code == 200).then_some(()));
+}
+
+#[test]
+fn an_unknown_parameter_or_value_is_400_and_says_what_there_is() {
+    let namespace = Namespace::new();
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--enable=list,delete,logs"]);
+    for (method, target, says) in [
+        (
+            "GET",
+            "/job?lable=a=b",
+            "unknown query parameter \"lable\"; known for this request: limit, continue, state, label",
+        ),
+        ("HEAD", "/job?x", ""),
+        (
+            "GET",
+            "/job?state=faild",
+            "state must be one of waiting, suspended, starting, running, succeeded, failed, deleting",
+        ),
+        ("GET", "/job/a?wiat=9s", "unknown query parameter \"wiat\"; known for this request: wait"),
+        (
+            "GET",
+            "/job/a/log?lines=9",
+            "unknown query parameter \"lines\"; known for this request: pod, container, tail, previous",
+        ),
+        ("DELETE", "/job/a?force", "unknown query parameter \"force\"; known for this request: none"),
+    ] {
+        let mut line = dispatcher.line();
+        line.send(request(method, target, "", ""));
+        let reply = line.receive_for(method).unwrap();
+        assert_eq!(reply.code, 400, "{target}");
+        if method != "HEAD" {
+            assert_eq!(reply.json()["error"]["message"], says, "{target}");
+        }
+    }
+    assert_eq!(dispatcher.post("/job?lable=a", &named("a")).code, 201, "that is the filter's");
+}
+
 #[test]
 fn a_full_quota() {
     let namespace = Namespace::new();

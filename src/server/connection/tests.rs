@@ -30,7 +30,7 @@ fn pair() -> (Connection, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     client.set_nodelay(true).unwrap();
     let (stream, address) = listener.accept().unwrap();
-    let accepted = Accepted { stream, peer: Peer { address: address.ip(), is_proxy: false } };
+    let accepted = Accepted { stream, peer: Peer::new(address.ip(), false) };
     (Connection::new(accepted, Instant::now(), IDLE), client)
 }
 

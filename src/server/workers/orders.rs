@@ -56,7 +56,7 @@ enum Gift {
 
 const POST: &str = "POST /job HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: ";
 /// In a request that is about a Job with a long text.
-const LONG_JOB: &str = "x=long";
+const LONG_JOB: &str = "X: long";
 /// More than a small request.
 const LARGE: usize = 20_000;
 
@@ -170,7 +170,7 @@ impl Run<'_> {
                 self.client = Some(client);
                 let (stream, address) = self.world.listener.accept().unwrap();
                 stream.set_nodelay(true).unwrap();
-                let accepted = Accepted { stream, peer: Peer { address: address.ip(), is_proxy: false } };
+                let accepted = Accepted { stream, peer: Peer::new(address.ip(), false) };
                 assert!(workers.insert(accepted).is_ok_and(|replaced| replaced.is_none()));
                 self.send(self.request.len() / 2)
             }
