@@ -14,7 +14,7 @@ mod waiters;
 
 pub(crate) use known::{Before, Known, NoPage};
 
-use crate::kube::{End, Job};
+use crate::kube::{End, Job, JobState};
 use crate::metrics::METRICS;
 use questions::Questions;
 use std::sync::Arc;
@@ -49,6 +49,7 @@ pub(crate) trait Host<W> {
 impl<W: Copy + PartialEq> Jobs<W> {
     pub(crate) fn new(max_bytes: usize) -> Self {
         METRICS.watch_may_end(&End::CAUSES);
+        METRICS.jobs_may_end(&[JobState::Succeeded, JobState::Failed].map(JobState::name));
         let known = Known::new(max_bytes);
         let waiters = Waiters::new(known.evidence.clone());
         Jobs { known, waiters, questions: Questions::default() }
@@ -126,7 +127,7 @@ impl<W: Copy + PartialEq> Jobs<W> {
 
     /// The watch reports a Job: wakes its waiters if it has ended, and requests it for those that wait for an earlier Job of the same name.
     fn change(&self, job: Job, host: &dyn Host<W>) {
-        let job = self.known.cache_mut().change(job);
+        let job = self.known.change(job);
         self.notify(&job, host)
     }
 

@@ -3,6 +3,9 @@
 //! Every label has few values: they come from enums and tables of ours, never from a request. Takes strings and numbers: the module that counts
 //! something says what it is.
 
+mod process;
+
+use process::Process;
 use prometheus_client::encoding::{
     EncodeLabel, EncodeLabelSet, EncodeLabelValue, LabelSetEncoder, LabelValueEncoder, prometheus_text, text,
 };
@@ -23,6 +26,10 @@ const REQUEST_SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// Seconds. An ordinary run takes a tenth of a millisecond; it ends after 2 s unless that was changed.
 const FILTER_SECONDS: [f64; 12] = [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 2.0];
+
+/// Seconds.
+const JOB_SECONDS: [f64; 12] =
+    [1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 4.0 * 3600.0, 12.0 * 3600.0, 24.0 * 3600.0];
 
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
@@ -81,7 +88,7 @@ pub(crate) struct Gauges {
     pub(crate) dispatches_queued: usize,
     /// Bytes that requests and their answers hold, by kind.
     pub(crate) reserved_bytes: Vec<(&'static str, usize)>,
-    /// Jobs that are known, by state.
+    /// Jobs that are known, by state; empty as long as not all are.
     pub(crate) jobs: Vec<(&'static str, usize)>,
     pub(crate) cached_bytes: usize,
     /// Callers that are waiting for the end of a Job.
@@ -109,6 +116,8 @@ pub(crate) struct Metrics {
     cached_bytes: Gauge,
     waiters: Gauge,
     watch_restarts: Family<Label, Counter>,
+    jobs_ended: Family<Label, Counter>,
+    job_seconds: Family<Label, Histogram, fn() -> Histogram>,
     watch_silence: Gauge<f64, AtomicU64>,
 }
 
@@ -116,7 +125,7 @@ impl Metrics {
     fn new() -> Self {
         let request_seconds = || Histogram::new(REQUEST_SECONDS);
         let mut metrics = Metrics {
-            registry: Registry::with_prefix(PREFIX),
+            registry: Registry::default(),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(request_seconds),
             retried: Family::default(),
@@ -133,8 +142,11 @@ impl Metrics {
             cached_bytes: Gauge::default(),
             waiters: Gauge::default(),
             watch_restarts: Family::default(),
+            jobs_ended: Family::default(),
+            job_seconds: Family::new_with_constructor(|| Histogram::new(JOB_SECONDS)),
             watch_silence: Gauge::default(),
         };
+        metrics.registry.register_collector(Box::new(Process::new()));
         metrics.register_work();
         metrics.register_state();
         metrics
@@ -144,7 +156,7 @@ impl Metrics {
     fn register_work(&mut self) {
         let build: Family<Label, Gauge> = Family::default();
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
-        let registry = &mut self.registry;
+        let registry = self.registry.sub_registry_with_prefix(PREFIX);
         registry.register("build_info", "The version that runs; the value is 1", build);
         registry.register(
             "requests",
@@ -190,6 +202,13 @@ impl Metrics {
             "New connections rejected because all others were being served",
             self.rejected.clone(),
         );
+        registry.register("jobs_ended", "Jobs of the dispatcher that it saw end, by outcome", self.jobs_ended.clone());
+        registry.register_with_unit(
+            "job_duration",
+            "Time from the start of a Job to its end, of Jobs that the dispatcher saw end",
+            Unit::Seconds,
+            self.job_seconds.clone(),
+        );
         registry.register(
             "watch_restarts",
             "Times that the watch of Jobs ended, by cause",
@@ -199,7 +218,7 @@ impl Metrics {
 
     /// What there is at the moment.
     fn register_state(&mut self) {
-        let registry = &mut self.registry;
+        let registry = self.registry.sub_registry_with_prefix(PREFIX);
         registry.register("connections", "Open client connections", self.connections.clone());
         registry.register(
             "dispatches",
@@ -264,6 +283,19 @@ impl Metrics {
         self.watch_restarts.get_or_create(&[("cause", cause)]).inc();
     }
 
+    /// Jobs may end with these outcomes: their series begin.
+    pub(crate) fn jobs_may_end(&self, outcomes: &[&'static str]) {
+        outcomes.iter().for_each(|outcome| drop(self.jobs_ended.get_or_create(&[("outcome", *outcome)])))
+    }
+
+    /// A Job has ended. `took`: None if its times are not known.
+    pub(crate) fn job_ended(&self, outcome: &'static str, took: Option<Duration>) {
+        self.jobs_ended.get_or_create(&[("outcome", outcome)]).inc();
+        if let Some(took) = took {
+            self.job_seconds.get_or_create(&[("outcome", outcome)]).observe(took.as_secs_f64())
+        }
+    }
+
     pub(crate) fn connection_evicted(&self) {
         self.evicted.inc();
     }
@@ -285,6 +317,7 @@ impl Metrics {
         for (kind, bytes) in &gauges.reserved_bytes {
             self.reserved_bytes.get_or_create(&[("kind", *kind)]).set(*bytes as i64);
         }
+        self.jobs.clear();
         for (state, number) in &gauges.jobs {
             self.jobs.get_or_create(&[("state", *state)]).set(*number as i64);
         }
@@ -348,6 +381,8 @@ mod tests {
             "k8s_job_dispatcher_jobs{state=\"succeeded\"} 2",
             "k8s_job_dispatcher_waiters 4",
             "k8s_job_dispatcher_watch_silence_seconds 1.5",
+            "# TYPE process_cpu_seconds_total counter",
+            "# TYPE process_resident_memory_bytes gauge",
         ] {
             assert!(text.lines().any(|printed| printed == line), "no {line} in\n{text}");
         }

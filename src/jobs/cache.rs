@@ -191,30 +191,32 @@ impl Cache {
         self.passed = self.passed.max(version)
     }
 
-    /// By a list or the watch. Returns what is known now.
-    pub(super) fn change(&mut self, job: Job) -> Arc<Job> {
+    /// By a list or the watch. Returns what is known now, and whether it was known before and has ended since.
+    pub(super) fn change(&mut self, job: Job) -> (Arc<Job>, bool) {
         if self.is_whole {
             self.advance(job.version) // in a list they come in any order
         }
-        let job = match self.by_name.get(&*job.name) {
+        let (job, has_ended) = match self.by_name.get(&*job.name) {
             // a deletion is never undone, though the watch may report a change before it
-            Some(known) if known.is_deleted && known.job.uid == job.uid && !job.is_being_deleted => Arc::new(job),
+            Some(known) if known.is_deleted && known.job.uid == job.uid && !job.is_being_deleted => {
+                (Arc::new(job), false)
+            }
             // a call keeps few labels
             Some(known) if (known.job.version, known.job.labels.len()) >= (job.version, job.labels.len()) => {
                 let known = known.job.clone();
                 self.put(known.clone(), true);
-                known
+                (known, false)
             }
             _ => {
                 let job = Arc::new(job);
-                self.put(job.clone(), true);
-                job
+                let has_ended = self.put(job.clone(), true);
+                (job, has_ended)
             }
         };
         if job.situation.state.is_final() {
             self.remember(job.clone())
         }
-        job
+        (job, has_ended)
     }
 
     /// By the watch: the Job is gone, or no longer ours.
@@ -243,12 +245,11 @@ impl Cache {
         self.ended.iter().rev().find(|job| *job.name == *name && *job.uid == *uid)
     }
 
-    /// By the answer to a call of ours. What the watch has already passed is not believed: the Job may be gone since.
-    pub(super) fn learn(&mut self, job: &Job) {
+    /// By the answer to a call of ours. What the watch has already passed is not believed: the Job may be gone since. Returns whether the Job was
+    /// known before and has ended since.
+    pub(super) fn learn(&mut self, job: &Job) -> bool {
         let version = self.by_name.get(&*job.name).map_or(0, |known| known.job.version);
-        if job.version > self.passed.max(version) {
-            self.put(Arc::new(job.clone()), false)
-        }
+        job.version > self.passed.max(version) && self.put(Arc::new(job.clone()), false)
     }
 
     /// We have deleted this Job.
@@ -269,7 +270,10 @@ impl Cache {
         }
     }
 
-    fn put(&mut self, job: Arc<Job>, is_told: bool) {
+    /// Returns whether the Job was known before and has ended since.
+    fn put(&mut self, job: Arc<Job>, is_told: bool) -> bool {
+        let before = self.by_name.get(&*job.name).map(|known| &known.job).filter(|before| before.uid == job.uid);
+        let has_ended = job.situation.state.is_final() && before.is_some_and(|job| !job.situation.state.is_final());
         self.remove(&job.name);
         self.bytes += size(&job);
         self.by_age.insert(Aged(job.clone()));
@@ -277,6 +281,7 @@ impl Cache {
         if self.bytes > self.max_bytes {
             self.shrink()
         }
+        has_ended
     }
 
     /// Evicts those first that ended first, then the oldest.
@@ -313,12 +318,27 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_job_is_seen_once() {
+        let mut cache = Cache::new(1 << 20);
+        assert!(!cache.change(job("a", 1, JobState::Succeeded)).1, "it had ended before");
+        cache.finish(1);
+        assert!(!cache.change(job("b", 2, JobState::Waiting)).1);
+        assert!(cache.change(job("b", 3, JobState::Failed)).1);
+        assert!(!cache.change(job("b", 4, JobState::Failed)).1, "a later change");
+        cache.change(job("c", 5, JobState::Running));
+        assert!(cache.learn(&job("c", 6, JobState::Succeeded)), "a call has seen it first");
+        assert!(!cache.learn(&job("c", 6, JobState::Succeeded)) && !cache.change(job("c", 6, JobState::Succeeded)).1);
+        let another = Job { uid: "another".into(), ..job("c", 8, JobState::Failed) };
+        assert!(!cache.change(another).1, "of the same name");
+    }
+
+    #[test]
     fn the_newest_version_counts_whoever_tells_it() {
         let mut cache = Cache::new(1 << 20);
         cache.finish(1);
         cache.learn(&job("a", 5, JobState::Waiting));
         assert_eq!(state(&cache, "a"), Some(JobState::Waiting), "before the watch reports it");
-        assert_eq!(cache.change(job("a", 4, JobState::Starting)).situation.state, JobState::Waiting);
+        assert_eq!(cache.change(job("a", 4, JobState::Starting)).0.situation.state, JobState::Waiting);
         cache.change(job("a", 6, JobState::Running));
         cache.learn(&job("a", 5, JobState::Waiting));
         assert_eq!(state(&cache, "a"), Some(JobState::Running));
@@ -345,7 +365,7 @@ mod tests {
         let known = |cache: &Cache| (state(cache, "a"), cache.after(None).count());
         assert_eq!(known(&cache), (None, 0), "it may be gone");
         assert_eq!(
-            cache.change(job("a", 2, JobState::Succeeded)).situation.state,
+            cache.change(job("a", 2, JobState::Succeeded)).0.situation.state,
             JobState::Succeeded,
             "a waiter is woken"
         );

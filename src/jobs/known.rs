@@ -3,6 +3,7 @@
 use super::cache::Cache;
 use super::evidence::Evidence;
 use crate::kube::{Job, JobState, Patience};
+use crate::metrics::METRICS;
 use log::warn;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -164,9 +165,16 @@ impl Known {
             false if cache.get(&job.name).is_some_and(|known| known.version > job.version) => (),
             false => cache.remove(&job.name),
             // without a watch nothing would report that it is gone
-            true if self.evidence.is_live() => cache.learn(job),
+            true if self.evidence.is_live() => count_end(job, cache.learn(job)),
             true => (),
         }
+    }
+
+    /// Takes over what a list or the watch reports. Returns what is known now.
+    pub(super) fn change(&self, job: Job) -> Arc<Job> {
+        let (job, has_ended) = self.cache_mut().change(job);
+        count_end(&job, has_ended);
+        job
     }
 
     /// A call has found no Job of this name.
@@ -188,9 +196,10 @@ impl Known {
         cache.forget()
     }
 
-    /// How many Jobs are known, by state.
-    pub(crate) fn count(&self) -> [(JobState, usize); JobState::ALL.len()] {
-        self.cache().count()
+    /// How many Jobs there are, by state; none as long as not all are known.
+    pub(crate) fn count(&self) -> impl Iterator<Item = (JobState, usize)> {
+        let cache = self.cache();
+        cache.is_whole().then(|| cache.count()).into_iter().flatten()
     }
 
     pub(crate) fn cached_bytes(&self) -> usize {
@@ -200,6 +209,12 @@ impl Known {
     /// How long the watch has said nothing; zero if there is none.
     pub(crate) fn silence(&self) -> Duration {
         self.evidence.silence().unwrap_or_default()
+    }
+}
+
+fn count_end(job: &Job, has_ended: bool) {
+    if has_ended {
+        METRICS.job_ended(job.situation.state.name(), job.duration())
     }
 }
 

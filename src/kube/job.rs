@@ -3,9 +3,11 @@
 use super::bound::{USUAL_ANSWER, keep};
 use super::metadata::{LABEL, Metadata};
 use super::scalar::Scalar;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
 use serde_json::value::RawValue;
+use std::time::Duration;
 
 /// What has become of a Job.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -138,6 +140,12 @@ impl Job {
         let strings: usize = texts.into_iter().chain(situation).map(text).sum();
         let labels: usize = self.labels.iter().map(|(key, value)| LABEL + key.len() + value.len()).sum();
         labels + self.name.len() + self.uid.len() + self.status.get().len() + strings
+    }
+
+    /// From its start to its end; None if it has not both, or they make no sense.
+    pub(crate) fn duration(&self) -> Option<Duration> {
+        let time = |text: &Option<Box<str>>| text.as_ref()?.parse::<Timestamp>().ok();
+        time(&self.situation.finished)?.duration_since(time(&self.started)?).try_into().ok()
     }
 
     /// Bytes of an answer with it, without those that every answer has.
@@ -314,6 +322,17 @@ mod tests {
 
     fn condition(name: &str, status: &str) -> Value {
         json!({"type": name, "status": status, "reason": "R", "message": "m", "lastTransitionTime": "T"})
+    }
+
+    #[test]
+    fn a_job_takes_the_time_from_its_start_to_its_end() {
+        let took = |started: Option<&str>, finished: Option<&str>| {
+            let situation = Situation { finished: finished.map(Into::into), ..Situation::default() };
+            Job { started: started.map(Into::into), situation, ..Job::default() }.duration()
+        };
+        let (start, end) = (Some("2026-11-30T23:59:50Z"), Some("2026-12-01T00:01:00Z"));
+        assert_eq!(took(start, end), Some(Duration::from_secs(70)));
+        assert_eq!([took(end, start), took(None, end), took(start, None), took(start, Some("soon"))], [None; 4]);
     }
 
     #[test]

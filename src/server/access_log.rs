@@ -116,7 +116,10 @@ impl Line<'_> {
 /// Begins the series that alerts use.
 pub(super) fn begin_series() {
     let errors = ALERTED.map(|reason| (reason.code_and_word().0, word(Some(reason))));
-    METRICS.may_answer("/job", [(200, None), (201, None)].into_iter().chain(errors))
+    METRICS.may_answer("/job", [(200, None), (201, None)].into_iter().chain(errors));
+    for route in ["GET /job", "/job/{id}", "/job/{id}/log"] {
+        METRICS.may_answer(route, [(500, word(Some(Reason::InternalError)))].into_iter())
+    }
 }
 
 fn word(reason: Option<Reason>) -> Option<&'static str> {

@@ -250,7 +250,7 @@ impl Workers {
             dispatches_in_flight: self.permits.used(),
             dispatches_queued: queued,
             reserved_bytes: Kind::ALL.map(Kind::name).into_iter().zip(self.memory.account.reserved_bytes()).collect(),
-            jobs: self.server.jobs.known.count().map(|(state, number)| (state.name(), number)).into(),
+            jobs: self.server.jobs.known.count().map(|(state, number)| (state.name(), number)).collect(),
             cached_bytes: self.server.jobs.known.cached_bytes(),
             waiters: self.server.jobs.waiters(),
             watch_silence: self.server.jobs.known.silence(),

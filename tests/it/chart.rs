@@ -24,7 +24,11 @@ nodeSelector: {kubernetes.io/os: linux}
 tolerations: [{key: spot, operator: Exists}]
 affinity: {podAntiAffinity: {}}
 priorityClassName: system-cluster-critical
-metrics: {annotations: false, serviceMonitor: {enabled: true, labels: {release: prometheus}}}
+metrics:
+  annotations: false
+  serviceMonitor: {enabled: true, labels: {release: prometheus}}
+  prometheusRule: {enabled: true, labels: {release: prometheus}}
+  dashboard: {enabled: true}
 autoscaling: {enabled: true}
 podDisruptionBudget: {enabled: true}
 networkPolicy: {enabled: true, from: [{namespaceSelector: {}}]}
@@ -51,7 +55,10 @@ fn template(args: &[&str]) -> String {
 
 /// The objects of some YAML as the API server takes them, by kind; of custom resources none.
 fn taken(namespace: &Namespace, yaml: &str) -> Vec<Value> {
-    let known: Vec<&str> = yaml.split("\n---\n").filter(|object| !object.contains("kind: ServiceMonitor")).collect();
+    let is_custom = |object: &&str| {
+        ["ServiceMonitor", "PrometheusRule"].iter().any(|kind| object.contains(&format!("kind: {kind}")))
+    };
+    let known: Vec<&str> = yaml.split("\n---\n").filter(|object| !is_custom(object)).collect();
     let mut kubectl = namespace.cluster.kubectl();
     kubectl.args(["--namespace", &namespace.name, "apply", "--dry-run=server", "--output=json", "--filename=-"]);
     let mut kubectl = kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -100,9 +107,10 @@ fn every_switch_works() {
     let namespace = Namespace::new();
     let folder = Folder::new();
     let yaml = template(&["--values", &values(&folder, ALL_ON)]);
-    assert!(yaml.contains("kind: ServiceMonitor") && yaml.contains("release: prometheus"));
+    assert!(yaml.contains("kind: ServiceMonitor") && yaml.matches("release: prometheus").count() == 2);
     let objects = taken(&namespace, &yaml);
     let want = [
+        "ConfigMap",
         "ConfigMap",
         "Deployment",
         "HorizontalPodAutoscaler",
@@ -132,7 +140,15 @@ fn every_switch_works() {
     assert_eq!(container["args"], json!(args));
     assert!(container["image"].as_str().unwrap().starts_with("registry.example/dispatcher@sha256:1111"));
     assert_eq!(of_kind(&objects, "ResourceQuota")["spec"]["hard"], json!({"count/jobs.batch": "100", "pods": "10"}));
-    let filter = &of_kind(&objects, "ConfigMap")["data"];
+    let config_map = |end: &str| {
+        let has_end = |object: &&Value| object["metadata"]["name"].as_str().is_some_and(|name| name.ends_with(end));
+        objects.iter().find(|object| object["kind"] == "ConfigMap" && has_end(object)).unwrap()
+    };
+    let dashboard = config_map("-dashboard");
+    assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
+    let text = std::fs::read_to_string(path("deploy/chart/files/dashboard.json")).unwrap();
+    assert_eq!(dashboard["data"]["k8s-job-dispatcher.json"], text);
+    let filter = &config_map("-filter")["data"];
     assert_eq!(*filter, json!({"filter.jq": "import \"lib\" as lib; lib::job", "lib.jq": "def job: {spec: {}};"}));
 
     let objects = taken(&namespace, &template(&["--values", &values(&folder, ALL_OFF)]));

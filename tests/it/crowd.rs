@@ -49,7 +49,7 @@ fn with_waiters(server: &Scripted, args: &[&str], number: u32) -> (Dispatcher, V
     server.then(Act::Answer(200, "", waits["object"].to_string()));
     let dispatcher = Dispatcher::start(&[&[AS_IS, "--server", &server.url, "--namespace=ns"], args].concat());
     assert_eq!(dispatcher.get("/job/a").code, 200);
-    eventually("the watch", || (metric(&dispatcher, "jobs{state=\"suspended\"}") == 1.0).then_some(()));
+    eventually("the watch", || (dispatcher.metric("jobs{state=\"suspended\"}") == Some(1.0)).then_some(()));
     let mut waiters = Vec::new();
     for number in 1..=number {
         waiters.push(asked(&dispatcher, "GET", "/job/a?wait=40s", "", ""));
@@ -129,7 +129,7 @@ fn many_lists_of_many_jobs_leave_probes_alone() {
     let args = [AS_IS, "--server", &server.url, "--namespace=ns", "--enable=list", "--max-cache-bytes=67108864"];
     let dispatcher = Dispatcher::start(&args);
     eventually("all Jobs to be known", || {
-        (metric(&dispatcher, "jobs{state=\"waiting\"}") == JOBS as f64 && dispatcher.get("/job").code == 200)
+        (dispatcher.metric("jobs{state=\"waiting\"}") == Some(JOBS as f64) && dispatcher.get("/job").code == 200)
             .then_some(())
     });
     let query: Vec<_> =
