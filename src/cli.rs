@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 pub(crate) const HELP: &str = include_str!("help.txt");
 
-/// Options that mean `true` where they stand without a value, which is otherwise behind `=`.
+/// Options that mean `true` where they stand without a value.
 const SWITCHES: [Key; 2] = [Key::ForwardedFor, Key::RequireAccess];
 
 /// Every option that takes a value: its long form, short form, and environment variable.
@@ -119,7 +119,8 @@ pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Command {
                     continue;
                 };
                 if SWITCHES.contains(key) {
-                    args.values[*key as usize] = Some(parser.optional_value().unwrap_or_else(|| "true".into()));
+                    let value = parser.optional_value().or_else(|| next_boolean(&mut parser));
+                    args.values[*key as usize] = Some(value.unwrap_or_else(|| "true".into()));
                     continue;
                 }
                 match parser.value() {
@@ -131,6 +132,13 @@ pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Command {
         }
     }
     Command::Run(Box::new(args))
+}
+
+/// The next word, if it is a boolean; as a filter it would make no sense.
+fn next_boolean(parser: &mut Parser) -> Option<OsString> {
+    let mut words = parser.try_raw_args()?;
+    let is_boolean = words.peek().is_some_and(|word| word == "true" || word == "false");
+    if is_boolean { words.next() } else { None }
 }
 
 /// As text.
@@ -165,7 +173,13 @@ mod tests {
             let option = format!("--{long}");
             let value = |argv: &[&str]| args(argv).get(*key).unwrap().clone();
             if SWITCHES.contains(key) {
-                assert_eq!([value(&[&option, "a"]), value(&[&format!("{option}=b")])], ["true", "b"]);
+                assert_eq!(
+                    [value(&[&option]), value(&[&option, "a"]), value(&[&format!("{option}=b")])],
+                    ["true", "true", "b"]
+                );
+                assert_eq!(args(&[&option, "a"]).get(Key::Filter).unwrap(), "a");
+                assert_eq!(value(&[&option, "false"]), "false");
+                assert_eq!(args(&[&option, "false"]).get(Key::Filter), None);
             } else {
                 assert_eq!(value(&[&option, "a"]), "a");
                 assert_eq!(value(&[&option, "a", &format!("{option}=b")]), "b");

@@ -137,9 +137,6 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
     let enabled = reader.parsed(Key::Enable, Enabled::default(), enabled);
     let enabled = Enabled { docs: reader.boolean(Key::Docs, true), ..enabled };
     let require_access = reader.boolean(Key::RequireAccess, false);
-    if require_access && dry_run == DryRun::Client {
-        reader.problems.usage.push("--require-access needs the API server, which --dry-run=client leaves out".into())
-    }
     let watch = reader.boolean(Key::Watch, true);
     if !watch && enabled.list {
         reader.problems.usage.push("--enable list needs the watch, which --watch=false leaves out".into())

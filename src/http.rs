@@ -2,12 +2,14 @@
 
 use crate::account::Reservation;
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::Range;
 
+/// The caller's trace (W3C Trace Context).
+pub(crate) const TRACE_PARENT: &str = "traceparent";
+
 const JSON: &str = "application/json";
-/// Headers that the access log has something of.
-const LOGGED_HEADERS: [&str; 2] = ["traceparent", "x-forwarded-for"];
+const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// A request with a valid head; the parser rejects all others. The body follows the head in the same buffer.
 #[derive(Debug, Default)]
@@ -41,9 +43,13 @@ impl Request {
             bytes.len() - part.len()..bytes.len()
         };
         let (method, path) = (put(self.method().as_bytes()), put(self.path().as_bytes()));
-        let is_logged = |name: &str| LOGGED_HEADERS.iter().any(|logged| logged.eq_ignore_ascii_case(name));
-        let logged = self.headers().filter(|(name, _)| is_logged(name));
-        let headers = logged.map(|(name, value)| (put(name.as_bytes()), put(value))).collect();
+        // two, so that a trace that is ambiguous stays so
+        let traces = self.values(TRACE_PARENT).take(2).map(|trace| (put(TRACE_PARENT.as_bytes()), put(trace)));
+        let mut headers: Vec<_> = traces.collect();
+        if let Some(address) = self.forwarded_for() {
+            headers.push((put(FORWARDED_FOR.as_bytes()), put(address.as_bytes())))
+        }
+        bytes.shrink_to_fit();
         Request {
             head_len: bytes.len(),
             bytes,
@@ -95,12 +101,17 @@ impl Request {
     pub(crate) fn body(&self) -> &[u8] {
         &self.bytes[self.head_len..]
     }
-    /// The first address in `X-Forwarded-For`, which is whatever the client or the first proxy has written, perhaps with a port. None if it is
-    /// no address.
+    /// The first address in `X-Forwarded-For`, which is whatever the client or the first proxy has written, without a port. None if it is no
+    /// address.
     pub(crate) fn forwarded_for(&self) -> Option<&str> {
-        let all = std::str::from_utf8(self.header("x-forwarded-for")?).ok()?;
+        let all = std::str::from_utf8(self.header(FORWARDED_FOR)?).ok()?;
         let first = all.split(',').next()?.trim();
-        (first.parse::<IpAddr>().is_ok() || first.parse::<SocketAddr>().is_ok()).then_some(first)
+        let address = match first.strip_prefix('[') {
+            Some(rest) => rest.split(']').next()?,
+            None if first.matches(':').count() == 1 => first.split(':').next()?,
+            None => first,
+        };
+        address.parse::<IpAddr>().is_ok().then_some(address)
     }
     /// Whether the head announces a body.
     pub(crate) fn announces_body(&self) -> bool {
@@ -249,9 +260,10 @@ mod tests {
     fn the_first_address_of_those_that_forwarded() {
         for (value, want) in [
             ("203.0.113.7", Some("203.0.113.7")),
-            (" 203.0.113.7:5000 , 10.0.0.1", Some("203.0.113.7:5000")),
+            (" 203.0.113.7:5000 , 10.0.0.1", Some("203.0.113.7")),
             ("2001:db8::1,x", Some("2001:db8::1")),
-            ("[2001:db8::1]:443", Some("[2001:db8::1]:443")),
+            ("[2001:db8::1]:443", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
             ("unknown, 10.0.0.1", None),
             ("a=b reason=x", None),
             ("", None),

@@ -29,22 +29,27 @@ pub(crate) fn start(level: LevelFilter, format: Format) {
         .filter_module(env!("CARGO_CRATE_NAME"), level)
         .format(move |out, record| {
             let now = SystemTime::now();
-            LINE.with_borrow_mut(|line| {
-                STAMP.with_borrow_mut(|stamp| {
-                    // if the second changes meanwhile, this line alone has the next one
-                    let text = stamp.text(now, || out.timestamp_millis().to_string());
-                    text.truncate(text.len().saturating_sub(".123Z".len()));
-                    let _ = write!(text, ".{:03}Z", millisecond(now)); // writing to memory does not fail
-                    let _ = ID.with_borrow(|id| match format {
-                        Format::Text => write_text(line, text, id, record),
-                        Format::Json => write_json(line, text, id, record),
-                    });
-                });
-                let written = out.write_all(line.as_bytes());
-                line.clear();
-                line.shrink_to(USUAL);
-                written
-            })
+            let mut line = LINE.take(); // nothing is borrowed while the record is formatted
+            line.clear();
+            if format == Format::Json {
+                line.push_str(r#"{"time":""#)
+            }
+            let start = line.len();
+            STAMP.with_borrow_mut(|stamp| {
+                // if the second changes meanwhile, this line alone has the next one
+                let text = stamp.text(now, || out.timestamp_millis().to_string());
+                text.truncate(text.len().saturating_sub(".123Z".len()));
+                let _ = write!(text, ".{:03}Z", millisecond(now)); // writing to memory does not fail
+                line.push_str(text)
+            });
+            let _ = match format {
+                Format::Text => write_text(&mut line, record),
+                Format::Json => write_json(&mut line, start, record),
+            };
+            let written = out.write_all(line.as_bytes());
+            line.shrink_to(USUAL);
+            LINE.set(line);
+            written
         })
         .init();
     // only the location: a panic's message may quote a body
@@ -54,23 +59,26 @@ pub(crate) fn start(level: LevelFilter, format: Format) {
     }));
 }
 
-fn write_text(out: &mut String, time: &str, id: &str, record: &Record<'_>) -> fmt::Result {
-    let level = match record.level() {
+/// Behind the time.
+fn write_text(line: &mut String, record: &Record<'_>) -> fmt::Result {
+    line.push_str(match record.level() {
         Level::Error => " ERROR ",
         Level::Warn => " WARN  ",
         Level::Info => " INFO  ",
         Level::Debug => " DEBUG ",
         Level::Trace => " TRACE ",
-    };
-    let space = if id.is_empty() { "" } else { " " };
-    for part in [time, level, id, space] {
-        out.push_str(part)
-    }
-    writeln!(out, "{}", record.args())
+    });
+    ID.with_borrow(|id| {
+        if !id.is_empty() {
+            line.push_str(id);
+            line.push(' ')
+        }
+    });
+    writeln!(line, "{}", record.args())
 }
 
-/// Time and severity as Google's collectors read them, and as Elastic's do.
-fn write_json(out: &mut String, time: &str, id: &str, record: &Record<'_>) -> fmt::Result {
+/// Behind the time, which begins at `start`. Time and severity as Google's collectors read them, and as Elastic's do.
+fn write_json(line: &mut String, start: usize, record: &Record<'_>) -> fmt::Result {
     let (severity, level) = match record.level() {
         Level::Error => ("ERROR", "error"),
         Level::Warn => ("WARNING", "warn"),
@@ -78,16 +86,18 @@ fn write_json(out: &mut String, time: &str, id: &str, record: &Record<'_>) -> fm
         Level::Debug => ("DEBUG", "debug"),
         Level::Trace => ("DEBUG", "trace"),
     };
+    let time = line[start..].to_owned();
     write!(
-        out,
-        r#"{{"time":"{time}","@timestamp":"{time}","severity":"{severity}","log.level":"{level}","message":{}"#,
+        line,
+        r#"","@timestamp":"{time}","severity":"{severity}","log.level":"{level}","message":{}"#,
         quoted(&record.args().to_string())
     )?;
-    if !id.is_empty() {
-        write!(out, r#","request_id":{}"#, quoted(id))?
+    let id = ID.with_borrow(|id| (!id.is_empty()).then(|| quoted(id)));
+    if let Some(id) = id {
+        write!(line, r#","request_id":{id}"#)?
     }
-    record.key_values().visit(&mut Members(out)).map_err(|_| fmt::Error)?;
-    out.push_str("}\n");
+    record.key_values().visit(&mut Members(line)).map_err(|_| fmt::Error)?;
+    line.push_str("}\n");
     Ok(())
 }
 

@@ -15,8 +15,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt::Write;
-use std::sync::LazyLock;
 use std::sync::atomic::AtomicU64;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 const PREFIX: &str = "k8s_job_dispatcher";
@@ -119,6 +119,8 @@ pub(crate) struct Metrics {
     jobs_ended: Family<Label, Counter>,
     job_seconds: Family<Label, Histogram, fn() -> Histogram>,
     watch_silence: Gauge<f64, AtomicU64>,
+    /// Held while gauges are set and printed, so that two scrapes do not mix.
+    printing: Mutex<()>,
 }
 
 impl Metrics {
@@ -145,6 +147,7 @@ impl Metrics {
             jobs_ended: Family::default(),
             job_seconds: Family::new_with_constructor(|| Histogram::new(JOB_SECONDS)),
             watch_silence: Gauge::default(),
+            printing: Mutex::default(),
         };
         metrics.registry.register_collector(Box::new(Process::new()));
         metrics.register_work();
@@ -306,6 +309,7 @@ impl Metrics {
 
     /// All metrics as text, and the media type: OpenMetrics if `accept` asks for it, else Prometheus' text format.
     pub(crate) fn print(&self, gauges: &Gauges, accept: &[u8]) -> (&'static str, String) {
+        let _alone = self.printing.lock().unwrap_or_else(PoisonError::into_inner);
         for (family, state, value) in [
             (&self.connections, "waiting", gauges.connections_waiting),
             (&self.connections, "working", gauges.connections_working),

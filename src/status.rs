@@ -36,6 +36,36 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
+    pub(crate) const ALL: [Reason; 27] = [
+        Reason::BadRequest,
+        Reason::CrossOrigin,
+        Reason::NotFound,
+        Reason::MethodNotAllowed,
+        Reason::RequestTimeout,
+        Reason::AlreadyExists,
+        Reason::NotStarted,
+        Reason::RequestEntityTooLarge,
+        Reason::UriTooLong,
+        Reason::UnsupportedMediaType,
+        Reason::ExpectationFailed,
+        Reason::FilterError,
+        Reason::FilterLimit,
+        Reason::Invalid,
+        Reason::Forbidden,
+        Reason::IdempotencyKeyReused,
+        Reason::QuotaExceeded,
+        Reason::RequestHeaderFieldsTooLarge,
+        Reason::FilterOutput,
+        Reason::InternalError,
+        Reason::NotImplemented,
+        Reason::BadGateway,
+        Reason::ServiceUnavailable,
+        Reason::Overloaded,
+        Reason::ShuttingDown,
+        Reason::Timeout,
+        Reason::HttpVersionNotSupported,
+    ];
+
     /// The HTTP code and the word on the wire. `docs/http.md` has this table; a test keeps them equal.
     pub(crate) fn code_and_word(self) -> (u16, &'static str) {
         match self {
@@ -162,6 +192,12 @@ impl From<Status> for Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_reasons_are_listed_in_their_order() {
+        assert!(Reason::ALL.iter().enumerate().all(|(place, reason)| *reason as usize == place));
+        assert_eq!(Reason::ALL.last(), Some(&Reason::HttpVersionNotSupported));
+    }
 
     #[test]
     fn causes_and_details_are_optional() {

@@ -1,8 +1,7 @@
 //! The caller's trace, if it has one (W3C Trace Context). The dispatcher has no spans of its own: it passes on what it was given.
 
-use crate::http::Request;
+use crate::http::{Request, TRACE_PARENT};
 
-const HEADER: &str = "traceparent";
 /// Characters of the fields that version 00 has.
 const LENGTH: usize = 55;
 
@@ -13,7 +12,7 @@ pub(crate) struct TraceParent<'r>(&'r str);
 impl<'r> TraceParent<'r> {
     /// None if there is none, more than one, or one that is invalid (Trace Context 3.2.2). Of later versions the fields of version 00 are read.
     pub(crate) fn of(request: &'r Request) -> Option<Self> {
-        let mut all = request.values(HEADER);
+        let mut all = request.values(TRACE_PARENT);
         let (value, None) = (std::str::from_utf8(all.next()?).ok()?, all.next()) else { return None };
         let is_zero = |digits: &str| digits.bytes().all(|digit| digit == b'0');
         let is_hex = |digits: &&str| digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -37,9 +36,16 @@ impl<'r> TraceParent<'r> {
         &self.0[3..35]
     }
 
-    /// In version 00, whatever version it came in (Trace Context 3.2.3).
+    /// In version 00, whatever version it came in: of a later one only the flag `sampled` has a meaning (Trace Context 3.2.3).
     pub(crate) fn header(self) -> String {
-        ["00", &self.0[2..]].concat()
+        let (fields, flags) = self.0.split_at(LENGTH - 2);
+        let is_sampled = flags.ends_with(['1', '3', '5', '7', '9', 'b', 'd', 'f']);
+        let flags = match fields.starts_with("00") {
+            true => flags,
+            false if is_sampled => "01",
+            false => "00",
+        };
+        ["00", &fields[2..], flags].concat()
     }
 }
 
@@ -59,6 +65,8 @@ mod tests {
         assert_eq!(of(&[&valid]), want);
         let later = format!("cc{}", &valid[2..]);
         assert_eq!([of(&[&later]), of(&[&format!("{later}-what-the-future-brings")])], [want.clone(), want]);
+        let flags = |flags: &str| of(&[&format!("cc{}{flags}", &valid[2..53])]).unwrap().1[53..].to_owned();
+        assert_eq!([flags("ff"), flags("fe"), flags("03")], ["01", "00", "01"]);
         for bad in [
             "",
             "00",

@@ -8,7 +8,7 @@ use crate::jobs::{Before, Known};
 use crate::kube::{Client, Create, Failure, Job, LONG_ANSWER, RefusalKind};
 use crate::manifest::Manifest;
 use crate::random::random;
-use crate::status::{Status, internal_error};
+use crate::status::{Reason, Status, internal_error};
 use log::warn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -92,6 +92,14 @@ impl Calls<'_> {
                         && attempts.names > names
                     {
                         name = manifest.choose_name(random());
+                    }
+                    // where the quota is exhausted, that is what the caller is told, and logged then
+                    let is_lost = |refusal: &Status| {
+                        call == Call::Get && refusal.reason != Reason::QuotaExceeded && !last.0.is_empty()
+                    };
+                    if attempts.refusal.as_deref().is_some_and(is_lost) {
+                        let (why, took) = std::mem::take(&mut last);
+                        warn!("try {tries} failed after {took:.1?}, and the Job may exist: {why}")
                     }
                     (names, tries) = (attempts.names, u32::from(attempts.retries) + 1);
                     let before = self.client.waited();

@@ -165,7 +165,7 @@ fn failed(intent: Intent<'_>, attempts: Attempts, call: Call, failure: Failure) 
         Failure::NotCalled => fail(
             Status::new(Reason::ServiceUnavailable, "the API server cannot be reached")
                 .with_retry_after(RETRY_AFTER)
-                .with_note("no call was made, because several in a row could not connect"),
+                .with_note("no call was made, because several calls in a row could not connect"),
         ),
         Failure::Unreachable(why) => {
             again(attempts, call, None, bad_gateway("the API server cannot be reached").with_note(why))

@@ -69,9 +69,11 @@ pub(super) fn wait(request: &Request, max: Duration, reads_query: bool) -> Resul
         })?;
         return Ok(Some(Wait { time: time.min(max), preferred: None }));
     }
+    // whole seconds, in which the answer names it
     let asked = preference(request, "wait").and_then(duration);
     Ok(asked.map(|time| {
-        let time = time.min(max);
+        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        let time = Duration::from_secs(seconds).min(max);
         Wait { time, preferred: Some(time.as_secs()) }
     }))
 }
@@ -127,6 +129,7 @@ mod tests {
         let preferred = |seconds| Some(Wait { time: Duration::from_secs(seconds), preferred: Some(seconds) });
         assert_eq!(by_header("return=minimal, wait=10"), preferred(10));
         assert_eq!(["wait=600", "wait=60s", "wait=\"1m\"", "wait=9999999999"].map(by_header), [preferred(60); 4]);
+        assert_eq!(["wait=6500ms", "wait=7s"].map(by_header), [preferred(7); 2]);
         assert_eq!(["wait", "wait=-1", "wait=soon", "waits=1"].map(by_header), [None; 4]);
         let by_query = |query: &str, reads_query| {
             let mut request = Request::of(&[("Prefer", "wait=7")]);

@@ -70,7 +70,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::TooLong => f.write_str("the Job's status is long"),
             Failure::Refused(refusal) => f.write_str(&refusal.said),
-            Failure::NotCalled => f.write_str("no call was made, because several in a row could not connect"),
+            Failure::NotCalled => f.write_str("no call was made, because several calls in a row could not connect"),
             Failure::Unreachable(why)
             | Failure::Disconnected(why)
             | Failure::TimedOut(why)

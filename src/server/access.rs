@@ -3,8 +3,8 @@
 use crate::config::{Config, Enabled};
 use crate::kube::{ApiServer, Client, Right};
 use log::{info, warn};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,73 +13,115 @@ const TIME: Duration = Duration::from_secs(5);
 /// Between two rounds of questions, while readiness waits for access.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// A right that is needed, and what to do without it.
+/// Rounds after which a problem that stays is logged again: a minute.
+const REPEAT: u32 = 12;
+
+/// A right that is needed, and how it is without it.
 type Need = (Right, &'static str);
 
 /// Once all of it was granted, it is not asked again: a Role that is changed later must not make all replicas unready at once.
 #[derive(Debug, Default)]
-pub(super) struct Access {
-    is_granted: AtomicBool,
+pub(super) struct Access(Mutex<State>);
+
+/// What is known of it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum State {
+    #[default]
+    NotAsked,
+    /// The API server does not answer.
+    Unknown,
+    Denied,
+    Granted,
 }
 
 impl Access {
-    pub(super) fn is_granted(&self) -> bool {
-        self.is_granted.load(Relaxed)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why it is not known to be granted; None if it is.
+    pub(super) fn lack(&self) -> Option<&'static str> {
+        match *self.state() {
+            State::NotAsked => Some("the dispatcher's access is being checked"),
+            State::Unknown => Some("the dispatcher's access cannot be checked; its log says why"),
+            State::Denied => Some("the dispatcher lacks rights in the API server; its log names them"),
+            State::Granted => None,
+        }
     }
 
     /// Asks for all that is needed, and logs what is missing; again until all is granted, if `--require-access` is given.
     pub(super) fn check(&self, config: &Config, server: &Arc<ApiServer>) {
-        let (mut client, needs) = (Client::new(server.clone()), needs(config.watch, config.enabled));
-        let mut before = Vec::new();
+        let needs = needs(config.watch, config.enabled);
+        let (mut before, mut rounds) = (Vec::new(), 0);
         loop {
-            let problems = problems(&mut client, &config.namespace, &needs);
-            let is_news = problems != before;
-            problems.iter().filter(|_| is_news).for_each(|problem| warn!("{problem}"));
-            if problems.is_empty() {
-                if !before.is_empty() {
+            // ureq's resolver panics when the system has no more threads
+            let round = || ask(&mut Client::new(server.clone()), &config.namespace, &needs);
+            let (state, problems) = catch_unwind(AssertUnwindSafe(round))
+                .unwrap_or_else(|_panic| (State::Unknown, vec!["cannot check the dispatcher's access".to_owned()]));
+            *self.state() = state;
+            if problems != before || rounds % REPEAT == 0 {
+                problems.iter().for_each(|problem| warn!("{problem}"))
+            }
+            if state == State::Granted {
+                if rounds > 0 {
                     info!("the access that was missing is granted")
                 }
-                return self.is_granted.store(true, Relaxed);
+                return;
             }
             if !config.require_access {
                 return;
             }
-            before = problems;
+            (before, rounds) = (problems, rounds + 1);
             thread::sleep(AGAIN)
         }
     }
 }
 
-/// What is missing, and what to do; empty if nothing is.
-fn problems(client: &mut Client, namespace: &str, needs: &[Need]) -> Vec<String> {
+/// What is missing, and what to do.
+fn ask(client: &mut Client, namespace: &str, needs: &[Need]) -> (State, Vec<String>) {
     let mut problems = Vec::new();
-    for (right, remedy) in needs {
+    for (right, without) in needs {
         match client.may(namespace, *right, Instant::now() + TIME) {
             Ok(true) => (),
             Ok(false) => problems.push(format!(
-                "the dispatcher may not {right} in namespace {namespace}: {remedy}; if the namespace is right, a Role there has to grant it"
+                "the dispatcher may not {right} in namespace {namespace}: {without}. If that is the right namespace, grant it in a Role \
+                 there (docs/security.md)"
             )),
             // the others would fail likewise
-            Err(failure) => return vec![format!("cannot check the dispatcher's access: {failure}")],
+            Err(failure) => {
+                problems.push(format!("cannot check the dispatcher's access: {failure}"));
+                return (State::Unknown, problems);
+            }
         }
     }
-    problems
+    (if problems.is_empty() { State::Granted } else { State::Denied }, problems)
 }
 
 /// What is needed for what is switched on.
 fn needs(watch: bool, enabled: Enabled) -> Vec<Need> {
     let right = |verb, group, resource, subresource| Right { verb, group, resource, subresource };
     let jobs = |verb| right(verb, "batch", "jobs", "");
+    let watches = match enabled.list {
+        true => {
+            "Jobs cannot be listed, and each request for a Job takes a call; leave list out of --enable to do without"
+        }
+        false => "each request for a Job takes a call; set --watch=false to do without",
+    };
+    let pods = match enabled.pods {
+        true => "neither pods nor logs can be read; leave pods and logs out of --enable to do without",
+        false => "no log can be read; leave logs out of --enable to do without",
+    };
+    let logs = right("get", "", "pods", "log");
     let all = [
         (true, jobs("create"), "no request can create a Job"),
-        (true, jobs("get"), "Jobs cannot be read, nor repeated requests answered"),
-        (watch, jobs("list"), "requests for Jobs take a call each, unless --watch=false says that it is intended"),
-        (watch, jobs("watch"), "requests for Jobs take a call each, unless --watch=false says that it is intended"),
-        (enabled.delete, jobs("delete"), "deletions fail; leave delete out of --enable, or grant it"),
-        (enabled.pods || enabled.logs, right("list", "", "pods", ""), "neither pods nor logs can be read"),
-        (enabled.logs, right("get", "", "pods", "log"), "no log can be read; leave logs out of --enable, or grant it"),
+        (true, jobs("get"), "neither Jobs nor repeated requests can be answered"),
+        (watch, jobs("list"), watches),
+        (watch, jobs("watch"), watches),
+        (enabled.delete, jobs("delete"), "no Job can be deleted; leave delete out of --enable to do without"),
+        (enabled.pods || enabled.logs, right("list", "", "pods", ""), pods),
+        (enabled.logs, logs, "no log can be read; leave logs out of --enable to do without"),
     ];
-    all.into_iter().filter(|(is_needed, ..)| *is_needed).map(|(_, right, remedy)| (right, remedy)).collect()
+    all.into_iter().filter(|(is_needed, ..)| *is_needed).map(|(_, right, without)| (right, without)).collect()
 }
 
 #[cfg(test)]

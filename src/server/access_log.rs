@@ -22,24 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 const MAX_REQUEST_ID: usize = 64;
-/// What alerts look for among the errors of dispatches.
-const ALERTED: [Reason; 14] = [
-    Reason::BadRequest,
-    Reason::AlreadyExists,
-    Reason::FilterError,
-    Reason::FilterLimit,
-    Reason::Invalid,
-    Reason::Forbidden,
-    Reason::QuotaExceeded,
-    Reason::FilterOutput,
-    Reason::InternalError,
-    Reason::BadGateway,
-    Reason::ServiceUnavailable,
-    Reason::Overloaded,
-    Reason::ShuttingDown,
-    Reason::Timeout,
-];
-
+/// Methods that OpenTelemetry knows; others are `_OTHER`.
+const METHODS: [&str; 9] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
 /// The other end of a connection.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -113,11 +97,11 @@ impl Line<'_> {
     }
 }
 
-/// Begins the series that alerts use.
+/// Begins the series that alerts use: whatever may become of a dispatch, and a defect on every route.
 pub(super) fn begin_series() {
-    let errors = ALERTED.map(|reason| (reason.code_and_word().0, word(Some(reason))));
-    METRICS.may_answer("/job", [(200, None), (201, None)].into_iter().chain(errors));
-    for route in ["GET /job", "/job/{id}", "/job/{id}/log"] {
+    let errors = Reason::ALL.map(|reason| (reason.code_and_word().0, word(Some(reason))));
+    METRICS.may_answer("/job", [(200, None), (201, None), (204, None)].into_iter().chain(errors));
+    for route in Route::NAMES.into_iter().chain(["other"]) {
         METRICS.may_answer(route, [(500, word(Some(Reason::InternalError)))].into_iter())
     }
 }
@@ -157,7 +141,11 @@ impl Source for Line<'_> {
         let Record { job, tries, reason, message, .. } = self.record;
         let mut put = |name: &'static str, value: Value<'kvs>| visitor.visit_pair(name.into(), value);
         let (method, path) = self.method_and_path();
-        put("http.request.method", method.into())?;
+        let is_known = METHODS.contains(&method);
+        put("http.request.method", if is_known { method } else { "_OTHER" }.into())?;
+        if !is_known {
+            put("http.request.method_original", method.into())?
+        }
         put("url.path", path.into())?;
         put("http.response.status_code", self.code.into())?;
         put("http.server.request.duration", self.took().as_secs_f64().into())?;

@@ -33,6 +33,8 @@ pub(super) struct Exchange {
     /// Of the request, once that is whole.
     pub(super) route: Result<Route, Status>,
     /// When the whole request was received.
+    pub(super) received_at: Instant,
+    /// From when on its time counts: since it was received, or since it has waited for the end of a Job and needs a call.
     pub(super) arrived: Instant,
     pub(super) stage: Stage,
     /// For its answer.
@@ -177,6 +179,7 @@ impl Exchange {
         Box::new(Exchange {
             slot,
             deadline: connection.deadline(),
+            received_at: connection.waits_since(),
             arrived: connection.waits_since(),
             connection,
             request: Request::default(),
@@ -194,7 +197,8 @@ impl Exchange {
         self.route = route_on(&request, enabled, self.connection.is_reserved());
         self.id = request_id(request.header("x-request-id"));
         self.request = request;
-        self.arrived = Instant::now();
+        self.received_at = Instant::now();
+        self.arrived = self.received_at;
         self.stage = match &self.route {
             Ok(Route::List) => Stage::List { has_turn: false },
             Ok(route) if route.is_dispatch() => Stage::Plan,

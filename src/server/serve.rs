@@ -164,8 +164,8 @@ impl Server {
         if is_stopping {
             return Status::new(Reason::ShuttingDown, "shutting down").into();
         }
-        if self.config.require_access && !self.access.is_granted() {
-            let message = "the dispatcher lacks access to the API server; its log says what is missing";
+        // without a client there is nothing to have access to
+        if let Some(message) = self.access.lack().filter(|_| self.config.require_access && client.is_some()) {
             return Status::new(Reason::ServiceUnavailable, message).with_retry_after(1).into();
         }
         let is_ready = client.is_none_or(|client| self.is_ready(client));

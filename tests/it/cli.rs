@@ -45,7 +45,6 @@ fn contradictions_are_usage_errors() {
             "there are two filters, --from-file and the argument FILTER",
         ),
         (&[".", "--watch=false", "--enable=list"], "--enable list needs the watch"),
-        (&[".", "--dry-run=client", "--require-access"], "--require-access needs the API server"),
     ] {
         let output = run(args, &[]);
         assert_eq!(output.status.code(), Some(2), "{args:?}");

@@ -44,7 +44,7 @@ fn the_api_server_is_down() {
     // from the fourth try on none is made
     assert_eq!(post(&dispatcher, "again", "/job", &named("a")), 503);
     let lines = lines_of(&dispatcher, "again");
-    assert_eq!(lines[0], "503: no call was made, because several in a row could not connect");
+    assert_eq!(lines[0], "503: no call was made, because several calls in a row could not connect");
     assert!(lines[1].ends_with(" a client=127.0.0.1 reason=ServiceUnavailable"), "{lines:?}");
 }
 
@@ -85,20 +85,19 @@ fn what_is_missing_is_said_at_start_with_its_remedy() {
     let name = &namespace.name;
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--enable=delete,logs", "--require-access"]);
     dispatcher.logged("may not get pods/log");
-    let role = "if the namespace is right, a Role there has to grant it";
-    let calls = "requests for Jobs take a call each, unless --watch=false says that it is intended";
+    let role = "If that is the right namespace, grant it in a Role there (docs/security.md)";
+    let calls = "each request for a Job takes a call; set --watch=false to do without";
+    let logs = "no log can be read; leave logs out of --enable to do without";
     assert_eq!(
         missing(&dispatcher),
         [
-            format!("the dispatcher may not list jobs.batch in namespace {name}: {calls}; {role}"),
-            format!("the dispatcher may not watch jobs.batch in namespace {name}: {calls}; {role}"),
+            format!("the dispatcher may not list jobs.batch in namespace {name}: {calls}. {role}"),
+            format!("the dispatcher may not watch jobs.batch in namespace {name}: {calls}. {role}"),
             format!(
-                "the dispatcher may not delete jobs.batch in namespace {name}: deletions fail; leave delete out of --enable, or grant it; {role}"
+                "the dispatcher may not delete jobs.batch in namespace {name}: no Job can be deleted; leave delete out of --enable to do without. {role}"
             ),
-            format!("the dispatcher may not list pods in namespace {name}: neither pods nor logs can be read; {role}"),
-            format!(
-                "the dispatcher may not get pods/log in namespace {name}: no log can be read; leave logs out of --enable, or grant it; {role}"
-            ),
+            format!("the dispatcher may not list pods in namespace {name}: {logs}. {role}"),
+            format!("the dispatcher may not get pods/log in namespace {name}: {logs}. {role}"),
         ]
     );
     // one that does without may be ready
@@ -137,7 +136,13 @@ fn with_a_wrong_namespace_token_or_ca_it_is_not_ready() {
     for dispatcher in [&elsewhere, &expired, &strange] {
         let reply = dispatcher.get("/health/ready");
         assert_eq!(reply.error(), (503, "ServiceUnavailable".into()));
-        assert!(String::from_utf8_lossy(&reply.body).contains("lacks access"), "{:?}", dispatcher.log());
+        assert!(
+            ["lacks rights", "cannot be checked"]
+                .iter()
+                .any(|says| String::from_utf8_lossy(&reply.body).contains(says)),
+            "{:?}",
+            dispatcher.log()
+        );
     }
     // the right namespace, token and CA
     let good = start(&|_| ());
@@ -290,16 +295,34 @@ fn what_is_logged_at_debug_has_the_requests_id() {
 }
 
 #[test]
-fn a_client_that_is_slow_and_one_that_comes_during_the_shutdown() {
-    let dispatcher = Dispatcher::start(&["--dry-run=client", "--shutdown-delay=30s"]);
+fn a_body_that_does_not_arrive_and_a_probe_during_the_shutdown() {
+    let dispatcher = Dispatcher::start(&["--dry-run=client", "--shutdown-delay=1s"]);
+    let mut slow = dispatcher.line();
+    slow.send("POST /job HTTP/1.1\r\nHost: x\r\nX-Request-Id: slow\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{");
     dispatcher.signal(Signal::TERM);
     let line = dispatcher.logged("stopping");
-    assert!(line.ends_with("stopping; connections are accepted for another 30s"), "{line}");
+    assert!(line.ends_with("stopping; connections are accepted for another 1s"), "{line}");
     assert_eq!(dispatcher.get("/health/ready").error(), (503, "ShuttingDown".into()));
     dispatcher.logged("GET \"/health/ready\" 503 0ms - client=127.0.0.1 reason=ShuttingDown");
-    let mut slow = dispatcher.line();
-    slow.send("POST /job HTTP/1.1\r\nHost: x\r\nX-Request-Id: slow\r\nContent-Length: 9\r\n\r\n{");
-    dispatcher.signal(Signal::TERM);
+    assert_eq!(slow.receive().unwrap().error(), (503, "ShuttingDown".into()));
+    let line = lines_of(&dispatcher, "slow").pop().unwrap();
+    let message = "the request did not arrive before the shutdown";
+    assert_eq!(line, format!("POST \"/job\" 503 0ms - client=127.0.0.1 reason=ShuttingDown message={message:?}"));
+}
+
+/// A POST whose response is lost, and that is not repeated: the Job is looked for.
+#[test]
+fn a_lost_response_is_logged_although_the_caller_gets_its_job() {
+    let half = || Act::Answer(201, "", "{\"kind\": \"Pod\"}".into());
+    let server = Scripted::start([half(), Act::JobAsPosted]);
+    let dispatcher = Dispatcher::start(&[AS_IS, "--server", &server.url, "--namespace=ns"]);
+    assert_eq!(post(&dispatcher, "lost", "/job", &named("a")), 201);
+    let lines = lines_of(&dispatcher, "lost");
+    assert!(
+        lines[0].starts_with("try 1 failed after ") && lines[0].contains(", and the Job may exist: 201 with "),
+        "{lines:?}"
+    );
+    assert_eq!(lines.len(), 2, "{lines:?}");
 }
 
 #[test]
@@ -373,8 +396,12 @@ fn json_lines_are_objects_with_the_names_that_collectors_know() {
     ];
     assert_eq!(keys.into_iter().collect::<Vec<_>>(), want);
     let page = std::fs::read_to_string(crate::support::path("docs/operating.md")).unwrap();
+    for name in ["client=", "forwarded=", "tries=", "reason=", "trace=", "message="] {
+        assert!(page.contains(&format!("\n| `{name}` | `")), "docs/operating.md has no row for {name}");
+    }
     for key in want.into_iter().chain(["k8s.job.name", "tries", "trace_id"]) {
-        assert!(page.contains(&format!("`{key}`")), "docs/operating.md does not name {key}");
+        let has_row = |line: &str| line.split(" | ").nth(1).is_some_and(|cell| cell.contains(&format!("`{key}`")));
+        assert!(key == "message" || page.lines().any(has_row), "docs/operating.md has no row for {key}");
     }
     let message = "POST \"/job\" 422 0ms - client=127.0.0.1 reason=FilterError message=\"a \\\"b\\\"\\n\\u{1}\"";
     for (key, want) in [

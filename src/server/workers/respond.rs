@@ -29,13 +29,14 @@ impl Workers {
     /// Logs and sends the reply, and continues with the connection.
     pub(super) fn reply(&self, worker: &mut Worker, exchange: &mut Exchange, answered: Answered) -> Advanced {
         let frame = self.frame(std::mem::take(&mut exchange.id), &exchange.request);
-        let Answered { reply, record, memory } = self.with_memory(exchange, answered);
+        let Answered { reply, mut record, memory } = self.with_memory(exchange, answered);
+        record.waited = record.waited.max(exchange.arrived - exchange.received_at);
         Line {
             id: &frame.id,
             peer: exchange.connection.peer(),
             request: Some(&exchange.request),
             code: reply.code,
-            took: Some(exchange.arrived.elapsed()),
+            took: Some(exchange.received_at.elapsed()),
             is_probe: exchange.route.as_ref().is_ok_and(Route::is_probe) && record.reason.is_none(),
             record: &record,
         }

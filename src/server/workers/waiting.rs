@@ -123,7 +123,7 @@ impl Workers {
             waiting.see(known)
         }
         let account = &self.memory.account;
-        let memory = account.try_reserve(Kind::Parked, waiting.size() + request.bytes.len());
+        let memory = account.try_reserve(Kind::Parked, waiting.size() + request.held_bytes());
         let text = self.texts.reserve(waiting.seen(), account);
         let is_full = self.server.jobs.waiters() >= self.connections.capacity().div_ceil(2);
         let Some((memory, text)) = memory.zip(text).filter(|_| !is_full) else {
