@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The name of the default filter.
+const DEFAULT: &str = "<default>";
 const DEFAULT_FILTER: &str = include_str!("default.jq");
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Where kubectl proxy listens by default.
@@ -91,6 +93,10 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    pub(crate) fn has_default_filter(&self) -> bool {
+        self.filter_name == DEFAULT
+    }
+
     /// What runs, for a line of the log.
     pub(crate) fn summary(&self) -> String {
         let server = match (&self.api_server, self.dry_run) {
@@ -299,7 +305,7 @@ fn filter(reader: &mut Reader<'_>, limits: Limits, warnings: &mut Vec<String>) -
         (None, Some(argument)) => Source { code: argument, name: "<argument>", folder: None },
         (None, None) => {
             warnings.push("no filter was given; the default filter creates demonstration Jobs".to_owned());
-            Source { code: DEFAULT_FILTER, name: "<default>", folder: None }
+            Source { code: DEFAULT_FILTER, name: DEFAULT, folder: None }
         }
     };
     let name = source.name.to_owned();

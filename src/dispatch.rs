@@ -8,6 +8,7 @@ mod key;
 mod list;
 mod log;
 mod next;
+mod page;
 mod perform;
 mod prefer;
 mod retry;
@@ -15,8 +16,8 @@ mod retry;
 pub(crate) use action::{Creation, Dispatch};
 pub(crate) use answer::{AnswerOrWait, Waiting};
 pub(crate) use calls::Shared;
-pub(crate) use list::{MAX_PAGE, Query};
-pub(crate) use perform::{Progress, Work, perform};
+pub(crate) use list::{Page, Query, no_page};
+pub(crate) use perform::{PAGE_ANSWER, Progress, Work, perform};
 pub(crate) use retry::RetryBudget;
 
 use key::Key;

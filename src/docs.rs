@@ -14,6 +14,8 @@ use std::sync::OnceLock;
 const ENABLED_BY: &str = "x-enabled-by";
 const CONTRACT: &str = include_str!("openapi.json");
 const PAGE: &str = include_str!("docs/page.html");
+/// A body that the default filter takes.
+const EXAMPLE: &str = r#"{"id": "hello", "args": ["Hello", "world"]}"#;
 const SCRIPT: &str = include_str!("docs/page.js");
 const STYLE: &str = include_str!("docs/page.css");
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
@@ -28,7 +30,14 @@ pub(crate) struct Docs {
 
 impl Docs {
     pub(crate) fn new(config: &Config) -> Self {
-        let page = PAGE.replace("{enabled}", &config.enabled.words()).replace("{settings}", &settings(config));
+        let server = config.api_server.as_ref().map_or("none (dry run)", |server| server.base());
+        let example = if config.has_default_filter() { EXAMPLE } else { "" };
+        let page = PAGE
+            .replace("{enabled}", &config.enabled.words())
+            .replace("{namespace}", &escaped(&config.namespace))
+            .replace("{server}", &escaped(server))
+            .replace("{example}", &escaped(example))
+            .replace("{settings}", &settings(config));
         Docs { page, enabled: config.enabled, contract: OnceLock::new() }
     }
 
@@ -77,7 +86,12 @@ fn settings(config: &Config) -> String {
         ("Dry run", dry_run.to_owned()),
         ("Largest body", format!("{} bytes", config.max_body_bytes)),
         ("Time for an answer", format!("{:?}", config.request_timeout)),
-        ("Enabled", Some(config.enabled.words()).filter(|words| !words.is_empty()).unwrap_or("nothing".into())),
+        (
+            "Enabled",
+            Some(config.enabled.words().replace(',', ", "))
+                .filter(|words| !words.is_empty())
+                .unwrap_or("nothing".into()),
+        ),
         ("Longest wait for a Job", format!("{:?}", config.max_wait)),
     ] {
         let _ = writeln!(html, "<dt>{term}</dt><dd>{}</dd>", escaped(&value));

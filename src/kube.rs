@@ -36,7 +36,7 @@ pub(crate) use failure::{Failure, Refusal, RefusalKind};
 pub(crate) use job::Situation;
 pub(crate) use job::{Job, JobState};
 pub(crate) use log::{LOG_ANSWER, Log, Which};
-pub(crate) use pods::{Pod, Pods};
+pub(crate) use pods::{JobKey, MAX_JOBS, Pod, Pods};
 pub(crate) use stream::{End, Event, From};
 pub(crate) use transport::Patience;
 pub(crate) use url::{check_url, is_loopback};

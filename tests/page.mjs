@@ -46,16 +46,37 @@ async function isAccessible(page) {
   assert.deepEqual(violations.map(({ id, help, nodes }) => ({ id, help, at: nodes.map((node) => node.html) })), [], "accessibility");
 }
 
+// Nothing is too wide, names and ages stand on one line, and list and Job are side by side where there is room.
+async function isLaidOut(page, width) {
+  const found = await page.evaluate(() => {
+    const box = (id) => document.getElementById(id).getBoundingClientRect();
+    const [jobs, one] = [box("jobs"), box("one")];
+    const lines = [...document.querySelectorAll("#rows td:nth-child(2), #rows time, #facts time")]
+      .filter((cell) => cell.getClientRects().length > 1 || cell.getBoundingClientRect().height > 40);
+    return {
+      overflow: document.documentElement.scrollWidth - innerWidth,
+      isBeside: one.left >= jobs.right && Math.abs(one.top - jobs.top) < 5,
+      isBelow: one.top >= jobs.bottom,
+      broken: lines.map((cell) => cell.textContent),
+    };
+  });
+  assert.ok(found.overflow <= 0, `${found.overflow} pixels too wide at ${width}`);
+  assert.deepEqual([found.isBeside, found.isBelow], [width >= 1000, width < 1000], `at ${width}`);
+  assert.deepEqual(found.broken, [], `at ${width}`);
+}
+
 async function visit(root, colorScheme, name) {
   const { page, complaints, close } = await open(root, colorScheme);
   await page.goto(`${root}/`);
   assert.equal(page.url(), `${root}/docs`, "GET / leads to the page");
   const operations = page.locator("#operations details");
-  await operations.nth(11).waitFor();
-  assert.equal(await operations.count(), 12, "every operation is shown");
-  await operations.nth(1).locator("summary").click();
-  assert.match(await operations.nth(1).innerText(), /POST \/job[\s\S]*429\s+The namespace's quota is exhausted/);
+  await operations.nth(8).waitFor();
+  assert.equal(await operations.count(), 9, "every operation is shown, and none that is off");
+  await operations.nth(0).locator("summary").click();
+  assert.match(await operations.nth(0).innerText(), /POST \/job[\s\S]*429\s+The namespace's quota is exhausted/);
   assert.ok(await page.locator("#jobs").isHidden(), "what is off is not shown");
+  assert.match(await page.locator("header").innerText(), /Namespace test-\d+, API server https:/);
+  assert.equal(await page.getByLabel("Body, as JSON").inputValue(), "", "an example is for the default filter");
   const settings = await page.locator("dl").last().innerText();
   assert.match(settings, /Filter\s+\S*filter\.jq/);
   assert.match(settings, /Namespace of the Jobs\s+test-\d+/);
@@ -69,6 +90,8 @@ async function visit(root, colorScheme, name) {
   await page.getByLabel("Path").focus();
   await page.keyboard.press("Control+A");
   await page.keyboard.type("/job/from/the/page");
+  await page.keyboard.press("Tab");
+  await page.keyboard.type("X-GitHub-Event: push");
   await page.keyboard.press("Tab");
   await page.keyboard.press("Control+A");
   await page.keyboard.type(JSON.stringify({ id: name, args: ["<b>not HTML</b>"] }));
@@ -107,9 +130,9 @@ async function operate(colorScheme, width, name) {
   await page.goto(`${operator}/docs`);
   const rows = page.locator("#rows tr");
   await page.locator("#list-status", { hasText: /^(9|10|11) Jobs$/ }).waitFor(); // one is kept for three minutes
-  await page.getByLabel("State").selectOption("suspended");
+  await page.locator("#state").selectOption("suspended");
   await page.locator("#list-status", { hasText: /^9 Jobs$/ }).waitFor();
-  await page.getByLabel("State").selectOption("");
+  await page.locator("#state").selectOption("");
 
   // a Job that ends: the table and its own view follow by waiting
   await page.getByLabel("Body, as JSON").fill(JSON.stringify({ id: name, args: ["x"] }));
@@ -127,9 +150,17 @@ async function operate(colorScheme, width, name) {
   // by keyboard: the focus stays in the table when it is loaded anew
   await line.getByRole("link").focus();
   const reloaded = page.waitForResponse((answer) => new URL(answer.url()).pathname === "/job");
-  await page.evaluate(() => document.getElementById("refresh").click());
+  await page.evaluate(() => document.querySelector("#filter button").click());
   await reloaded;
   assert.equal(await page.evaluate(() => document.activeElement.textContent), job);
+  // its view, and back
+  await page.keyboard.press("Enter");
+  await page.locator("#job-title:focus").waitFor();
+  assert.equal(await page.locator("#rows tr[aria-current]").innerText().then((text) => text.includes(job)), true);
+  await page.locator("#pods td", { hasText: "terminated" }).waitFor();
+  await page.keyboard.press("Escape");
+  assert.ok(await page.locator("#view").isHidden(), "Escape leaves the Job");
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), job, "for its row");
   // its view, its pods, its log
   await page.keyboard.press("Enter");
   await page.locator("#job-title:focus").waitFor();
@@ -140,8 +171,7 @@ async function operate(colorScheme, width, name) {
   await page.locator("#log", { hasText: "a line of the log" }).waitFor();
   assert.match(await page.locator("#log-title").innerText(), new RegExp(`^Log of job in ${job}-`));
   await isAccessible(page);
-  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-  assert.ok(overflow <= 0, `${overflow} pixels too wide at ${width}`);
+  await isLaidOut(page, width);
   await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
 
   // deleted after a question, and not without
@@ -157,11 +187,13 @@ async function operate(colorScheme, width, name) {
   await page.getByRole("button", { name: "Delete…" }).click();
   await page.getByRole("button", { name: "Delete it" }).click();
   await page.locator("#job", { hasText: `${job} is gone.` }).waitFor();
+  assert.ok(await page.locator("#view").isHidden(), "nothing of it remains");
+  for (const id of ["facts", "pods", "log", "status"]) assert.equal(await page.locator(`#${id}`).textContent(), "", id);
   await line.waitFor({ state: "detached" });
   // there and back
   await page.goBack();
   await page.locator("#view").waitFor({ state: "hidden" });
-  await page.getByLabel("Name").fill("no-such-job");
+  await page.getByLabel("Name", { exact: true }).fill("no-such-job");
   await page.keyboard.press("Enter");
   await page.locator("#job", { hasText: "There is no Job no-such-job." }).waitFor();
   assert.equal(await page.evaluate(() => location.hash), "#no-such-job");
@@ -188,6 +220,120 @@ async function seeWithoutWaiting() {
   await close();
 }
 
+const failing = (status, reason) => ({ status, json: { error: { code: status, reason, message: "for a test" } } });
+
+// What an operator is told while something is wrong, and what is found again.
+async function seeTrouble() {
+  const { page, close } = await open(operator, "light");
+  // nothing yet; then Jobs that are stuck; then a watch that is interrupted
+  let list = { items: [], counts: {} };
+  await page.route(/[/]job[?]/, (route) => route.request().method() !== "GET" ? route.continue() : route.fulfill(list.status ? list : { json: list }));
+  await page.goto(`${operator}/docs`);
+  const status = page.locator("#list-status");
+  await status.filter({ hasText: "There are no Jobs yet." }).waitFor();
+  const stuck = { id: "stuck", state: "starting", podReason: "ImagePullBackOff", created: new Date(Date.now() - 3 * 3600_000).toISOString(), status: {} };
+  list = { items: [stuck], counts: { starting: 1, failed: 2, running: 0 } };
+  const refresh = () => page.evaluate(() => document.querySelector("#filter button").click());
+  await refresh();
+  const line = page.locator("#rows tr");
+  await line.filter({ hasText: "ImagePullBackOff" }).waitFor();
+  assert.equal(await line.locator("td").first().getAttribute("class"), "state stuck");
+  assert.equal(await line.locator("time").innerText(), "3h");
+  assert.match(await line.locator("time").getAttribute("title"), /\d/, "the date on hover");
+  assert.equal((await page.locator("#counts").innerText()).replace(/\s+/g, " ").trim(), "1 starting 2 failed");
+  for (const width of [390, 1000]) {
+    await page.setViewportSize({ width, height: 1200 });
+    const { height } = await line.locator("td").first().boundingBox();
+    assert.ok(height < 40, `a reason in one word does not break at ${width}: ${height} pixels`);
+    await page.screenshot({ path: `${folder}/stuck-${width}.png` });
+  }
+  list = failing(503, "ServiceUnavailable");
+  await refresh();
+  await status.filter({ hasText: "The API server does not answer, or its watch was interrupted." }).waitFor();
+  assert.match(await status.innerText(), /What is shown is older/);
+  assert.equal(await line.count(), 1, "what was known stays");
+  await page.unroute(/[/]job[?]/);
+  await refresh();
+  await status.filter({ hasText: /^\d+ Jobs$/ }).waitFor();
+  // by name and by label
+  await page.getByLabel("Search").fill("report-0003");
+  await page.keyboard.press("Enter");
+  await status.filter({ hasText: /^1 Job$/ }).waitFor();
+  await page.getByLabel("Search").fill("app.kubernetes.io/managed-by=nobody");
+  await page.keyboard.press("Enter");
+  await status.filter({ hasText: "No Job matches." }).waitFor();
+
+  // the skip link
+  await page.evaluate(() => document.activeElement.blur());
+  await page.locator("#skip").focus();
+  await page.keyboard.press("Enter");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "path");
+  assert.equal(await page.evaluate(() => location.hash), "");
+
+  // while a request is under way something moves; what is not known is said
+  const body = page.getByLabel("Body, as JSON");
+  await body.fill("{}");
+  await page.getByLabel("Headers").fill("no header");
+  await page.getByRole("button", { name: "Send" }).click();
+  assert.match(await page.locator("#problem").innerText(), /"no header" is not a header/);
+  await page.getByLabel("Headers").fill("X-GitHub-Event: push");
+  for (const [code, reason, says] of [
+    [502, "BadGateway", "It is not known whether a Job was created"],
+    [503, "ServiceUnavailable", "It is not known whether a Job was created"],
+    [504, "Timeout", "It is not known whether a Job was created"],
+    [422, "FilterError", "No Job was created"],
+  ]) {
+    let answer;
+    const asked = new Promise((resolve) => {
+      page.route(/[/]job$/, async (route) => {
+        resolve(route.request().headers());
+        await new Promise((released) => { answer = released; });
+        await route.fulfill(failing(code, reason));
+      }, { times: 1 });
+    });
+    await page.getByRole("button", { name: "Send" }).click();
+    assert.equal((await asked)["x-github-event"], "push");
+    assert.equal(await page.locator("#code").innerText(), "Sending…");
+    assert.equal(await page.evaluate(() => getComputedStyle(document.getElementById("send"), "::after").animationName), "turn");
+    answer();
+    await page.locator("#code", { hasText: `Reply: ${code}` }).waitFor();
+    assert.match(await page.locator("#code").innerText(), new RegExp(says));
+    const { y, height } = await page.locator("#answer").boundingBox();
+    assert.ok(y >= 0 && y + height < 1201, `the answer is in view: ${y} and ${height} pixels`);
+  }
+  await page.route(/[/]job$/, (route) => route.abort(), { times: 1 });
+  await page.getByRole("button", { name: "Send" }).click();
+  await page.locator("#problem", { hasText: "it is not known whether a Job was created" }).waitFor();
+  // the last request is there again
+  await page.reload();
+  assert.deepEqual([await body.inputValue(), await page.getByLabel("Headers").inputValue()], ["{}", "X-GitHub-Event: push"]);
+  await close();
+}
+
+// The log is asked for again while the Job runs, and says what it leaves out.
+async function followLog() {
+  const { page, close } = await open(operator, "light");
+  let asked = 0;
+  await page.route(/[/]log[?]/, (route) => {
+    asked += 1;
+    return route.fulfill({ contentType: "text/plain", body: Array.from({ length: 499 + asked }, (_, line) => `line ${line}`).join("\n") });
+  });
+  await page.goto(`${operator}/docs`);
+  await page.getByLabel("Body, as JSON").fill(JSON.stringify({ id: "log", args: ["x"] }));
+  await page.getByRole("button", { name: "Send" }).click();
+  await page.locator("#job", { hasText: "demo-job-log: running" }).waitFor();
+  await page.getByRole("button", { name: /^Log of/ }).click();
+  await page.locator("#log", { hasText: "line 500" }).waitFor(); // of the second answer
+  assert.equal(await page.locator("#log-status").innerText(), "The last 500 lines; those before are left out.");
+  assert.equal(await page.evaluate(() => getComputedStyle(document.getElementById("log")).whiteSpace), "pre-wrap");
+  await page.locator("#job", { hasText: "demo-job-log: succeeded" }).waitFor();
+  await page.waitForTimeout(5000); // two more, if it still asked
+  const last = asked;
+  await page.waitForTimeout(5000);
+  assert.equal(asked, last, "not after its end");
+  await close();
+}
+
 async function seeMany(colorScheme, width, name) {
   const { page, complaints, close } = await open(many, colorScheme, width);
   await page.goto(`${many}/docs`);
@@ -201,11 +347,10 @@ async function seeMany(colorScheme, width, name) {
   await page.locator("#rows a").last().focus();
   const last = await page.evaluate(() => document.activeElement.textContent);
   const reloaded = page.waitForResponse((answer) => new URL(answer.url()).searchParams.has("continue"));
-  await page.evaluate(() => document.getElementById("refresh").click());
+  await page.evaluate(() => document.querySelector("#filter button").click());
   await reloaded;
   assert.equal(await page.evaluate(() => document.activeElement.textContent), last, "the focus stays");
-  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-  assert.ok(overflow <= 0, `${overflow} pixels too wide at ${width}`);
+  await isLaidOut(page, width);
   await page.screenshot({ path: `${folder}/${name}.png` });
   assert.deepEqual(complaints, []);
   await close();
@@ -216,10 +361,12 @@ try {
   await visit(address, "dark", "dark");
   await visit(`http://127.0.0.1:${ingress.address().port}${PREFIX}`, "light", "below-a-prefix");
   await operate("light", 1000, "job");
-  await operate("dark", 360, "job-narrow");
+  await operate("dark", 390, "job-narrow");
   await seeWithoutWaiting();
+  await seeTrouble();
+  await followLog();
   await seeMany("light", 1000, "thousand");
-  await seeMany("dark", 360, "thousand-narrow");
+  await seeMany("dark", 390, "thousand-narrow");
 } finally {
   await browser.close();
   ingress.close();

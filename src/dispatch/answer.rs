@@ -35,6 +35,8 @@ pub(super) struct AnswerDraft {
     pub(super) lacks_pods: bool,
     /// How old the state is, if it could not be confirmed.
     pub(super) age: Option<Duration>,
+    /// Why its newest pod waits.
+    pub(super) pod_reason: Option<Box<str>>,
     /// Instead of the Job's own message.
     pub(super) message: Option<&'static str>,
 }
@@ -217,6 +219,8 @@ struct Object<'j> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'j str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pod_reason: Option<&'j str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'j str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     created: Option<&'j str>,
@@ -253,6 +257,7 @@ pub(super) fn object(draft: &AnswerDraft, job: Option<&Job>) -> Vec<u8> {
         state: situation.map(|situation| situation.state.name()),
         state_age: draft.age.map(|age| age.as_secs() + 1), // never less than it is
         reason: situation.and_then(|situation| situation.reason.as_deref()),
+        pod_reason: draft.pod_reason.as_deref(),
         message: draft.message.or_else(|| situation?.message.as_deref()),
         created: job.and_then(|job| job.created.as_deref()),
         started: job.and_then(|job| job.started.as_deref()),

@@ -2,10 +2,11 @@
 
 use super::answer::{AnswerDraft, object};
 use super::unknown_parameter;
+use crate::config::Enabled;
 use crate::filter::hex;
 use crate::http::{Reply, Request, query_pairs};
 use crate::jobs::{Known, NoPage};
-use crate::kube::{Job, JobState};
+use crate::kube::{Job, JobKey, JobState, MAX_JOBS};
 use crate::status::{Reason, Status};
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ const LIMIT: usize = 50;
 const MAX_LIMIT: usize = 500;
 /// Bytes of a page: five hundred ordinary Jobs. What does not fit is on the next; one large Job is a page of its own.
 pub(crate) const MAX_PAGE: usize = 256 << 10;
+/// Characters of a Job's name.
+const MAX_NAME: usize = 63;
 /// Each is looked for in every Job.
 const MAX_LABELS: usize = 16;
 /// Jobs that are looked at for a page: some milliseconds, in which the watch cannot write.
@@ -27,13 +30,21 @@ pub(crate) struct Query {
     state: Option<JobState>,
     /// All of these.
     labels: Vec<(String, String)>,
+    /// Part of its name.
+    name: Option<String>,
+    /// Whether the page says how many Jobs there are, by state.
+    counts: bool,
+    /// Whether it says why pods wait.
+    pods: bool,
     /// The rest of the query, as sent, for the next page.
     rest: String,
 }
 
 impl Query {
+    /// `enabled`: whether pods may be read.
+    ///
     /// Errors: 400, naming the parameter.
-    pub(crate) fn of(request: &Request) -> Result<Self, Status> {
+    pub(crate) fn of(request: &Request, enabled: Enabled) -> Result<Self, Status> {
         let bad = |what: &str, why: &str| Status::new(Reason::BadRequest, format!("{what} {why}"));
         let mut query = Query { limit: LIMIT, ..Query::default() };
         for (name, value) in query_pairs(request.query()) {
@@ -60,7 +71,17 @@ impl Query {
                     }
                     query.labels.push((key.to_owned(), value.to_owned()))
                 }
-                _ => return Err(unknown_parameter(&name, &["limit", "continue", "state", "label"])),
+                "name" if value.len() > MAX_NAME => return Err(bad("name", "is longer than a Job's name")),
+                "name" => query.name = Some(value),
+                "counts" => query.counts = boolean(&value).ok_or_else(|| bad("counts", "must be true or false"))?,
+                "pods" if enabled.pods => {
+                    query.pods = boolean(&value).ok_or_else(|| bad("pods", "must be true or false"))?
+                }
+                _ => {
+                    let known = ["limit", "continue", "state", "label", "name", "counts", "pods"];
+                    let known = &known[..known.len() - usize::from(!enabled.pods)];
+                    return Err(unknown_parameter(&name, known));
+                }
             }
         }
         // as sent, except characters that would end the reference in a `Link`
@@ -73,12 +94,15 @@ impl Query {
     /// Whether the Job is one of those that are asked for.
     fn wants(&self, job: &Job) -> bool {
         self.state.is_none_or(|state| job.situation.state == state)
+            && self.name.as_ref().is_none_or(|part| job.name.contains(&**part))
             && self.labels.iter().all(|(key, value)| job.label(key) == Some(value))
     }
 
     /// A page of what is known. It has fewer Jobs than are asked for, perhaps none, where looking for them would take too long.
-    pub(crate) fn page(&self, known: &Known) -> Result<Reply, NoPage> {
+    /// `reasons`: why pods wait, once that is known.
+    pub(crate) fn page(&self, known: &Known, reasons: Option<&PodReasons>) -> Result<Page, NoPage> {
         let (mut body, mut items, mut looked_at) = (b"{\"items\":[".to_vec(), 0, 0);
+        let mut starting = Vec::new();
         // the last Job that was looked at, and whether there are more behind it
         let (mut last, mut has_more): (Option<Arc<Job>>, bool) = (None, false);
         let position = self.after.as_ref().map(|(created, name)| (&created[..], &name[..]));
@@ -86,14 +110,19 @@ impl Query {
             let wants = self.wants(job);
             has_more = looked_at >= MAX_LOOKED_AT || wants && items >= self.limit;
             if wants && !has_more {
-                let object = object(&AnswerDraft { name: job.name.to_string(), ..AnswerDraft::default() }, Some(job));
+                let pod_reason = reasons.and_then(|reasons| reasons.of(job)).map(Box::from);
+                let draft = AnswerDraft { name: job.name.to_string(), pod_reason, ..AnswerDraft::default() };
+                let object = object(&draft, Some(job));
                 has_more = items > 0 && body.len() + object.len() > MAX_PAGE;
                 if !has_more {
                     if items > 0 {
                         body.push(b',')
                     }
                     body.extend(object);
-                    items += 1
+                    items += 1;
+                    if self.pods && job.situation.state == JobState::Starting && starting.len() < MAX_JOBS {
+                        starting.push(JobKey { name: job.name.clone(), uid: job.uid.clone() })
+                    }
                 }
             }
             if !has_more {
@@ -110,16 +139,61 @@ impl Query {
         if is_truncated {
             body.extend(b",\"truncated\":true")
         }
+        if self.counts {
+            let counts: Vec<_> =
+                known.count().map(|(state, number)| format!("\"{}\":{number}", state.name())).collect();
+            body.extend(format!(",\"counts\":{{{}}}", counts.join(",")).as_bytes())
+        }
+        if reasons.is_some_and(|reasons| reasons.are_unavailable) {
+            body.extend(b",\"podsUnavailable\":true")
+        }
         body.push(b'}');
-        let reply = Reply::json(200, body);
-        Ok(match next {
-            None => reply,
-            Some(next) => {
-                let rest = if self.rest.is_empty() { String::new() } else { format!("{}&", self.rest) };
-                reply.with_header("Link", format!("<?{rest}continue={next}>; rel=\"next\"")) // RFC 8288
-            }
-        })
+        let mut reply = Reply::json(200, body);
+        if let Some(next) = next {
+            let rest = if self.rest.is_empty() { String::new() } else { format!("{}&", self.rest) };
+            reply = reply.with_header("Link", format!("<?{rest}continue={next}>; rel=\"next\"")) // RFC 8288
+        }
+        Ok(Page { reply, starting: if reasons.is_none() { starting } else { Vec::new() } })
     }
+}
+
+/// Why there is none.
+pub(crate) fn no_page(why: NoPage) -> Status {
+    match why {
+        NoPage::Forbidden => Status::new(Reason::BadGateway, "the dispatcher lacks permission for this"),
+        NoPage::NotNow => {
+            Status::new(Reason::ServiceUnavailable, "the Jobs are not known at the moment").with_retry_after(1)
+        }
+    }
+}
+
+/// A page of Jobs.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) reply: Reply,
+    /// Jobs for which it is asked why their pods wait, before the page is made again; empty if that is not wanted, or known.
+    pub(crate) starting: Vec<JobKey>,
+}
+
+/// Why pods of Jobs wait.
+#[derive(Debug, Default)]
+pub(crate) struct PodReasons {
+    pub(super) reasons: Vec<(JobKey, Box<str>)>,
+    /// They could not be read.
+    pub(super) are_unavailable: bool,
+}
+
+impl PodReasons {
+    /// While the Job starts.
+    fn of(&self, job: &Job) -> Option<&str> {
+        let is_it = |(key, _): &&(JobKey, Box<str>)| key.uid == job.uid;
+        let reason = self.reasons.iter().find(is_it).filter(|_| job.situation.state == JobState::Starting);
+        reason.map(|(_, reason)| &**reason)
+    }
+}
+
+fn boolean(text: &str) -> Option<bool> {
+    text.parse().ok()
 }
 
 type Key<'k> = (&'k str, &'k str);
@@ -153,7 +227,7 @@ mod tests {
         let mut request = Request::of::<&str>(&[]);
         request.query = 0..text.len();
         request.bytes = text.as_bytes().to_vec();
-        Query::of(&request).map_err(|status| status.message)
+        Query::of(&request, Enabled::default()).map_err(|status| status.message)
     }
 
     fn jobs() -> Known {
@@ -166,7 +240,7 @@ mod tests {
     }
 
     fn page(known: &Known, text: &str) -> (Vec<String>, Option<String>, Reply) {
-        let reply = query(text).unwrap().page(known).unwrap();
+        let reply = query(text).unwrap().page(known, None).unwrap().reply;
         let body: Value = serde_json::from_slice(&reply.body).unwrap();
         let names = body["items"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned());
         (names.collect(), body["continue"].as_str().map(str::to_owned), reply)
@@ -218,6 +292,32 @@ mod tests {
     }
 
     #[test]
+    fn a_page_says_why_pods_wait_once_that_is_known() {
+        let job = |number: usize| {
+            let state = if number.is_multiple_of(2) { JobState::Starting } else { JobState::Running };
+            let situation = crate::kube::Situation { state, ..Default::default() };
+            let name = || format!("job-{number}").into();
+            Job { name: name(), uid: name(), created: Some(format!("{number:05}").into()), situation, ..Job::default() }
+        };
+        let known = Known::of((0..200).map(job));
+        let query = Query { pods: true, counts: true, name: Some("job-1".into()), ..query("limit=500").unwrap() };
+        let Page { starting, reply } = query.page(&known, None).unwrap();
+        let items = |reply: &Reply| serde_json::from_slice::<Value>(&reply.body).unwrap();
+        assert_eq!((starting.len(), items(&reply)["items"].as_array().unwrap().len()), (MAX_JOBS, 111));
+        assert_eq!(items(&reply)["counts"]["starting"], 100, "of all Jobs");
+        let key = |name: &str| JobKey { name: name.into(), uid: name.into() };
+        let reasons = [key("job-10"), key("job-11")].map(|key| (key, "ErrImagePull".into())).into();
+        let reasons = PodReasons { reasons, are_unavailable: true };
+        let Page { starting, reply } = query.page(&known, Some(&reasons)).unwrap();
+        assert!(starting.is_empty());
+        let reply = items(&reply);
+        let why: Vec<_> =
+            reply["items"].as_array().unwrap().iter().filter(|job| job.get("podReason").is_some()).collect();
+        assert_eq!((why.len(), &why[0]["id"], &why[0]["podReason"]), (1, &"job-10".into(), &"ErrImagePull".into()));
+        assert_eq!(reply["podsUnavailable"], true);
+    }
+
+    #[test]
     fn bad_queries_are_named() {
         for (text, says) in [
             ("limit=0", "limit"),
@@ -225,6 +325,8 @@ mod tests {
             ("limit=x", "limit"),
             ("state=lost", "state"),
             ("label=x", "label"),
+            ("counts=1", "counts"),
+            (&format!("name={}", "x".repeat(64)), "name"),
             ("continue=zz", "continue"),
             ("continue=abc", "continue"),
             (&"label=a=b&".repeat(17), "label"),
@@ -232,7 +334,8 @@ mod tests {
             let message = query(text).unwrap_err();
             assert!(message.starts_with(says), "{text}: {message}");
         }
-        let unknown = "unknown query parameter \"lable\"; known for this request: limit, continue, state, label";
+        let unknown =
+            "unknown query parameter \"lable\"; known for this request: limit, continue, state, label, name, counts";
         assert_eq!(query("limit=1&lable=a"), Err(unknown.into()));
         assert!(page(&jobs(), "state=failed").0.is_empty() && page(&jobs(), "label=a=b").0.is_empty());
     }

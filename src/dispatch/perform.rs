@@ -3,14 +3,16 @@
 use super::action::{Creation, Dispatch};
 use super::answer::{AnswerDraft, AnswerOrWait, Waiting, gone};
 use super::calls::{Calls, Ended, NextCall, Shared};
+use super::list::{MAX_PAGE, Query};
 use super::log::LogQuery;
 use super::next::{self, Answer, Call, Intent, Naming};
+use super::page::page;
 use super::prefer::Wait;
 use crate::account::Reservation;
 use crate::answered::{Answered, Record};
 use crate::config::DryRun;
 use crate::http::Reply;
-use crate::kube::{Client, Job, LOG_ANSWER, LONG_ANSWER, Log};
+use crate::kube::{Client, Job, JobKey, LOG_ANSWER, LONG_ANSWER, Log};
 use crate::manifest::Name;
 use crate::random::random;
 use crate::status::{Reason, Status, internal_error};
@@ -19,6 +21,9 @@ use std::time::{Duration, Instant};
 
 /// Bytes of an answer's pods at most.
 const PODS: usize = 128 << 10;
+
+/// Bytes of a page and of its head, which has the query again.
+pub(crate) const PAGE_ANSWER: usize = MAX_PAGE + (16 << 10);
 
 /// A dispatch, and how far it has come.
 #[derive(Debug)]
@@ -49,6 +54,11 @@ struct SoFar {
 }
 
 impl Work {
+    /// To find out why the pods of these Jobs wait, for a page.
+    pub(crate) fn for_page(query: Query, starting: Vec<JobKey>) -> Box<Self> {
+        Work::boxed(Dispatch::List(query, starting))
+    }
+
     pub(super) fn boxed(dispatch: Dispatch) -> Box<Self> {
         Box::new(Work { dispatch, so_far: SoFar::default() })
     }
@@ -73,6 +83,7 @@ impl Work {
     /// Bytes that a long answer needs before the next call; 0 for a usual one.
     pub(crate) fn answer_bytes(&self) -> usize {
         match (&self.dispatch, &self.so_far.next_call) {
+            (Dispatch::List(..), _) => PAGE_ANSWER,
             (Dispatch::Log(..), _) => LOG_ANSWER.max(if self.is_long() { LONG_ANSWER } else { 0 }),
             _ if self.is_long() => LONG_ANSWER,
             _ => self
@@ -122,7 +133,7 @@ impl Work {
     pub(crate) fn name(&self) -> &str {
         match &self.dispatch {
             Dispatch::Lookup(name, _) | Dispatch::Log(name, _) => name,
-            Dispatch::Create(_) | Dispatch::Delete(_) | Dispatch::Nothing => "",
+            Dispatch::Create(_) | Dispatch::Delete(_) | Dispatch::List(..) | Dispatch::Nothing => "",
         }
     }
 
@@ -230,6 +241,7 @@ pub(crate) fn perform(shared: Shared<'_>, client: Option<&mut Client>, work: Box
         Dispatch::Lookup(name, wait) => look_up(&mut calls, name, wait, so_far),
         Dispatch::Log(name, query) => read_log(&mut calls, name, query, so_far),
         Dispatch::Delete(name) => delete(&mut calls, name, so_far),
+        Dispatch::List(query, starting) => Progress::Done(page(&mut calls, &query, starting)),
     };
     match progress {
         Progress::Done(answered) if answered.memory.is_none() => {
@@ -372,6 +384,8 @@ fn shown(dispatch: Dispatch) -> Answered {
             Answered { memory: manifest.reservation, ..answered }
         }
         Dispatch::Nothing => Reply::empty(204).into(),
-        Dispatch::Lookup(..) | Dispatch::Log(..) | Dispatch::Delete(_) => next::no_such_job().into(),
+        Dispatch::Lookup(..) | Dispatch::Log(..) | Dispatch::List(..) | Dispatch::Delete(_) => {
+            next::no_such_job().into()
+        }
     }
 }

@@ -74,9 +74,7 @@ fn outcome(folder: &Path) -> Result<Value, Value> {
             Ok(json(&manifest.json))
         }
         Ok(Dispatch::Nothing) => Ok(Value::Null),
-        Ok(Dispatch::Lookup(name, _) | Dispatch::Log(name, _) | Dispatch::Delete(name)) => {
-            panic!("{}: a POST became something else with {name}", folder.display())
-        }
+        Ok(other) => panic!("{}: a POST became {other:?}", folder.display()),
         Err(status) => Err(json(&Reply::from(status).body)),
     }
 }

@@ -11,6 +11,8 @@ const AGAIN_MS = 1000; // where waiting is switched off, or fails
 const WAITING = 2; // Jobs of the table that are waited for: a browser has six connections
 const FIRST_ROWS = 100;
 const MORE_ROWS = 500;
+const LOG_LINES = 500;
+const LOG_AGAIN_MS = 2000;
 const NAME = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 
 // A new element with text and children.
@@ -58,7 +60,28 @@ function messageOf(text) {
   try { return JSON.parse(text).error.message; } catch { return "the reply is not JSON"; }
 }
 
-const time = (text) => text ? new Date(text).toLocaleString([], { dateStyle: "short", timeStyle: "medium" }) : "";
+const date = (text) => new Date(text).toLocaleString([], { dateStyle: "short", timeStyle: "medium" });
+
+// A moment, as what is shown of it, with the date on hover.
+function time(text, shown) {
+  const made = make("time", shown ?? date(text));
+  made.dateTime = text;
+  if (shown) made.title = date(text);
+  return made;
+}
+
+// How long ago, as kubectl has it.
+function age(text) {
+  const seconds = Math.max(0, (Date.now() - new Date(text)) / 1000);
+  for (const [unit, size, next] of [["s", 1, 120], ["m", 60, 7200], ["h", 3600, 172800]]) {
+    if (seconds < next) return `${Math.floor(seconds / size)}${unit}`;
+  }
+  return `${Math.floor(seconds / 86400)}d`;
+}
+
+// Its state, with what decided it; and how it is colored.
+const stateOf = (job) => job.podReason ?? (job.reason && job.state !== "succeeded" ? `${job.state} (${job.reason})` : job.state);
+const classOf = (job) => `state ${job.podReason && job.podReason !== "ContainerCreating" ? "stuck" : job.state}`;
 const hasEnded = (job) => job.state === "succeeded" || job.state === "failed";
 const jobPath = (id) => `job/${encodeURIComponent(id)}`;
 
@@ -79,7 +102,13 @@ async function visible() {
 
 // Calls the dispatcher. Throws what an error says.
 async function call(path, options) {
-  const answer = await fetch(address(path), { cache: "no-store", ...options });
+  let answer;
+  try {
+    answer = await fetch(address(path), { cache: "no-store", ...options });
+  } catch (error) {
+    if (options?.signal?.aborted) throw error;
+    throw new Error("the dispatcher cannot be reached");
+  }
   if (answer.ok) return answer;
   const error = new Error(`${answer.status}: ${messageOf(await answer.text())}`);
   error.code = answer.status;
@@ -100,27 +129,37 @@ const longer = (seconds) => Math.min(Math.max(1, 2 * seconds), MAX_WAIT_S);
 // ---- the table of Jobs
 
 let rowsWanted = FIRST_ROWS;
+let searched = ""; // before the search was changed
 let listing = null; // stops the present one
+
+// What is searched for: a label, or part of a name.
+function search() {
+  const text = element("search").value.trim();
+  if (!text) return {};
+  return text.includes("=") ? { label: text } : { name: text };
+}
 
 async function load(signal) {
   const state = element("state").value;
+  const wanted = { ...search(), ...(state && { state }), ...(enabled.includes("pods") && { pods: true }) };
   const jobs = [];
   let page = {};
+  let counts;
   do {
     const limit = Math.min(rowsWanted - jobs.length, MORE_ROWS);
-    const query = new URLSearchParams({ limit, ...(state && { state }), ...(page.continue && { continue: page.continue }) });
+    const query = new URLSearchParams({ limit, ...wanted, ...(counts ? { continue: page.continue } : { counts: true }) });
     page = await (await call(`job?${query}`, { signal })).json();
+    counts ??= page.counts;
     jobs.push(...page.items);
   } while (page.continue && jobs.length < rowsWanted);
   const before = [...element("rows").rows];
   const known = new Map(before.map((line) => [line.dataset.id, line]));
   const lines = jobs.map((job) => {
     const line = known.get(job.id) ?? lineOf(job.id);
-    const text = job.reason && job.state !== "succeeded" ? `${job.state} (${job.reason})` : job.state;
-    const [, cell, created] = line.cells;
-    if (cell.textContent !== text) cell.textContent = text;
-    cell.className = job.state;
-    created.textContent = time(job.created);
+    const [cell, , created] = line.cells;
+    if (cell.textContent !== stateOf(job)) cell.textContent = stateOf(job);
+    cell.className = classOf(job);
+    if (job.created) created.replaceChildren(time(job.created, age(job.created)));
     return line;
   });
   if (lines.length !== before.length || lines.some((line, at) => line !== before[at])) {
@@ -128,12 +167,23 @@ async function load(signal) {
     element("rows").replaceChildren(...lines);
     // the same Job, or the one in its place
     const next = lines.includes(before[focused]) ? before[focused] : lines[Math.min(focused, lines.length - 1)];
-    if (focused >= 0) (next?.querySelector("a") ?? element("refresh")).focus({ preventScroll: true });
+    if (focused >= 0) (next?.querySelector("a") ?? element("search")).focus({ preventScroll: true });
   }
-  if (document.activeElement === element("more") && !page.continue) element("refresh").focus({ preventScroll: true });
+  mark();
+  if (document.activeElement === element("more") && !page.continue) element("search").focus({ preventScroll: true });
   element("more").hidden = !page.continue;
+  const all = Object.entries(counts).filter(([, number]) => number);
+  element("counts").replaceChildren(...all.map(([state, number]) => {
+    const item = make("li", `${number} ${state}`);
+    item.className = `state ${state}`;
+    return item;
+  }));
+  element("jobs").classList.remove("stale");
   const some = page.truncated ? "; older ones that have ended are left out" : "";
-  say("list-status", `${jobs.length} ${jobs.length === 1 ? "Job" : "Jobs"}${page.continue ? ", and there are more" : ""}${some}`);
+  const isAll = !state && !element("search").value.trim();
+  const none = isAll ? "There are no Jobs yet." : "No Job matches.";
+  const number = `${jobs.length} ${jobs.length === 1 ? "Job" : "Jobs"}${page.continue ? ", and there are more" : ""}${some}`;
+  say("list-status", jobs.length || page.continue ? number : none);
   element("list-time").textContent = `At ${new Date().toLocaleTimeString()}`;
   return jobs;
 }
@@ -141,10 +191,19 @@ async function load(signal) {
 function lineOf(id) {
   const link = make("a", id);
   link.href = `#${id}`;
+  link.title = id;
   link.addEventListener("click", () => { if (location.hash === link.hash) showAddressed(); }); // no event reports it
-  const line = row(link, "", "");
+  const line = row("", link, "");
   line.dataset.id = id;
   return line;
+}
+
+// Marks the row of the Job that is shown.
+function mark() {
+  for (const line of element("rows").rows) {
+    if (line.dataset.id === shown?.id) line.setAttribute("aria-current", "true");
+    else line.removeAttribute("aria-current");
+  }
 }
 
 // Loads the table, and again whenever one of its Jobs has ended, or after some seconds.
@@ -167,7 +226,10 @@ async function list() {
       await pause(AGAIN_MS * Math.ceil(rowsWanted / MORE_ROWS), signal); // Jobs often end together
     } catch (error) {
       if (signal.aborted) return;
-      say("list-status", `The Jobs cannot be listed: ${error.message}`);
+      element("jobs").classList.add("stale");
+      const isOld = element("rows").rows.length ? " What is shown is older." : "";
+      const why = error.code === 503 ? "The API server does not answer, or its watch was interrupted. " : "";
+      say("list-status", `${why}The Jobs cannot be listed: ${error.message}.${isOld}`);
       await pause(AGAIN_MS * Math.min(2 ** failures++, MAX_WAIT_S), signal).catch(() => {});
     }
   }
@@ -188,7 +250,7 @@ async function firstOf(jobs, seconds, signal) {
 
 // ---- one Job
 
-let shown = null; // {id, stop, log, isKnown}
+let shown = null; // {id, stop, log, isKnown, hasEnded}
 
 function showAddressed() {
   let id = location.hash.slice(1);
@@ -196,7 +258,7 @@ function showAddressed() {
   if (!id) return close();
   show(id);
   element("job-title").focus({ preventScroll: true });
-  element("job-title").scrollIntoView();
+  element("job-title").scrollIntoView({ block: "nearest" });
 }
 
 // Until it has ended.
@@ -204,7 +266,9 @@ async function show(id) {
   close();
   element("name").value = id;
   if (!NAME.test(id)) return say("job", `${id} is not a valid Job name.`);
-  const me = shown = { id, stop: new AbortController(), log: null, isKnown: false };
+  const me = shown = { id, stop: new AbortController(), log: null, isKnown: false, hasEnded: false };
+  mark();
+  say("job", "Loading…");
   element("delete").hidden = true;
   if (await follow(me)) list();
 }
@@ -221,20 +285,22 @@ async function follow(me, isDeleted = false) {
       failures = 0;
       wait = longer(wait);
       me.isKnown = true;
+      me.hasEnded = hasEnded(job);
       render(job);
-      if (me.log !== null) await showLog(me);
       if (!hasEnded(job)) moved = true;
       else if (!isDeleted) return moved;
       else await pause(AGAIN_MS * wait, signal);
     } catch (error) {
       if (signal.aborted) return false;
       if (error.code === 404) {
-        if (document.activeElement === element("delete")) element("close").focus({ preventScroll: true });
-        element("delete").hidden = true;
-        say("job", me.isKnown ? `${id} is gone.` : `There is no Job ${id}.`);
-        return me.isKnown;
+        const hadFocus = element("view").contains(document.activeElement);
+        const wasKnown = me.isKnown;
+        if (shown === me) close();
+        if (hadFocus) element("name").focus({ preventScroll: true });
+        say("job", wasKnown ? `${id} is gone.` : `There is no Job ${id}.`);
+        return wasKnown;
       }
-      if (wait === 0) say("job", `${id} cannot be seen: ${error.message}`);
+      if (wait === 0) say("job", `${id} cannot be seen: ${error.message}${me.isKnown ? ". What is shown is older." : ""}`);
       wait = 0; // it may only be the waiting that fails
       await pause(AGAIN_MS * Math.min(2 ** failures++, MAX_WAIT_S), signal).catch(() => {});
     }
@@ -242,12 +308,13 @@ async function follow(me, isDeleted = false) {
 }
 
 function render(job) {
-  const age = job.stateAge ? `, as it was ${job.stateAge} s ago` : "";
-  say("job", `${job.id}: ${job.state}${job.reason ? ` (${job.reason})` : ""}${age}`);
+  const old = job.stateAge ? `, as it was ${job.stateAge} s ago; the API server does not answer` : "";
+  say("job", `${job.id}: ${job.state}${job.reason ? ` (${job.reason})` : ""}${old}`);
   element("view").hidden = false;
   element("delete").hidden = !enabled.includes("delete");
-  const facts = [["Message", job.message], ["Created", time(job.created)], ["Started", time(job.started)], ["Finished", time(job.finished)]];
-  element("facts").replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) => [make("dt", name), make("dd", value)]));
+  const times = [["Created", job.created], ["Started", job.started], ["Finished", job.finished]];
+  const facts = [["Message", job.message], ...times.map(([name, moment]) => [name, moment && time(moment)])];
+  element("facts").replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) => [make("dt", name), make("dd", "", value)]));
   element("status").textContent = JSON.stringify(job.status, null, 2);
   const before = document.activeElement;
   element("show-log").hidden = !enabled.includes("logs") || Boolean(job.pods?.length);
@@ -284,28 +351,40 @@ function podView(pod) {
   return [make("h3", title), pod.message && make("p", pod.message), table(columns, lines)].filter(Boolean);
 }
 
-function chooseLog(query, title) {
-  if (!shown) return;
-  shown.log = query;
+// Shows a log, and again as long as its Job runs.
+async function chooseLog(query, title) {
+  const me = shown;
+  if (!me) return;
+  const { signal } = me.stop;
+  const isChosen = me.log = { query };
   element("log").textContent = "";
   element("log").setAttribute("aria-label", title);
   element("log-title").textContent = title;
-  showLog(shown);
+  try {
+    for (let isLast = false; !isLast;) {
+      isLast = me.hasEnded; // what it wrote at its end is read once more
+      await showLog(me, signal);
+      if (signal.aborted || me.log !== isChosen) return;
+      if (!isLast) await pause(LOG_AGAIN_MS, signal);
+      await visible();
+    }
+  } catch { /* another Job is looked at */ }
 }
 
 // What could be read before stays if it cannot be read again.
-async function showLog(me) {
-  const query = me.log;
-  const { signal } = me.stop;
+async function showLog(me, signal) {
+  const { query } = me.log;
   const log = element("log");
   let [text, problem] = [null, ""];
   try {
-    text = await (await call(`${jobPath(me.id)}/log?tail=500&${query}`, { signal })).text();
+    text = await (await call(`${jobPath(me.id)}/log?tail=${LOG_LINES}&${query}`, { signal })).text();
     if (!text) problem = "The log is empty.";
   } catch (error) {
     problem = `${log.textContent ? "The log cannot be read again" : "There is no log"}: ${error.message}`;
   }
-  if (signal.aborted || me.log !== query) return;
+  if (signal.aborted || me.log?.query !== query) return;
+  const lines = text?.trimEnd().split("\n").length;
+  if (lines >= LOG_LINES) problem = `The last ${LOG_LINES} lines; those before are left out.`;
   say("log-status", problem);
   if (!text) return;
   const isAtEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 1;
@@ -314,11 +393,22 @@ async function showLog(me) {
   if (isAtEnd) log.scrollTop = log.scrollHeight;
 }
 
+// Nothing of the Job remains.
 function close() {
   shown?.stop.abort();
   shown = null;
-  for (const id of ["job", "log", "log-title", "log-status", "delete-problem"]) element(id).textContent = "";
+  mark();
+  for (const id of ["job", "log", "log-title", "log-status", "delete-problem", "status"]) element(id).textContent = "";
+  for (const id of ["facts", "pods"]) element(id).replaceChildren();
   for (const id of ["view", "log"]) element(id).hidden = true;
+}
+
+// Back to the list, or to the search for a Job.
+function leave() {
+  const link = [...element("rows").rows].find((line) => line.dataset.id === shown?.id)?.querySelector("a");
+  history.replaceState(null, "", location.pathname);
+  close();
+  (link ?? element("name")).focus();
 }
 
 async function remove() {
@@ -351,6 +441,37 @@ async function remove() {
 
 // ---- a request
 
+// What the last request was, in this tab only: it may hold secrets.
+const KEPT = ["path", "headers", "body"];
+
+function keep() {
+  try { sessionStorage.setItem("request", JSON.stringify(KEPT.map((id) => element(id).value))); } catch { /* it is not kept */ }
+}
+
+function recall() {
+  try {
+    const kept = JSON.parse(sessionStorage.getItem("request"));
+    kept?.forEach((text, at) => { element(KEPT[at]).value = text; });
+  } catch { /* there is none */ }
+}
+
+// Throws for a line that is no header.
+function headers() {
+  const all = new Headers({ "Content-Type": "application/json" });
+  for (const line of element("headers").value.split("\n").filter((line) => line.trim())) {
+    const colon = line.indexOf(":");
+    if (colon < 1) throw new Error(`"${line}" is not a header: the form is Name: value`);
+    all.set(line.slice(0, colon).trim(), line.slice(colon + 1).trim());
+  }
+  return all;
+}
+
+// What an error says of the Job.
+function outcomeOf(answer, text) {
+  const isUnknown = answer.status >= 502 && answer.status <= 504;
+  return `. ${isUnknown ? "It is not known whether a Job was created" : "No Job was created"}: ${messageOf(text)}`;
+}
+
 async function send(event) {
   event.preventDefault();
   if (isSending()) return;
@@ -358,32 +479,39 @@ async function send(event) {
   element("answer").hidden = true;
   const path = element("path").value.trim();
   const body = element("body").value;
+  let sent;
   try {
+    sent = headers();
     if (!/^\/job(\/|\?|$)/.test(path)) throw new Error("The path must begin with /job");
-    JSON.parse(body);
+    if (body.trim()) JSON.parse(body);
   } catch (error) {
     element("problem").textContent = error.message;
     return;
   }
+  keep();
+  if (!body.trim()) sent.delete("Content-Type");
   sending(true);
+  say("code", "Sending…");
   try {
-    const answer = await fetch(address(path), { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    const answer = await fetch(address(path), { method: "POST", headers: sent, body });
     const text = await answer.text();
     const created = answer.ok && text ? JSON.parse(text) : {};
     let outcome = "";
     if (answer.status === 204) outcome = ". The filter has no output for this request; no Job was created.";
-    else if (!answer.ok) outcome = `. No Job was created: ${messageOf(text)}`;
+    else if (!answer.ok) outcome = outcomeOf(answer, text);
     else if (created.dryRun || !created.id) outcome = ". A dry run creates no Job.";
     element("code").textContent = `Reply: ${answer.status} ${answer.statusText}${outcome}`;
     element("answer").hidden = false;
     element("answer").textContent = pretty(text);
+    element("answer").scrollIntoView({ block: "nearest" });
     if (!outcome) {
       history.replaceState(null, "", `#${created.id}`);
       show(created.id);
       list();
     }
   } catch (error) {
-    element("problem").textContent = `Cannot reach the dispatcher: ${error.message}`;
+    element("code").textContent = "";
+    element("problem").textContent = `The dispatcher did not answer; it is not known whether a Job was created: ${error.message}`;
   } finally {
     sending(false);
   }
@@ -421,18 +549,25 @@ element("find").addEventListener("submit", (event) => {
   history.replaceState(null, "", `#${encodeURIComponent(id)}`);
   show(id);
 });
-element("close").addEventListener("click", () => {
-  history.replaceState(null, "", location.pathname);
-  close();
-  element("name").focus();
+element("close").addEventListener("click", leave);
+element("one").addEventListener("keydown", (event) => { if (event.key === "Escape" && shown) leave(); });
+element("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address is that of a Job
+  element("path").focus();
+});
+element("filter").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = element("search").value.trim();
+  if (text !== searched) [searched, rowsWanted] = [text, FIRST_ROWS];
+  list();
 });
 element("delete").addEventListener("click", remove);
 element("show-log").addEventListener("click", () => chooseLog("", "Log"));
 element("state").addEventListener("change", () => { rowsWanted = FIRST_ROWS; list(); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) list(); });
-element("refresh").addEventListener("click", list);
 element("more").addEventListener("click", () => { rowsWanted += MORE_ROWS; list(); });
 addEventListener("hashchange", showAddressed);
+recall();
 element("jobs").hidden = !enabled.includes("list");
 list();
 if (location.hash) showAddressed();

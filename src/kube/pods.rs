@@ -2,6 +2,7 @@
 
 mod draft;
 mod pod;
+mod waiting;
 
 use super::client::Client;
 use super::failure::Failure;
@@ -13,6 +14,7 @@ pub(crate) use pod::Pod;
 use serde::Deserializer;
 use std::io::Read;
 use std::time::Instant;
+pub(crate) use waiting::{JobKey, MAX_JOBS};
 
 /// Bytes of all pods of an answer, up to 56 of which are made at once: what is held, and the text as JSON. A pod takes some six hundred
 /// without messages.
@@ -21,6 +23,7 @@ const MAX_PODS: usize = 64 << 10;
 const PAGE: usize = 500;
 /// Pages that are read: pods come in the order of their names, and the newest may be the last.
 const MAX_PAGES: usize = 20;
+
 /// Pods of one Job, the newest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Pods {
@@ -44,10 +47,7 @@ impl Client {
         let only = only.map(|name| format!("&fieldSelector=metadata.name%3D{}", escaped(name))).unwrap_or_default();
         let mut all = Pods::default();
         for _ in 0..MAX_PAGES {
-            let next = match &all.token[..] {
-                "" => String::new(),
-                token => format!("&continue={}", escaped(token)),
-            };
+            let next = continued(&all.token);
             let path = format!(
                 "/api/v1/namespaces/{namespace}/pods?labelSelector=batch.kubernetes.io%2Fjob-name%3D{job}&limit={PAGE}{only}{next}"
             );
@@ -62,6 +62,11 @@ impl Client {
         all.is_truncated = true;
         Ok(all)
     }
+}
+
+/// The part of a query that asks for the page with this token; empty for the first.
+fn continued(token: &str) -> String {
+    if token.is_empty() { String::new() } else { format!("&continue={}", escaped(token)) }
 }
 
 impl Pods {
@@ -101,7 +106,7 @@ impl Items for PodItems<'_> {
     const KIND: &'static str = "PodList";
 
     fn add<'de, D: Deserializer<'de>>(&mut self, item: D) -> Result<(), D::Error> {
-        self.pods.add(draft::pod_of(item, self.uid)?);
+        self.pods.add(draft::pod_of(item, &|uid| uid == self.uid)?);
         Ok(())
     }
 }

@@ -226,9 +226,9 @@ impl Exchange {
         }
     }
 
-    /// Whether it reads a Job or a log.
+    /// Whether it reads Jobs or a log.
     pub(super) fn reads(&self) -> bool {
-        matches!(self.route, Ok(Route::Job(_) | Route::Log(_)))
+        matches!(self.route, Ok(Route::Job(_) | Route::List | Route::Log(_)))
     }
 
     /// Whether it takes a permit to go on.

@@ -6,7 +6,9 @@ use super::slot::Slot;
 use crate::account::Account;
 use crate::answered::Answered;
 use crate::config::{Config, Enabled};
-use crate::dispatch::{Begun, Plan, Progress, Query, RetryBudget, Shared, Work, perform, plan, plan_large};
+use crate::dispatch::{
+    Begun, Page, Plan, Progress, Query, RetryBudget, Shared, Work, no_page, perform, plan, plan_large,
+};
 use crate::docs::Docs;
 use crate::http::{Reply, Request};
 use crate::jobs::{Jobs, NoPage};
@@ -23,6 +25,13 @@ use std::time::{Duration, Instant};
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Longer than a readiness check takes with all its time-outs.
 const GIVE_UP: Duration = Duration::from_secs(10);
+
+/// What a request for a page of Jobs comes to.
+pub(super) enum Listed {
+    Answer(Answered),
+    /// It is asked first why pods wait.
+    Asks(Box<Work>),
+}
 
 /// Answers a whole request.
 #[derive(Debug)]
@@ -87,19 +96,21 @@ impl Server {
     }
 
     /// A page of Jobs; None if they are not known at the moment.
-    pub(super) fn list(&self, request: &Request) -> Option<Answered> {
-        let listed = catch_unwind(AssertUnwindSafe(|| match Query::of(request) {
-            Err(status) => Some(status.into()),
-            Ok(_) if self.config.api_server.is_none() => Some(Reply::json(200, &b"{\"items\":[]}"[..]).into()),
-            Ok(query) => match query.page(&self.jobs.known) {
-                Ok(reply) => Some(reply.into()),
-                Err(NoPage::Forbidden) => {
-                    Some(Status::new(Reason::BadGateway, "the dispatcher lacks permission for this").into())
-                }
+    pub(super) fn list(&self, id: &str, request: &Request) -> Option<Listed> {
+        let _about = about(id);
+        let listed = catch_unwind(AssertUnwindSafe(|| match Query::of(request, self.config.enabled) {
+            Err(status) => Some(Listed::Answer(status.into())),
+            Ok(_) if self.config.api_server.is_none() => {
+                Some(Listed::Answer(Reply::json(200, &b"{\"items\":[]}"[..]).into()))
+            }
+            Ok(query) => match query.page(&self.jobs.known, None) {
+                Ok(Page { reply, starting }) if starting.is_empty() => Some(Listed::Answer(reply.into())),
+                Ok(Page { starting, .. }) => Some(Listed::Asks(Work::for_page(query, starting))),
+                Err(NoPage::Forbidden) => Some(Listed::Answer(no_page(NoPage::Forbidden).into())),
                 Err(NoPage::NotNow) => None,
             },
         }));
-        listed.unwrap_or_else(|_panic| Some(internal_error().into()))
+        listed.unwrap_or_else(|_panic| Some(Listed::Answer(internal_error().into())))
     }
 
     /// Decides what a dispatch does, unless its filter needs a large run.

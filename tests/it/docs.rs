@@ -27,6 +27,13 @@ fn the_page_loads_only_from_the_dispatcher_and_is_at_its_paths() {
         assert!(policy.contains(part), "{policy}");
     }
     assert!(html.contains("<dt>Filter</dt><dd>&lt;argument&gt; ("), "{html}");
+    assert!(html.contains("Namespace <strong>default</strong>, API server <strong>none (dry run)</strong>"), "{html}");
+    assert!(
+        !html.contains("hello&quot;") && !html.contains("\"hello\", \"args\""),
+        "an example is for the default filter: {html}"
+    );
+    let default = Dispatcher::start(&["--dry-run=client"]).get("/docs").body;
+    assert!(String::from_utf8(default).unwrap().contains("{\"id\": \"hello\", \"args\""));
     assert!(!html.contains("a<b>c") && !html.contains("{settings}"), "{html}");
     for (asset, media_type) in
         [("/docs.js", "text/javascript; charset=utf-8"), ("/docs.css", "text/css; charset=utf-8")]

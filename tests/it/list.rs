@@ -139,3 +139,74 @@ fn a_list_says_what_it_does_not_know() {
     assert!(reported > 50 && reported < 500 && body["continue"].is_string(), "a page has a bound in bytes: {reported}");
     assert!(reply.body.len() < 257 << 10);
 }
+
+#[test]
+fn jobs_are_found_by_name_and_counted() {
+    let namespace = Namespace::new();
+    let dispatcher = Dispatcher::for_namespace(&namespace, &ENABLED);
+    for name in ["report-1", "report-2", "import-1"] {
+        assert_eq!(dispatcher.post("/job", &suspended(name, json!({}))).code, 201);
+    }
+    let mut found = names(&list_of(&dispatcher, 3, "/job?name=port-1"));
+    found.sort_unstable();
+    assert_eq!(found, ["import-1", "report-1"]);
+    let reply = dispatcher.get("/job?name=report&counts=true&limit=1");
+    assert_eq!((names(&reply).len(), &reply.json()["counts"]["suspended"]), (1, &json!(3)), "of all Jobs");
+    assert_eq!(dispatcher.get("/job").json().get("counts"), None);
+    assert_eq!(dispatcher.get("/job?pods=true").error(), (400, "BadRequest".into()), "it is not enabled");
+}
+
+/// A Job whose pod exists, and waits.
+#[test]
+fn a_page_says_why_pods_wait_with_one_call_for_all() {
+    let namespace = Namespace::new();
+    namespace.cluster.needs_controller_manager();
+    namespace.allow_too(&[("", "pods", "list")]);
+    let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS, "--enable=list,pods"]);
+    let pods = format!("/api/v1/namespaces/{}/pods", namespace.name);
+    for name in ["pulls", "waits"] {
+        assert_eq!(dispatcher.post("/job", &crate::dispatch::manifest(json!({"name": name}), json!({}))).code, 201);
+        let pod = eventually("its pod", || {
+            let (_, list) = namespace.admin().get(&format!("{pods}?labelSelector=batch.kubernetes.io/job-name={name}"));
+            list["items"][0]["metadata"]["name"].as_str().map(str::to_owned)
+        });
+        let state = json!({"waiting": {"reason": "ImagePullBackOff", "message": "back-off"}});
+        let status = match name {
+            "pulls" => {
+                json!({"containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state}]})
+            }
+            _ => {
+                json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3"}]})
+            }
+        };
+        let (code, answer) = namespace.admin().patch(&format!("{pods}/{pod}/status"), json!({"status": status}));
+        assert_eq!(code, 200, "{answer}");
+    }
+    let calls = || dispatcher.metric("api_requests_total{verb=\"pods\",code=\"200\"}").unwrap_or_default();
+    let page = eventually("both to start", || {
+        let page = dispatcher.get("/job?pods=true");
+        let starts = |job: &Value| job["state"] == "starting" && job.get("podReason").is_some();
+        (items(&page).len() == 2 && items(&page).iter().all(starts)).then_some(page)
+    });
+    let reasons: HashSet<(String, String)> = items(&page)
+        .iter()
+        .map(|job| (job["id"].as_str().unwrap().into(), job["podReason"].as_str().unwrap().into()))
+        .collect();
+    assert_eq!(
+        reasons,
+        [("pulls", "ImagePullBackOff"), ("waits", "Unschedulable")].map(|(a, b)| (a.into(), b.into())).into()
+    );
+    let before = calls();
+    assert_eq!(items(&dispatcher.get("/job?pods=true&state=starting")).len(), 2);
+    assert_eq!(calls() - before, 1.0, "one call for all");
+    assert_eq!(items(&dispatcher.get("/job?state=starting"))[0].get("podReason"), None);
+    assert_eq!(calls() - before, 1.0, "none where nobody asks");
+    // where they cannot be read, the page says so
+    namespace.allow(&["create", "get", "list", "watch"]);
+    let page = eventually("the right to be gone", || {
+        let page = dispatcher.get("/job?pods=true").json();
+        page.get("podsUnavailable").is_some().then_some(page)
+    });
+    assert_eq!((page["items"].as_array().unwrap().len(), &page["podsUnavailable"]), (2, &json!(true)));
+    dispatcher.logged("answered with what is known: 403 ");
+}

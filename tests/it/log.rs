@@ -160,7 +160,7 @@ fn an_unknown_parameter_or_value_is_400_and_says_what_there_is() {
         (
             "GET",
             "/job?lable=a=b",
-            "unknown query parameter \"lable\"; known for this request: limit, continue, state, label",
+            "unknown query parameter \"lable\"; known for this request: limit, continue, state, label, name, counts",
         ),
         ("HEAD", "/job?x", ""),
         (

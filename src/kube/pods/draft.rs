@@ -58,13 +58,13 @@ struct Condition {
     message: String,
 }
 
-/// Reads a pod. `uid`: of the Job that should own it.
-pub(super) fn pod_of<'de, D: Deserializer<'de>>(item: D, uid: &str) -> Result<Pod, D::Error> {
+/// Reads a pod. `is_owner`: whether what has this uid should own it.
+pub(super) fn pod_of<'de, D: Deserializer<'de>>(item: D, is_owner: &dyn Fn(&str) -> bool) -> Result<Pod, D::Error> {
     let (mut draft, mut path) = (Draft::default(), String::new());
     let mut see = |path: &str, leaf: Leaf<'_>| match leaf {
         Leaf::Member => WANTED.iter().any(|wanted| wanted.starts_with(path) || path.starts_with(wanted)),
         leaf => {
-            draft.see(path, leaf, uid);
+            draft.see(path, leaf, is_owner);
             true
         }
     };
@@ -74,7 +74,7 @@ pub(super) fn pod_of<'de, D: Deserializer<'de>>(item: D, uid: &str) -> Result<Po
 
 impl Draft {
     /// `path`: below the pod. What there is no room for is left out, with all that follows.
-    fn see(&mut self, path: &str, leaf: Leaf<'_>, uid: &str) {
+    fn see(&mut self, path: &str, leaf: Leaf<'_>, is_owner: &dyn Fn(&str) -> bool) {
         if self.pod.bytes > MAX_POD && path != "metadata/ownerReferences/*/uid" {
             return;
         }
@@ -96,7 +96,7 @@ impl Draft {
                 pod.bytes += size_of::<(String, bool)>();
                 return self.init_containers.push(Default::default());
             }
-            ("metadata/ownerReferences/*/uid", Leaf::Text(text)) => return pod.is_owned |= text == uid,
+            ("metadata/ownerReferences/*/uid", Leaf::Text(text)) => return pod.is_owned |= is_owner(text),
             _ => (),
         }
         let Leaf::Text(text) = leaf else { return };

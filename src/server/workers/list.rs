@@ -2,11 +2,11 @@
 
 use super::admission::Admission;
 use super::{Worker, Workers};
-use crate::answered::Answered;
-use crate::dispatch::MAX_PAGE;
+use crate::dispatch::{PAGE_ANSWER, no_page};
+use crate::jobs::NoPage;
 use crate::server::exchange::{Exchange, Stage, Waits};
-use crate::server::parse::MAX_HEAD;
-use crate::status::{Reason, Status};
+use crate::server::serve::Listed;
+use crate::status::Reason;
 use std::time::Duration;
 
 /// How long a list waits until the Jobs are known.
@@ -31,7 +31,7 @@ impl Workers {
         };
         while let Some(mut exchange) = next {
             exchange.stage = Stage::List { has_turn: true };
-            let mut exchange = match self.acquire_answer(exchange, MAX_PAGE + MAX_HEAD) {
+            let mut exchange = match self.acquire_answer(exchange, PAGE_ANSWER) {
                 Admission::Admitted(exchange) => exchange,
                 Admission::Queued => return,
                 // that passes the turn on
@@ -44,12 +44,20 @@ impl Workers {
                     );
                 }
             };
-            let Some(answered) = self.page(&exchange) else {
-                exchange.memory = None;
-                return self.pause(exchange, PAUSE);
-            };
-            let advanced = self.reply(worker, &mut exchange, answered);
-            self.rearm_or_hand_over(exchange, advanced);
+            match self.page(&exchange) {
+                None => {
+                    exchange.memory = None;
+                    return self.pause(exchange, PAUSE);
+                }
+                Some(Listed::Answer(answered)) => {
+                    let advanced = self.reply(worker, &mut exchange, answered);
+                    self.rearm_or_hand_over(exchange, advanced)
+                }
+                Some(Listed::Asks(work)) => {
+                    exchange.stage = Stage::Call(work);
+                    self.hand_over(exchange) // others have their turn meanwhile
+                }
+            }
             next = self.next_of(&self.lists)
         }
     }
@@ -63,15 +71,12 @@ impl Workers {
     }
 
     /// A page of Jobs; None if they are not known at the moment, and there is time to wait for them.
-    fn page(&self, exchange: &Exchange) -> Option<Answered> {
+    fn page(&self, exchange: &Exchange) -> Option<Listed> {
         let has_time = exchange.arrived.elapsed() < TIME && !self.connections.shutdown.is_announced();
-        match self.server.list(&exchange.request) {
+        match self.server.list(&exchange.id, &exchange.request) {
             None if has_time => None,
-            None => {
-                let status = Status::new(Reason::ServiceUnavailable, "the Jobs are not known at the moment");
-                Some(status.with_retry_after(1).into())
-            }
-            answered => answered,
+            None => Some(Listed::Answer(no_page(NoPage::NotNow).into())),
+            listed => listed,
         }
     }
 }

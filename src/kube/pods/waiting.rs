@@ -1,0 +1,127 @@
+//! Why the pods of several Jobs do not run: one list for all of them.
+
+use super::draft::pod_of;
+use super::pod::{ContainerState, Pod};
+use super::{PAGE, continued};
+use crate::kube::client::Client;
+use crate::kube::failure::Failure;
+use crate::kube::items::{Items, each_item};
+use crate::kube::request::{ApiRequest, Verb};
+use serde::Deserializer;
+use std::cell::Cell;
+use std::time::Instant;
+
+/// Jobs that are asked for at once: their names are part of a URL, which is written in one piece of 4 KiB.
+pub(crate) const MAX_JOBS: usize = 50;
+/// Pages that are read; pods behind them are not looked at.
+const MAX_PAGES: usize = 4;
+/// Bytes of a reason: Kubernetes' own are single words.
+const MAX_REASON: usize = 64;
+
+/// A Job by its name and its uid.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct JobKey {
+    pub(crate) name: Box<str>,
+    pub(crate) uid: Box<str>,
+}
+
+/// Why the newest pod of each Job waits, in the Jobs' order.
+type Reasons = Vec<Option<Box<str>>>;
+
+impl Client {
+    /// Why the newest pod of each of these Jobs, [`MAX_JOBS`] at most, waits; None for one that does not, or has none.
+    pub(crate) fn waiting_pods(
+        &mut self,
+        namespace: &str,
+        jobs: &[JobKey],
+        until: Instant,
+    ) -> Result<Reasons, Failure> {
+        let names: Vec<&str> = jobs.iter().map(|job| &*job.name).collect();
+        // not those that have ended
+        let path = format!(
+            "/api/v1/namespaces/{namespace}/pods?labelSelector=batch.kubernetes.io%2Fjob-name%20in%20%28{}%29\
+             &fieldSelector=status.phase%21%3DSucceeded%2Cstatus.phase%21%3DFailed&limit={PAGE}",
+            names.join("%2C")
+        );
+        let mut newest = Newest { jobs, pods: vec![Pod::default(); jobs.len()] };
+        let mut token = String::new();
+        for _ in 0..MAX_PAGES {
+            let path = format!("{path}{}", continued(&token));
+            let mut response =
+                self.call(ApiRequest { verb: Verb::Pods, path: &path, body: None, until })?.expect("", 200)?;
+            let read = each_item(&mut response.whole_body(), &mut newest);
+            token = read.map_err(|error| response.broken(error, "a list of pods"))?.next.unwrap_or_default();
+            if token.is_empty() {
+                break;
+            }
+        }
+        Ok(newest.pods.iter().map(reason).collect())
+    }
+}
+
+/// Why a pod waits: in its own words, else in those of its first container that waits.
+fn reason(pod: &Pod) -> Option<Box<str>> {
+    let waiting = pod.containers.iter().find(|one| one.state == ContainerState::Waiting && !one.reason.is_empty());
+    let reason = if pod.reason.is_empty() { &waiting?.reason } else { &pod.reason };
+    Some(reason[..reason.floor_char_boundary(MAX_REASON)].into())
+}
+
+struct Newest<'l> {
+    jobs: &'l [JobKey],
+    /// One for each Job; without a name if there is none.
+    pods: Vec<Pod>,
+}
+
+impl Items for Newest<'_> {
+    const KIND: &'static str = "PodList";
+
+    /// Only pods that are owned by one of the Jobs count: anybody may give a pod the label of a Job.
+    fn add<'de, D: Deserializer<'de>>(&mut self, item: D) -> Result<(), D::Error> {
+        let owner = Cell::new(None);
+        let is_owner = |uid: &str| {
+            let place = self.jobs.iter().position(|job| *job.uid == *uid);
+            owner.set(owner.get().or(place));
+            place.is_some()
+        };
+        let pod = pod_of(item, &is_owner)?;
+        if let Some(place) = owner.get()
+            && (&pod.created, &pod.name) >= (&self.pods[place].created, &self.pods[place].name)
+        {
+            let (name, created, reason) = (pod.name, pod.created, pod.reason);
+            let waits = |one: &super::pod::Container| one.state == ContainerState::Waiting && !one.reason.is_empty();
+            let containers = pod.containers.into_iter().find(waits).into_iter().collect();
+            self.pods[place] = Pod { name, created, reason, containers, ..Pod::default() }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(name: &str, created: &str, uid: &str, status: Value) -> Value {
+        json!({"metadata": {"name": name, "creationTimestamp": created, "ownerReferences": [{"uid": uid}]}, "status": status})
+    }
+
+    #[test]
+    fn the_newest_pod_of_each_job_says_why_it_waits() {
+        let waits = |reason: &str| json!({"containerStatuses": [{"name": "a", "state": {"running": {}}}, {"name": "b", "state": {"waiting": {"reason": reason}}}]});
+        let list = json!({"kind": "PodList", "items": [
+            pod("x-1", "2026-01-01T00:00:02Z", "x", waits("ImagePullBackOff")),
+            pod("x-0", "2026-01-01T00:00:01Z", "x", waits("CrashLoopBackOff")),
+            pod("y-0", "2026-01-01T00:00:01Z", "y", json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]})),
+            pod("z-0", "2026-01-01T00:00:01Z", "z", json!({"containerStatuses": [{"name": "a", "state": {"running": {}}}]})),
+            pod("foreign", "2027-01-01T00:00:01Z", "other", waits("ErrImagePull")),
+            pod("long", "2026-01-01T00:00:01Z", "l", waits(&"x".repeat(500))),
+        ]});
+        let jobs = ["x", "y", "z", "none", "l"].map(|uid| JobKey { name: uid.into(), uid: uid.into() });
+        let mut newest = Newest { jobs: &jobs, pods: vec![Pod::default(); jobs.len()] };
+        each_item(&mut list.to_string().as_bytes(), &mut newest).unwrap();
+        let reasons: Vec<_> = newest.pods.iter().map(reason).collect();
+        let long = "x".repeat(MAX_REASON);
+        let want = [Some("ImagePullBackOff"), Some("Unschedulable"), None, None, Some(&long[..])];
+        assert_eq!(reasons.iter().map(|reason| reason.as_deref()).collect::<Vec<_>>(), want);
+    }
+}
