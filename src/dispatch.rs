@@ -16,8 +16,8 @@ mod retry;
 pub(crate) use action::{Creation, Dispatch};
 pub(crate) use answer::{AnswerOrWait, Waiting};
 pub(crate) use calls::Shared;
-pub(crate) use list::{Page, Query, no_page};
-pub(crate) use perform::{PAGE_ANSWER, Progress, Work, perform};
+pub(crate) use list::{MAX_PAGE, Page, PodReasons, Query, no_page};
+pub(crate) use perform::{Progress, Work, perform};
 pub(crate) use retry::RetryBudget;
 
 use key::Key;

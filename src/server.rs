@@ -97,7 +97,10 @@ pub(crate) fn run(mut config: Config) -> Result<(), String> {
 
     if let Some(api_server) = workers.server.config.api_server.clone() {
         let checked = workers.clone(); // the dispatcher serves meanwhile
-        let check = move || checked.server.access.check(&checked.server.config, &api_server);
+        let check = move || {
+            checked.server.access.check(&checked.server.config, &api_server);
+            crate::alloc::return_freed_pages()
+        };
         let started = thread::Builder::new().name("access".into()).stack_size(ACCESS_STACK).spawn(check);
         started.map_err(|error| format!("cannot start threads: {error}"))?;
     }

@@ -65,6 +65,15 @@ async function isLaidOut(page, width) {
   assert.deepEqual(found.broken, [], `at ${width}`);
 }
 
+// Loads the table again, and waits until it is shown.
+async function reload(page) {
+  await page.evaluate(() => {
+    document.getElementById("list-time").textContent = "";
+    document.querySelector("#filter button").click();
+  });
+  await page.locator("#list-time", { hasText: "At " }).waitFor();
+}
+
 async function visit(root, colorScheme, name) {
   const { page, complaints, close } = await open(root, colorScheme);
   await page.goto(`${root}/`);
@@ -149,9 +158,7 @@ async function operate(colorScheme, width, name) {
 
   // by keyboard: the focus stays in the table when it is loaded anew
   await line.getByRole("link").focus();
-  const reloaded = page.waitForResponse((answer) => new URL(answer.url()).pathname === "/job");
-  await page.evaluate(() => document.querySelector("#filter button").click());
-  await reloaded;
+  await reload(page);
   assert.equal(await page.evaluate(() => document.activeElement.textContent), job);
   // its view, and back
   await page.keyboard.press("Enter");
@@ -190,9 +197,7 @@ async function operate(colorScheme, width, name) {
   assert.ok(await page.locator("#view").isHidden(), "nothing of it remains");
   for (const id of ["facts", "pods", "log", "status"]) assert.equal(await page.locator(`#${id}`).textContent(), "", id);
   await line.waitFor({ state: "detached" });
-  // there and back
-  await page.goBack();
-  await page.locator("#view").waitFor({ state: "hidden" });
+  assert.equal(await page.evaluate(() => history.length), 2, "looking at Jobs leaves no entries"); // and about:blank
   await page.getByLabel("Name", { exact: true }).fill("no-such-job");
   await page.keyboard.press("Enter");
   await page.locator("#job", { hasText: "There is no Job no-such-job." }).waitFor();
@@ -247,11 +252,20 @@ async function seeTrouble() {
     assert.ok(height < 40, `a reason in one word does not break at ${width}: ${height} pixels`);
     await page.screenshot({ path: `${folder}/stuck-${width}.png` });
   }
+  await isAccessible(page);
+  list = { items: [{ ...stuck, podReason: "Init:0/1" }], counts: { starting: 1 }, podsUnavailable: true };
+  await reload(page);
+  assert.equal(await line.locator("td").first().getAttribute("class"), "state starting", "an init container that runs");
+  assert.match(await status.innerText(), /^1 Job; the pods cannot be read at the moment$/);
+  list = failing(503, "Overloaded");
+  await refresh();
+  await status.filter({ hasText: "The Jobs cannot be listed: 503" }).waitFor();
   list = failing(503, "ServiceUnavailable");
   await refresh();
   await status.filter({ hasText: "The API server does not answer, or its watch was interrupted." }).waitFor();
   assert.match(await status.innerText(), /What is shown is older/);
   assert.equal(await line.count(), 1, "what was known stays");
+  await isAccessible(page);
   await page.unroute(/[/]job[?]/);
   await refresh();
   await status.filter({ hasText: /^\d+ Jobs$/ }).waitFor();
@@ -281,6 +295,7 @@ async function seeTrouble() {
     [502, "BadGateway", "It is not known whether a Job was created"],
     [503, "ServiceUnavailable", "It is not known whether a Job was created"],
     [504, "Timeout", "It is not known whether a Job was created"],
+    [500, "InternalError", "It is not known whether a Job was created"],
     [422, "FilterError", "No Job was created"],
   ]) {
     let answer;
@@ -301,6 +316,13 @@ async function seeTrouble() {
     const { y, height } = await page.locator("#answer").boundingBox();
     assert.ok(y >= 0 && y + height < 1201, `the answer is in view: ${y} and ${height} pixels`);
   }
+  // without a body, as a schedule sends it
+  await body.fill("");
+  const empty = page.waitForRequest((request) => request.method() === "POST");
+  await page.getByRole("button", { name: "Send" }).click();
+  assert.deepEqual([(await empty).postData(), (await empty).headers()["content-type"]], [null, undefined]);
+  await page.locator("#code", { hasText: "Reply: 201" }).waitFor();
+  await body.fill("{}");
   await page.route(/[/]job$/, (route) => route.abort(), { times: 1 });
   await page.getByRole("button", { name: "Send" }).click();
   await page.locator("#problem", { hasText: "it is not known whether a Job was created" }).waitFor();
@@ -346,9 +368,7 @@ async function seeMany(colorScheme, width, name) {
   assert.ok(await page.getByRole("button", { name: "Show more" }).isHidden());
   await page.locator("#rows a").last().focus();
   const last = await page.evaluate(() => document.activeElement.textContent);
-  const reloaded = page.waitForResponse((answer) => new URL(answer.url()).searchParams.has("continue"));
-  await page.evaluate(() => document.querySelector("#filter button").click());
-  await reloaded;
+  await reload(page);
   assert.equal(await page.evaluate(() => document.activeElement.textContent), last, "the focus stays");
   await isLaidOut(page, width);
   await page.screenshot({ path: `${folder}/${name}.png` });

@@ -1,6 +1,5 @@
 //! What a request asks for.
 
-use super::list::Query;
 use super::log::LogQuery;
 use super::prefer::{Body, Wait};
 use crate::kube::JobKey;
@@ -17,8 +16,8 @@ pub(crate) enum Dispatch {
     Lookup(String, Option<Wait>),
     /// Read a log of the Job of this name, which is a DNS-1123 label.
     Log(String, LogQuery),
-    /// A page of Jobs, and why the pods of these wait.
-    List(Query, Vec<JobKey>),
+    /// Find out why the pods of these Jobs wait.
+    PodReasons(Vec<JobKey>),
     /// Delete the Job of this name, which is a DNS-1123 label.
     Delete(String),
 }

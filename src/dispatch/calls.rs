@@ -8,7 +8,7 @@ use crate::jobs::{Before, Known};
 use crate::kube::{Client, Create, Failure, Job, LONG_ANSWER, RefusalKind};
 use crate::manifest::Manifest;
 use crate::random::random;
-use crate::status::{Reason, Status, internal_error};
+use crate::status::{Status, internal_error};
 use log::warn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -85,6 +85,8 @@ impl Calls<'_> {
         let mut step = Step::Call(call, attempts);
         // of the last call: how it failed, and how long it took
         let mut last = (String::new(), Duration::ZERO);
+        // of a POST after which the Job is looked for
+        let mut lost = None;
         loop {
             step = match step {
                 Step::Call(call, attempts) => {
@@ -93,13 +95,8 @@ impl Calls<'_> {
                     {
                         name = manifest.choose_name(random());
                     }
-                    // where the quota is exhausted, that is what the caller is told, and logged then
-                    let is_lost = |refusal: &Status| {
-                        call == Call::Get && refusal.reason != Reason::QuotaExceeded && !last.0.is_empty()
-                    };
-                    if attempts.refusal.as_deref().is_some_and(is_lost) {
-                        let (why, took) = std::mem::take(&mut last);
-                        warn!("try {tries} failed after {took:.1?}, and the Job may exist: {why}")
+                    if call == Call::Get && attempts.refusal.is_some() {
+                        lost = Some((tries, std::mem::take(&mut last)))
                     }
                     (names, tries) = (attempts.names, u32::from(attempts.retries) + 1);
                     let before = self.client.waited();
@@ -137,7 +134,14 @@ impl Calls<'_> {
                     }
                     return Ended::Long(NextCall { name, call: Call::Get, attempts, is_long: true });
                 }
-                Step::Answer(answer) => return Ended::Answer { name, tries, answer },
+                Step::Answer(answer) => {
+                    if let Some((number, (why, took))) = lost
+                        && answer.as_ref().err().is_none_or(|status| status.note.as_ref() != Some(&why))
+                    {
+                        warn!("try {number} failed after {took:.1?}, and the Job was looked for: {why}")
+                    }
+                    return Ended::Answer { name, tries, answer };
+                }
             }
         }
     }

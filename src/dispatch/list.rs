@@ -7,6 +7,7 @@ use crate::filter::hex;
 use crate::http::{Reply, Request, query_pairs};
 use crate::jobs::{Known, NoPage};
 use crate::kube::{Job, JobKey, JobState, MAX_JOBS};
+use crate::manifest::is_label;
 use crate::status::{Reason, Status};
 use std::sync::Arc;
 
@@ -98,6 +99,12 @@ impl Query {
             && self.labels.iter().all(|(key, value)| job.label(key) == Some(value))
     }
 
+    /// A page where there are no Jobs.
+    pub(crate) fn empty_page(&self) -> Reply {
+        let counts = if self.counts { counts(JobState::ALL.map(|state| (state, 0)).into_iter()) } else { Vec::new() };
+        Reply::json(200, [b"{\"items\":[]", &counts[..], b"}"].concat())
+    }
+
     /// A page of what is known. It has fewer Jobs than are asked for, perhaps none, where looking for them would take too long.
     /// `reasons`: why pods wait, once that is known.
     pub(crate) fn page(&self, known: &Known, reasons: Option<&PodReasons>) -> Result<Page, NoPage> {
@@ -120,7 +127,8 @@ impl Query {
                     }
                     body.extend(object);
                     items += 1;
-                    if self.pods && job.situation.state == JobState::Starting && starting.len() < MAX_JOBS {
+                    let starts = job.situation.state == JobState::Starting && is_label(&job.name);
+                    if self.pods && starts && starting.len() < MAX_JOBS {
                         starting.push(JobKey { name: job.name.clone(), uid: job.uid.clone() })
                     }
                 }
@@ -140,9 +148,7 @@ impl Query {
             body.extend(b",\"truncated\":true")
         }
         if self.counts {
-            let counts: Vec<_> =
-                known.count().map(|(state, number)| format!("\"{}\":{number}", state.name())).collect();
-            body.extend(format!(",\"counts\":{{{}}}", counts.join(",")).as_bytes())
+            body.extend(counts(known.count()))
         }
         if reasons.is_some_and(|reasons| reasons.are_unavailable) {
             body.extend(b",\"podsUnavailable\":true")
@@ -176,9 +182,10 @@ pub(crate) struct Page {
 }
 
 /// Why pods of Jobs wait.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct PodReasons {
-    pub(super) reasons: Vec<(JobKey, Box<str>)>,
+    /// With the uid of each Job.
+    pub(super) reasons: Vec<(Box<str>, Box<str>)>,
     /// They could not be read.
     pub(super) are_unavailable: bool,
 }
@@ -186,10 +193,16 @@ pub(crate) struct PodReasons {
 impl PodReasons {
     /// While the Job starts.
     fn of(&self, job: &Job) -> Option<&str> {
-        let is_it = |(key, _): &&(JobKey, Box<str>)| key.uid == job.uid;
+        let is_it = |(uid, _): &&(Box<str>, Box<str>)| *uid == job.uid;
         let reason = self.reasons.iter().find(is_it).filter(|_| job.situation.state == JobState::Starting);
         reason.map(|(_, reason)| &**reason)
     }
+}
+
+/// A member of a page.
+fn counts(all: impl Iterator<Item = (JobState, usize)>) -> Vec<u8> {
+    let all: Vec<_> = all.map(|(state, number)| format!("\"{}\":{number}", state.name())).collect();
+    format!(",\"counts\":{{{}}}", all.join(",")).into_bytes()
 }
 
 fn boolean(text: &str) -> Option<bool> {
@@ -305,8 +318,7 @@ mod tests {
         let items = |reply: &Reply| serde_json::from_slice::<Value>(&reply.body).unwrap();
         assert_eq!((starting.len(), items(&reply)["items"].as_array().unwrap().len()), (MAX_JOBS, 111));
         assert_eq!(items(&reply)["counts"]["starting"], 100, "of all Jobs");
-        let key = |name: &str| JobKey { name: name.into(), uid: name.into() };
-        let reasons = [key("job-10"), key("job-11")].map(|key| (key, "ErrImagePull".into())).into();
+        let reasons = ["job-10", "job-11"].map(|uid| (uid.into(), "ErrImagePull".into())).into();
         let reasons = PodReasons { reasons, are_unavailable: true };
         let Page { starting, reply } = query.page(&known, Some(&reasons)).unwrap();
         assert!(starting.is_empty());

@@ -1,25 +1,25 @@
-//! Carries out what a page of Jobs needs a call for.
+//! Finds out why pods of Jobs wait, for a page of Jobs.
 
 use super::calls::{Calls, Shared};
-use super::list::{PodReasons, Query, no_page};
-use crate::answered::{Answered, Record};
+use super::list::PodReasons;
 use crate::kube::JobKey;
+use log::warn;
+use std::time::{Duration, Instant};
 
-/// A page that says why pods wait; where they cannot be read, it says that.
-pub(super) fn page(calls: &mut Calls<'_>, query: &Query, starting: Vec<JobKey>) -> Answered {
-    let Shared { config, known, .. } = calls.shared;
-    let (reasons, note) = match calls.client.waiting_pods(&config.namespace, &starting, calls.until) {
+/// A page does without the reasons if they take longer.
+const TIME: Duration = Duration::from_secs(2);
+
+pub(super) fn reasons(calls: &mut Calls<'_>, starting: Vec<JobKey>) -> PodReasons {
+    let Shared { config, .. } = calls.shared;
+    let until = calls.until.min(Instant::now() + TIME);
+    match calls.client.waiting_pods(&config.namespace, &starting, until) {
         Ok(reasons) => {
-            let reasons = starting.into_iter().zip(reasons).filter_map(|(job, reason)| Some((job, reason?)));
-            (PodReasons { reasons: reasons.collect(), ..PodReasons::default() }, None)
+            let reasons = starting.into_iter().zip(reasons).filter_map(|(job, reason)| Some((job.uid, reason?)));
+            PodReasons { reasons: reasons.collect(), are_unavailable: false }
         }
         Err(failure) => {
-            let note = format!("answered with what is known: {failure}");
-            (PodReasons { are_unavailable: true, ..PodReasons::default() }, Some(note))
+            warn!("the page does without the reasons of pods: {failure}");
+            PodReasons { reasons: Vec::new(), are_unavailable: true }
         }
-    };
-    match query.page(known, Some(&reasons)) {
-        Ok(page) => Answered { record: Record { note, ..Record::default() }, ..page.reply.into() },
-        Err(why) => no_page(why).into(),
     }
 }

@@ -3,10 +3,10 @@
 use super::action::{Creation, Dispatch};
 use super::answer::{AnswerDraft, AnswerOrWait, Waiting, gone};
 use super::calls::{Calls, Ended, NextCall, Shared};
-use super::list::{MAX_PAGE, Query};
+use super::list::PodReasons;
 use super::log::LogQuery;
 use super::next::{self, Answer, Call, Intent, Naming};
-use super::page::page;
+use super::page::reasons;
 use super::prefer::Wait;
 use crate::account::Reservation;
 use crate::answered::{Answered, Record};
@@ -21,9 +21,6 @@ use std::time::{Duration, Instant};
 
 /// Bytes of an answer's pods at most.
 const PODS: usize = 128 << 10;
-
-/// Bytes of a page and of its head, which has the query again.
-pub(crate) const PAGE_ANSWER: usize = MAX_PAGE + (16 << 10);
 
 /// A dispatch, and how far it has come.
 #[derive(Debug)]
@@ -55,8 +52,8 @@ struct SoFar {
 
 impl Work {
     /// To find out why the pods of these Jobs wait, for a page.
-    pub(crate) fn for_page(query: Query, starting: Vec<JobKey>) -> Box<Self> {
-        Work::boxed(Dispatch::List(query, starting))
+    pub(crate) fn for_page(starting: Vec<JobKey>) -> Box<Self> {
+        Work::boxed(Dispatch::PodReasons(starting))
     }
 
     pub(super) fn boxed(dispatch: Dispatch) -> Box<Self> {
@@ -83,7 +80,6 @@ impl Work {
     /// Bytes that a long answer needs before the next call; 0 for a usual one.
     pub(crate) fn answer_bytes(&self) -> usize {
         match (&self.dispatch, &self.so_far.next_call) {
-            (Dispatch::List(..), _) => PAGE_ANSWER,
             (Dispatch::Log(..), _) => LOG_ANSWER.max(if self.is_long() { LONG_ANSWER } else { 0 }),
             _ if self.is_long() => LONG_ANSWER,
             _ => self
@@ -133,7 +129,7 @@ impl Work {
     pub(crate) fn name(&self) -> &str {
         match &self.dispatch {
             Dispatch::Lookup(name, _) | Dispatch::Log(name, _) => name,
-            Dispatch::Create(_) | Dispatch::Delete(_) | Dispatch::List(..) | Dispatch::Nothing => "",
+            Dispatch::Create(_) | Dispatch::Delete(_) | Dispatch::PodReasons(_) | Dispatch::Nothing => "",
         }
     }
 
@@ -211,6 +207,8 @@ pub(crate) enum Progress {
     Long(Box<Work>),
     /// To be answered when its Job has ended.
     Wait(Box<Waiting>),
+    /// To be answered with a page that has these.
+    Reasons(Box<PodReasons>),
 }
 
 impl From<AnswerOrWait> for Progress {
@@ -241,7 +239,7 @@ pub(crate) fn perform(shared: Shared<'_>, client: Option<&mut Client>, work: Box
         Dispatch::Lookup(name, wait) => look_up(&mut calls, name, wait, so_far),
         Dispatch::Log(name, query) => read_log(&mut calls, name, query, so_far),
         Dispatch::Delete(name) => delete(&mut calls, name, so_far),
-        Dispatch::List(query, starting) => Progress::Done(page(&mut calls, &query, starting)),
+        Dispatch::PodReasons(starting) => Progress::Reasons(reasons(&mut calls, starting).into()),
     };
     match progress {
         Progress::Done(answered) if answered.memory.is_none() => {
@@ -384,7 +382,7 @@ fn shown(dispatch: Dispatch) -> Answered {
             Answered { memory: manifest.reservation, ..answered }
         }
         Dispatch::Nothing => Reply::empty(204).into(),
-        Dispatch::Lookup(..) | Dispatch::Log(..) | Dispatch::List(..) | Dispatch::Delete(_) => {
+        Dispatch::Lookup(..) | Dispatch::Log(..) | Dispatch::PodReasons(_) | Dispatch::Delete(_) => {
             next::no_such_job().into()
         }
     }

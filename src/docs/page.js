@@ -13,6 +13,7 @@ const FIRST_ROWS = 100;
 const MORE_ROWS = 500;
 const LOG_LINES = 500;
 const LOG_AGAIN_MS = 2000;
+const MAX_LOG = 1020 * 1024; // bytes; the dispatcher reads a megabyte
 const NAME = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 
 // A new element with text and children.
@@ -60,6 +61,10 @@ function messageOf(text) {
   try { return JSON.parse(text).error.message; } catch { return "the reply is not JSON"; }
 }
 
+function reasonOf(text) {
+  try { return JSON.parse(text).error.reason; } catch { return ""; }
+}
+
 const date = (text) => new Date(text).toLocaleString([], { dateStyle: "short", timeStyle: "medium" });
 
 // A moment, as what is shown of it, with the date on hover.
@@ -81,7 +86,8 @@ function age(text) {
 
 // Its state, with what decided it; and how it is colored.
 const stateOf = (job) => job.podReason ?? (job.reason && job.state !== "succeeded" ? `${job.state} (${job.reason})` : job.state);
-const classOf = (job) => `state ${job.podReason && job.podReason !== "ContainerCreating" ? "stuck" : job.state}`;
+const BEGINS = /^(ContainerCreating|PodInitializing|Init:\d+\/\d+)$/; // what every pod goes through
+const classOf = (job) => `state ${job.podReason && !BEGINS.test(job.podReason) ? "stuck" : job.state}`;
 const hasEnded = (job) => job.state === "succeeded" || job.state === "failed";
 const jobPath = (id) => `job/${encodeURIComponent(id)}`;
 
@@ -110,8 +116,9 @@ async function call(path, options) {
     throw new Error("the dispatcher cannot be reached");
   }
   if (answer.ok) return answer;
-  const error = new Error(`${answer.status}: ${messageOf(await answer.text())}`);
-  error.code = answer.status;
+  const text = await answer.text();
+  const error = new Error(`${answer.status}: ${messageOf(text)}`);
+  [error.code, error.reason] = [answer.status, reasonOf(text)];
   throw error;
 }
 
@@ -129,14 +136,13 @@ const longer = (seconds) => Math.min(Math.max(1, 2 * seconds), MAX_WAIT_S);
 // ---- the table of Jobs
 
 let rowsWanted = FIRST_ROWS;
-let searched = ""; // before the search was changed
+let searched = ""; // as it was sent, not as it is typed
 let listing = null; // stops the present one
 
 // What is searched for: a label, or part of a name.
 function search() {
-  const text = element("search").value.trim();
-  if (!text) return {};
-  return text.includes("=") ? { label: text } : { name: text };
+  if (!searched) return {};
+  return searched.includes("=") ? { label: searched } : { name: searched };
 }
 
 async function load(signal) {
@@ -144,12 +150,13 @@ async function load(signal) {
   const wanted = { ...search(), ...(state && { state }), ...(enabled.includes("pods") && { pods: true }) };
   const jobs = [];
   let page = {};
-  let counts;
+  let [counts, lacksPods] = [null, false];
   do {
     const limit = Math.min(rowsWanted - jobs.length, MORE_ROWS);
-    const query = new URLSearchParams({ limit, ...wanted, ...(counts ? { continue: page.continue } : { counts: true }) });
+    const query = new URLSearchParams({ limit, ...wanted, ...(page.continue ? { continue: page.continue } : { counts: true }) });
     page = await (await call(`job?${query}`, { signal })).json();
     counts ??= page.counts;
+    lacksPods ||= Boolean(page.podsUnavailable);
     jobs.push(...page.items);
   } while (page.continue && jobs.length < rowsWanted);
   const before = [...element("rows").rows];
@@ -172,15 +179,15 @@ async function load(signal) {
   mark();
   if (document.activeElement === element("more") && !page.continue) element("search").focus({ preventScroll: true });
   element("more").hidden = !page.continue;
-  const all = Object.entries(counts).filter(([, number]) => number);
+  const all = Object.entries(counts ?? {}).filter(([, number]) => number);
   element("counts").replaceChildren(...all.map(([state, number]) => {
     const item = make("li", `${number} ${state}`);
     item.className = `state ${state}`;
     return item;
   }));
   element("jobs").classList.remove("stale");
-  const some = page.truncated ? "; older ones that have ended are left out" : "";
-  const isAll = !state && !element("search").value.trim();
+  const some = `${page.truncated ? "; older ones that have ended are left out" : ""}${lacksPods ? "; the pods cannot be read at the moment" : ""}`;
+  const isAll = !state && !searched;
   const none = isAll ? "There are no Jobs yet." : "No Job matches.";
   const number = `${jobs.length} ${jobs.length === 1 ? "Job" : "Jobs"}${page.continue ? ", and there are more" : ""}${some}`;
   say("list-status", jobs.length || page.continue ? number : none);
@@ -192,7 +199,13 @@ function lineOf(id) {
   const link = make("a", id);
   link.href = `#${id}`;
   link.title = id;
-  link.addEventListener("click", () => { if (location.hash === link.hash) showAddressed(); }); // no event reports it
+  // in place of the present entry of the history, so that Back leaves the page
+  link.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    event.preventDefault();
+    history.replaceState(null, "", link.hash);
+    showAddressed();
+  });
   const line = row("", link, "");
   line.dataset.id = id;
   return line;
@@ -228,7 +241,7 @@ async function list() {
       if (signal.aborted) return;
       element("jobs").classList.add("stale");
       const isOld = element("rows").rows.length ? " What is shown is older." : "";
-      const why = error.code === 503 ? "The API server does not answer, or its watch was interrupted. " : "";
+      const why = error.reason === "ServiceUnavailable" ? "The API server does not answer, or its watch was interrupted. " : "";
       say("list-status", `${why}The Jobs cannot be listed: ${error.message}.${isOld}`);
       await pause(AGAIN_MS * Math.min(2 ** failures++, MAX_WAIT_S), signal).catch(() => {});
     }
@@ -261,7 +274,7 @@ function showAddressed() {
   element("job-title").scrollIntoView({ block: "nearest" });
 }
 
-// Until it has ended.
+// Until another is shown.
 async function show(id) {
   close();
   element("name").value = id;
@@ -270,10 +283,10 @@ async function show(id) {
   mark();
   say("job", "Loading…");
   element("delete").hidden = true;
-  if (await follow(me)) list();
+  follow(me);
 }
 
-// `isDeleted`: until the Job is gone, though it may have ended before. Returns whether something changed at the end.
+// `isDeleted`: it is asked for more often. Loads the table when the Job has ended, or is gone.
 async function follow(me, isDeleted = false) {
   const { id, stop: { signal } } = me;
   let [wait, failures, moved] = [0, 0, false];
@@ -281,24 +294,24 @@ async function follow(me, isDeleted = false) {
     try {
       await visible();
       const job = await waitFor(id, wait, signal);
-      if (signal.aborted) return false;
+      if (signal.aborted) return;
       failures = 0;
       wait = longer(wait);
       me.isKnown = true;
       me.hasEnded = hasEnded(job);
       render(job);
-      if (!hasEnded(job)) moved = true;
-      else if (!isDeleted) return moved;
-      else await pause(AGAIN_MS * wait, signal);
+      if (!hasEnded(job)) { moved = true; continue; }
+      if (moved) list();
+      moved = false;
+      await pause(AGAIN_MS * (isDeleted ? wait : MAX_WAIT_S), signal); // until it is gone
     } catch (error) {
-      if (signal.aborted) return false;
+      if (signal.aborted) return;
       if (error.code === 404) {
-        const hadFocus = element("view").contains(document.activeElement);
         const wasKnown = me.isKnown;
-        if (shown === me) close();
-        if (hadFocus) element("name").focus({ preventScroll: true });
+        close();
         say("job", wasKnown ? `${id} is gone.` : `There is no Job ${id}.`);
-        return wasKnown;
+        if (wasKnown) list();
+        return;
       }
       if (wait === 0) say("job", `${id} cannot be seen: ${error.message}${me.isKnown ? ". What is shown is older." : ""}`);
       wait = 0; // it may only be the waiting that fails
@@ -356,45 +369,64 @@ async function chooseLog(query, title) {
   const me = shown;
   if (!me) return;
   const { signal } = me.stop;
-  const isChosen = me.log = { query };
-  element("log").textContent = "";
+  const isChosen = me.log = { query, lines: LOG_LINES };
+  for (const id of ["log", "log-status"]) element(id).textContent = "";
+  element("log").hidden = true;
   element("log").setAttribute("aria-label", title);
   element("log-title").textContent = title;
   try {
-    for (let isLast = false; !isLast;) {
-      isLast = me.hasEnded; // what it wrote at its end is read once more
-      await showLog(me, signal);
+    for (let [isLast, failures] = [false, 0]; !isLast;) {
+      const ended = me.hasEnded;
+      const isRead = await showLog(me, signal);
       if (signal.aborted || me.log !== isChosen) return;
-      if (!isLast) await pause(LOG_AGAIN_MS, signal);
+      failures = isRead ? 0 : failures + 1;
+      isLast = ended && (isRead || failures > 3); // what it wrote at its end is read too
+      if (!isLast) await pause(LOG_AGAIN_MS * 2 ** Math.min(failures, 4), signal);
       await visible();
     }
   } catch { /* another Job is looked at */ }
 }
 
-// What could be read before stays if it cannot be read again.
+// What could be read before stays if it cannot be read again. Returns whether it could.
 async function showLog(me, signal) {
-  const { query } = me.log;
+  const { query, lines } = me.log;
   const log = element("log");
   let [text, problem] = [null, ""];
   try {
-    text = await (await call(`${jobPath(me.id)}/log?tail=${LOG_LINES}&${query}`, { signal })).text();
+    // one line more, to know whether there are more
+    const answer = await call(`${jobPath(me.id)}/log?tail=${lines + 1}&${query}`, { signal });
+    text = await answer.text();
     if (!text) problem = "The log is empty.";
   } catch (error) {
     problem = `${log.textContent ? "The log cannot be read again" : "There is no log"}: ${error.message}`;
   }
-  if (signal.aborted || me.log?.query !== query) return;
-  const lines = text?.trimEnd().split("\n").length;
-  if (lines >= LOG_LINES) problem = `The last ${LOG_LINES} lines; those before are left out.`;
+  if (signal.aborted || me.log?.query !== query) return false;
+  if (text === null) {
+    say("log-status", problem);
+    return false;
+  }
+  // of a longer one the dispatcher has only the beginning, and the end is wanted
+  if (lines > 1 && new Blob([text]).size >= MAX_LOG) {
+    me.log.lines = Math.floor(lines / 4) || 1;
+    return showLog(me, signal);
+  }
+  const all = text.split("\n");
+  const isCut = all.length - (text.endsWith("\n") ? 1 : 0) > lines;
+  if (isCut) {
+    problem = `The last ${lines === 1 ? "line" : `${lines} lines`}; those before are left out.`;
+    text = all.slice(1).join("\n");
+  }
   say("log-status", problem);
-  if (!text) return;
   const isAtEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 1;
   log.hidden = false;
   if (log.textContent !== text) log.textContent = text;
   if (isAtEnd) log.scrollTop = log.scrollHeight;
+  return true;
 }
 
 // Nothing of the Job remains.
 function close() {
+  if (element("view").contains(document.activeElement)) element("name").focus({ preventScroll: true });
   shown?.stop.abort();
   shown = null;
   mark();
@@ -436,7 +468,7 @@ async function remove() {
   say("job", `${me.id} is being deleted.`);
   me.stop.abort();
   me.stop = new AbortController();
-  if (await follow(me, true)) list();
+  follow(me, true);
 }
 
 // ---- a request
@@ -457,18 +489,19 @@ function recall() {
 
 // Throws for a line that is no header.
 function headers() {
-  const all = new Headers({ "Content-Type": "application/json" });
+  const all = new Headers();
   for (const line of element("headers").value.split("\n").filter((line) => line.trim())) {
     const colon = line.indexOf(":");
     if (colon < 1) throw new Error(`"${line}" is not a header: the form is Name: value`);
-    all.set(line.slice(0, colon).trim(), line.slice(colon + 1).trim());
+    all.append(line.slice(0, colon).trim(), line.slice(colon + 1).trim());
   }
+  if (element("body").value.trim() && !all.has("Content-Type")) all.set("Content-Type", "application/json");
   return all;
 }
 
 // What an error says of the Job.
 function outcomeOf(answer, text) {
-  const isUnknown = answer.status >= 502 && answer.status <= 504;
+  const isUnknown = (answer.status >= 502 && answer.status <= 504) || reasonOf(text) === "InternalError";
   return `. ${isUnknown ? "It is not known whether a Job was created" : "No Job was created"}: ${messageOf(text)}`;
 }
 
@@ -489,11 +522,10 @@ async function send(event) {
     return;
   }
   keep();
-  if (!body.trim()) sent.delete("Content-Type");
   sending(true);
   say("code", "Sending…");
   try {
-    const answer = await fetch(address(path), { method: "POST", headers: sent, body });
+    const answer = await fetch(address(path), { method: "POST", headers: sent, body: body.trim() ? body : undefined });
     const text = await answer.text();
     const created = answer.ok && text ? JSON.parse(text) : {};
     let outcome = "";

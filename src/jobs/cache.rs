@@ -26,6 +26,8 @@ const MAX_ENDED_SIZE: usize = 8 << 10;
 pub(crate) struct Cache {
     by_name: HashSet<Entry>,
     by_age: BTreeSet<Aged>,
+    /// How many are in each state, without those that we have deleted.
+    counts: [usize; JobState::ALL.len()],
     bytes: usize,
     max_bytes: usize,
     /// All changes up to this version are known; 0 until all Jobs were listed.
@@ -103,6 +105,7 @@ impl Cache {
         Cache {
             by_name: HashSet::new(),
             by_age: BTreeSet::new(),
+            counts: Default::default(),
             bytes: 0,
             max_bytes,
             passed: 0,
@@ -157,11 +160,7 @@ impl Cache {
 
     /// How many Jobs are in each state.
     pub(super) fn count(&self) -> [(JobState, usize); JobState::ALL.len()] {
-        let mut counts = JobState::ALL.map(|state| (state, 0));
-        for Entry { job, .. } in self.by_name.iter().filter(|entry| !entry.is_deleted) {
-            counts[job.situation.state as usize].1 += 1
-        }
-        counts
+        JobState::ALL.map(|state| (state, self.counts[state as usize]))
     }
 
     /// All Jobs were listed.
@@ -256,6 +255,9 @@ impl Cache {
     pub(super) fn learn_deletion(&mut self, job: &Job) {
         if let Some(entry) = self.by_name.take(&*job.name) {
             let is_deleted = entry.is_deleted || entry.job.uid == job.uid;
+            if is_deleted && !entry.is_deleted {
+                self.counts[entry.job.situation.state as usize] -= 1
+            }
             if is_deleted {
                 self.by_age.remove(&Aged(entry.job.clone()));
             }
@@ -264,8 +266,9 @@ impl Cache {
     }
 
     pub(super) fn remove(&mut self, name: &str) {
-        if let Some(Entry { job, .. }) = self.by_name.take(name) {
+        if let Some(Entry { job, is_deleted, .. }) = self.by_name.take(name) {
             self.bytes -= size(&job);
+            self.counts[job.situation.state as usize] -= usize::from(!is_deleted);
             self.by_age.remove(&Aged(job));
         }
     }
@@ -276,6 +279,7 @@ impl Cache {
         let has_ended = job.situation.state.is_final() && before.is_some_and(|job| !job.situation.state.is_final());
         self.remove(&job.name);
         self.bytes += size(&job);
+        self.counts[job.situation.state as usize] += 1;
         self.by_age.insert(Aged(job.clone()));
         self.by_name.insert(Entry { job, is_told, is_deleted: false });
         if self.bytes > self.max_bytes {

@@ -16,7 +16,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// Rounds after which a problem that stays is logged again: a minute.
 const REPEAT: u32 = 12;
 
-/// A right that is needed, and how it is without it.
+/// A right that is needed, and what does not work without it.
 type Need = (Right, &'static str);
 
 /// Once all of it was granted, it is not asked again: a Role that is changed later must not make all replicas unready at once.
@@ -103,7 +103,7 @@ fn needs(watch: bool, enabled: Enabled) -> Vec<Need> {
     let jobs = |verb| right(verb, "batch", "jobs", "");
     let watches = match enabled.list {
         true => {
-            "Jobs cannot be listed, and each request for a Job takes a call; leave list out of --enable to do without"
+            "Jobs cannot be listed, and each request for a Job takes a call; leave list out of --enable and set --watch=false to do without"
         }
         false => "each request for a Job takes a call; set --watch=false to do without",
     };

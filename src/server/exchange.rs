@@ -11,7 +11,7 @@ use super::shared::Key;
 use super::slot::Slot;
 use crate::account::{Kind, Reservation};
 use crate::config::Enabled;
-use crate::dispatch::{Begun, Work};
+use crate::dispatch::{Begun, PodReasons, Work};
 use crate::http::Request;
 use crate::route::Route;
 use crate::status::{Reason, Status};
@@ -39,6 +39,8 @@ pub(super) struct Exchange {
     pub(super) stage: Stage,
     /// For its answer.
     pub(super) memory: Option<Reservation>,
+    /// For a page of Jobs, once it is known why their pods wait.
+    pub(super) reasons: Option<Box<PodReasons>>,
     /// It reads the pods of this Job for others too.
     pub(super) reads_for: Option<Key>,
     /// While it is parked, or was last.
@@ -187,6 +189,7 @@ impl Exchange {
             route: NONE,
             stage: Stage::Receive,
             memory: None,
+            reasons: None,
             reads_for: None,
             waits: Waits::Client(Interest::Readable),
         })
@@ -209,6 +212,7 @@ impl Exchange {
     /// Its request is answered, and its memory free.
     pub(super) fn end(&mut self) {
         (self.request, self.route, self.stage, self.memory) = (Request::default(), NONE, Stage::Receive, None);
+        self.reasons = None;
         self.id.clear()
     }
 

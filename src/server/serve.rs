@@ -7,7 +7,7 @@ use crate::account::Account;
 use crate::answered::Answered;
 use crate::config::{Config, Enabled};
 use crate::dispatch::{
-    Begun, Page, Plan, Progress, Query, RetryBudget, Shared, Work, no_page, perform, plan, plan_large,
+    Begun, Page, Plan, PodReasons, Progress, Query, RetryBudget, Shared, Work, no_page, perform, plan, plan_large,
 };
 use crate::docs::Docs;
 use crate::http::{Reply, Request};
@@ -95,17 +95,15 @@ impl Server {
         })
     }
 
-    /// A page of Jobs; None if they are not known at the moment.
-    pub(super) fn list(&self, id: &str, request: &Request) -> Option<Listed> {
+    /// A page of Jobs; None if they are not known at the moment. `reasons`: why pods wait, once that is known.
+    pub(super) fn list(&self, id: &str, request: &Request, reasons: Option<&PodReasons>) -> Option<Listed> {
         let _about = about(id);
         let listed = catch_unwind(AssertUnwindSafe(|| match Query::of(request, self.config.enabled) {
             Err(status) => Some(Listed::Answer(status.into())),
-            Ok(_) if self.config.api_server.is_none() => {
-                Some(Listed::Answer(Reply::json(200, &b"{\"items\":[]}"[..]).into()))
-            }
-            Ok(query) => match query.page(&self.jobs.known, None) {
+            Ok(query) if self.config.api_server.is_none() => Some(Listed::Answer(query.empty_page().into())),
+            Ok(query) => match query.page(&self.jobs.known, reasons) {
                 Ok(Page { reply, starting }) if starting.is_empty() => Some(Listed::Answer(reply.into())),
-                Ok(Page { starting, .. }) => Some(Listed::Asks(Work::for_page(query, starting))),
+                Ok(Page { starting, .. }) => Some(Listed::Asks(Work::for_page(starting))),
                 Err(NoPage::Forbidden) => Some(Listed::Answer(no_page(NoPage::Forbidden).into())),
                 Err(NoPage::NotNow) => None,
             },

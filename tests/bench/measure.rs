@@ -14,9 +14,9 @@ use support::http::{JSON, request};
 use support::namespace::Namespace;
 use support::{Folder, PATIENCE};
 
-const MAX_SIZE: f64 = 4.6; // MB
+const MAX_SIZE: f64 = 4.7; // MB
 const MAX_START: f64 = 20.0; // ms
-const MAX_IDLE: f64 = 5.0; // MB
+const MAX_IDLE: f64 = 6.0; // MB, with the code for TLS, which the check of access at start has used
 const MAX_AFTER_LOAD: f64 = 16.0; // MB
 const STARTS: usize = 21;
 const POSTS: usize = 10_000;
@@ -88,6 +88,7 @@ fn against_the_api_server(figures: &mut Figures) {
     let namespace = Namespace::new();
     let dispatcher = Dispatcher::for_namespace(&namespace, &["--dry-run=server"]);
     figures.print("memory at rest", memory(&dispatcher, "VmRSS:"), "MB", Some(MAX_IDLE));
+    figures.print("  of which is not the program's file", memory(&dispatcher, "RssAnon:"), "MB", None);
     let text = request("POST", "/job", JSON, BODY);
     let left = AtomicUsize::new(POSTS);
     let failed = AtomicUsize::new(0);

@@ -104,6 +104,7 @@ fn without_the_rights_it_is_said_and_off_it_is_not_there() {
     assert_eq!(dispatcher.get("/job").error(), (502, "BadGateway".into()));
     let dry = Dispatcher::start(&["--dry-run=client", "--enable=list"]);
     assert_eq!(items(&dry.get("/job")), [] as [Value; 0]);
+    assert_eq!(dry.get("/job?counts=true").json()["counts"]["running"], 0);
     let off = Dispatcher::for_namespace(&namespace, &[AS_IS]);
     let reply = off.get("/job");
     assert_eq!((reply.error().0, reply.header("Allow")), (405, Some("POST")));
@@ -208,5 +209,5 @@ fn a_page_says_why_pods_wait_with_one_call_for_all() {
         page.get("podsUnavailable").is_some().then_some(page)
     });
     assert_eq!((page["items"].as_array().unwrap().len(), &page["podsUnavailable"]), (2, &json!(true)));
-    dispatcher.logged("answered with what is known: 403 ");
+    dispatcher.logged("the page does without the reasons of pods: 403 ");
 }

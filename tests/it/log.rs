@@ -319,7 +319,7 @@ fn a_lost_response_is_logged_although_the_caller_gets_its_job() {
     assert_eq!(post(&dispatcher, "lost", "/job", &named("a")), 201);
     let lines = lines_of(&dispatcher, "lost");
     assert!(
-        lines[0].starts_with("try 1 failed after ") && lines[0].contains(", and the Job may exist: 201 with "),
+        lines[0].starts_with("try 1 failed after ") && lines[0].contains(", and the Job was looked for: 201 with "),
         "{lines:?}"
     );
     assert_eq!(lines.len(), 2, "{lines:?}");

@@ -11,8 +11,8 @@ use serde::Deserializer;
 use std::cell::Cell;
 use std::time::Instant;
 
-/// Jobs that are asked for at once: their names are part of a URL, which is written in one piece of 4 KiB.
-pub(crate) const MAX_JOBS: usize = 50;
+/// Jobs that are asked for at once: their names, of 63 characters at most, are part of a URL, which is written in one piece of 4 KiB.
+pub(crate) const MAX_JOBS: usize = 40;
 /// Pages that are read; pods behind them are not looked at.
 const MAX_PAGES: usize = 4;
 /// Bytes of a reason: Kubernetes' own are single words.
@@ -43,7 +43,7 @@ impl Client {
              &fieldSelector=status.phase%21%3DSucceeded%2Cstatus.phase%21%3DFailed&limit={PAGE}",
             names.join("%2C")
         );
-        let mut newest = Newest { jobs, pods: vec![Pod::default(); jobs.len()] };
+        let mut newest = Newest { jobs, pods: vec![Waiting::default(); jobs.len()] };
         let mut token = String::new();
         for _ in 0..MAX_PAGES {
             let path = format!("{path}{}", continued(&token));
@@ -55,21 +55,34 @@ impl Client {
                 break;
             }
         }
-        Ok(newest.pods.iter().map(reason).collect())
+        Ok(newest.pods.into_iter().map(|pod| pod.reason).collect())
     }
 }
 
-/// Why a pod waits: in its own words, else in those of its first container that waits.
+/// Why a pod waits: in its own words, else in those of a container that waits, preferably of one that does not just begin.
 fn reason(pod: &Pod) -> Option<Box<str>> {
-    let waiting = pod.containers.iter().find(|one| one.state == ContainerState::Waiting && !one.reason.is_empty());
-    let reason = if pod.reason.is_empty() { &waiting?.reason } else { &pod.reason };
+    let reasons = || {
+        let waiting = pod.containers.iter().filter(|one| one.state == ContainerState::Waiting);
+        waiting.map(|one| &one.reason).filter(|reason| !reason.is_empty())
+    };
+    let begins = |reason: &&String| matches!(&reason[..], "ContainerCreating" | "PodInitializing");
+    let of_container = || reasons().find(|reason| !begins(reason)).or_else(|| reasons().next());
+    let reason = if pod.reason.is_empty() { of_container()? } else { &pod.reason };
     Some(reason[..reason.floor_char_boundary(MAX_REASON)].into())
+}
+
+/// What is kept of a pod.
+#[derive(Clone, Debug, Default)]
+struct Waiting {
+    name: String,
+    created: String,
+    reason: Option<Box<str>>,
 }
 
 struct Newest<'l> {
     jobs: &'l [JobKey],
     /// One for each Job; without a name if there is none.
-    pods: Vec<Pod>,
+    pods: Vec<Waiting>,
 }
 
 impl Items for Newest<'_> {
@@ -87,10 +100,7 @@ impl Items for Newest<'_> {
         if let Some(place) = owner.get()
             && (&pod.created, &pod.name) >= (&self.pods[place].created, &self.pods[place].name)
         {
-            let (name, created, reason) = (pod.name, pod.created, pod.reason);
-            let waits = |one: &super::pod::Container| one.state == ContainerState::Waiting && !one.reason.is_empty();
-            let containers = pod.containers.into_iter().find(waits).into_iter().collect();
-            self.pods[place] = Pod { name, created, reason, containers, ..Pod::default() }
+            self.pods[place] = Waiting { reason: reason(&pod), name: pod.name, created: pod.created }
         }
         Ok(())
     }
@@ -107,7 +117,7 @@ mod tests {
 
     #[test]
     fn the_newest_pod_of_each_job_says_why_it_waits() {
-        let waits = |reason: &str| json!({"containerStatuses": [{"name": "a", "state": {"running": {}}}, {"name": "b", "state": {"waiting": {"reason": reason}}}]});
+        let waits = |reason: &str| json!({"containerStatuses": [{"name": "a", "state": {"waiting": {"reason": "ContainerCreating"}}}, {"name": "b", "state": {"waiting": {"reason": reason}}}]});
         let list = json!({"kind": "PodList", "items": [
             pod("x-1", "2026-01-01T00:00:02Z", "x", waits("ImagePullBackOff")),
             pod("x-0", "2026-01-01T00:00:01Z", "x", waits("CrashLoopBackOff")),
@@ -117,9 +127,9 @@ mod tests {
             pod("long", "2026-01-01T00:00:01Z", "l", waits(&"x".repeat(500))),
         ]});
         let jobs = ["x", "y", "z", "none", "l"].map(|uid| JobKey { name: uid.into(), uid: uid.into() });
-        let mut newest = Newest { jobs: &jobs, pods: vec![Pod::default(); jobs.len()] };
+        let mut newest = Newest { jobs: &jobs, pods: vec![Waiting::default(); jobs.len()] };
         each_item(&mut list.to_string().as_bytes(), &mut newest).unwrap();
-        let reasons: Vec<_> = newest.pods.iter().map(reason).collect();
+        let reasons: Vec<_> = newest.pods.into_iter().map(|pod| pod.reason).collect();
         let long = "x".repeat(MAX_REASON);
         let want = [Some("ImagePullBackOff"), Some("Unschedulable"), None, None, Some(&long[..])];
         assert_eq!(reasons.iter().map(|reason| reason.as_deref()).collect::<Vec<_>>(), want);

@@ -205,8 +205,7 @@ impl Workers {
                                 continue;
                             }
                             Looked::Calls(exchange) => {
-                                self.hand_over(exchange);
-                                next = self.next_of(&self.permits);
+                                next = self.pass_on(exchange);
                                 continue;
                             }
                             Looked::Waits => {
@@ -220,10 +219,15 @@ impl Workers {
                             next = self.next_of(&self.permits);
                             continue;
                         }
+                        Progress::Reasons(reasons) => {
+                            exchange.reasons = Some(reasons);
+                            exchange.stage = Stage::List { has_turn: false };
+                            next = self.pass_on(exchange);
+                            continue;
+                        }
                         Progress::Long(work) => {
                             exchange.stage = Stage::Call(work);
-                            self.hand_over(exchange); // to wait for memory without a permit
-                            next = self.next_of(&self.permits);
+                            next = self.pass_on(exchange); // to wait for memory without a permit
                             continue;
                         }
                     }
@@ -241,6 +245,12 @@ impl Workers {
             self.grant_memory();
             next = self.next_or_again(again)
         }
+    }
+
+    /// Leaves an exchange to a worker, and its permit to the next exchange, which is returned.
+    fn pass_on(&self, exchange: Box<Exchange>) -> Option<Box<Exchange>> {
+        self.hand_over(exchange);
+        self.next_of(&self.permits)
     }
 
     /// For the holder of a permit: the next exchange, with `again`, its client's next request, as the newest.

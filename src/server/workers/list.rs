@@ -2,9 +2,10 @@
 
 use super::admission::Admission;
 use super::{Worker, Workers};
-use crate::dispatch::{PAGE_ANSWER, no_page};
+use crate::dispatch::{MAX_PAGE, no_page};
 use crate::jobs::NoPage;
 use crate::server::exchange::{Exchange, Stage, Waits};
+use crate::server::parse::MAX_HEAD;
 use crate::server::serve::Listed;
 use crate::status::Reason;
 use std::time::Duration;
@@ -31,7 +32,7 @@ impl Workers {
         };
         while let Some(mut exchange) = next {
             exchange.stage = Stage::List { has_turn: true };
-            let mut exchange = match self.acquire_answer(exchange, PAGE_ANSWER) {
+            let mut exchange = match self.acquire_answer(exchange, MAX_PAGE + MAX_HEAD) {
                 Admission::Admitted(exchange) => exchange,
                 Admission::Queued => return,
                 // that passes the turn on
@@ -54,8 +55,10 @@ impl Workers {
                     self.rearm_or_hand_over(exchange, advanced)
                 }
                 Some(Listed::Asks(work)) => {
+                    // others have their turn, and the memory, meanwhile
+                    exchange.memory = None;
                     exchange.stage = Stage::Call(work);
-                    self.hand_over(exchange) // others have their turn meanwhile
+                    self.hand_over(exchange)
                 }
             }
             next = self.next_of(&self.lists)
@@ -73,7 +76,7 @@ impl Workers {
     /// A page of Jobs; None if they are not known at the moment, and there is time to wait for them.
     fn page(&self, exchange: &Exchange) -> Option<Listed> {
         let has_time = exchange.arrived.elapsed() < TIME && !self.connections.shutdown.is_announced();
-        match self.server.list(&exchange.id, &exchange.request) {
+        match self.server.list(&exchange.id, &exchange.request, exchange.reasons.as_deref()) {
             None if has_time => None,
             None => Some(Listed::Answer(no_page(NoPage::NotNow).into())),
             listed => listed,
