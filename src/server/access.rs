@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 const TIME: Duration = Duration::from_secs(5);
 /// Between two rounds of questions, while readiness waits for access.
 const AGAIN: Duration = Duration::from_secs(5);
-
 /// Rounds after which a problem that stays is logged again: a minute.
 const REPEAT: u32 = 12;
 

@@ -24,6 +24,7 @@ use std::time::Duration;
 const MAX_REQUEST_ID: usize = 64;
 /// Methods that OpenTelemetry knows; others are `_OTHER`.
 const METHODS: [&str; 9] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+
 /// The other end of a connection.
 #[derive(Debug)]
 pub(super) struct Peer {

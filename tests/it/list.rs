@@ -1,5 +1,6 @@
 use crate::support::dispatcher::{AS_IS, Dispatcher};
 use crate::support::eventually;
+use crate::support::follow;
 use crate::support::http::{Reply, request};
 use crate::support::namespace::Namespace;
 use crate::support::scripted::{Act, Scripted};
@@ -210,4 +211,37 @@ fn a_page_says_why_pods_wait_with_one_call_for_all() {
     });
     assert_eq!((page["items"].as_array().unwrap().len(), &page["podsUnavailable"]), (2, &json!(true)));
     dispatcher.logged("the page does without the reasons of pods: 403 ");
+}
+
+/// Where the API server hangs, a page comes without them, and others are not held up.
+#[test]
+fn a_page_does_not_wait_long_for_the_reasons_of_pods() {
+    let mut starting = follow::job("starts", "u", 5, None);
+    starting["status"] = json!({"active": 1, "ready": 0});
+    let server = Scripted::start([Act::Silence]);
+    server.then_follow(Act::Stays(follow::events(&[
+        json!({"type": "ADDED", "object": starting}),
+        follow::bookmark(9, true),
+    ])));
+    let args = [AS_IS, "--server", &server.url, "--namespace=ns", "--enable=list,pods"];
+    let dispatcher = Dispatcher::start(&args);
+    list_of(&dispatcher, 1, "/job");
+    let mut line = dispatcher.line();
+    line.send(request("GET", "/job?pods=true", "", ""));
+    eventually("the pods to be asked for", || (server.seen().len() == 1).then_some(()));
+    assert_eq!(names(&dispatcher.get("/job")), ["starts"], "without waiting for the other");
+    let page = line.receive().unwrap();
+    assert_eq!((names(&page), &page.json()["podsUnavailable"]), (vec!["starts".to_owned()], &json!(true)));
+    assert!(
+        server.seen()[0].target.contains("/pods?labelSelector=batch.kubernetes.io%2Fjob-name%20in%20%28starts%29&")
+    );
+    // one that leaves meanwhile leaves nothing behind
+    server.then(Act::Silence);
+    let mut line = dispatcher.line();
+    line.send(request("GET", "/job?pods=true", "", ""));
+    eventually("the pods to be asked for", || (server.seen().len() == 2).then_some(()));
+    drop(line);
+    eventually("the call to end", || (dispatcher.metric("dispatches{state=\"in_flight\"}")? == 0.0).then_some(()));
+    assert_eq!(dispatcher.metric("reserved_bytes{kind=\"answer\"}"), Some(0.0));
+    assert_eq!(names(&dispatcher.get("/job")), ["starts"]);
 }

@@ -36,13 +36,7 @@ impl Client {
         jobs: &[JobKey],
         until: Instant,
     ) -> Result<Reasons, Failure> {
-        let names: Vec<&str> = jobs.iter().map(|job| &*job.name).collect();
-        // not those that have ended
-        let path = format!(
-            "/api/v1/namespaces/{namespace}/pods?labelSelector=batch.kubernetes.io%2Fjob-name%20in%20%28{}%29\
-             &fieldSelector=status.phase%21%3DSucceeded%2Cstatus.phase%21%3DFailed&limit={PAGE}",
-            names.join("%2C")
-        );
+        let path = path(namespace, jobs);
         let mut newest = Newest { jobs, pods: vec![Waiting::default(); jobs.len()] };
         let mut token = String::new();
         for _ in 0..MAX_PAGES {
@@ -57,6 +51,16 @@ impl Client {
         }
         Ok(newest.pods.into_iter().map(|pod| pod.reason).collect())
     }
+}
+
+/// Of the list of the Jobs' pods that have not ended.
+fn path(namespace: &str, jobs: &[JobKey]) -> String {
+    let names: Vec<&str> = jobs.iter().map(|job| &*job.name).collect();
+    format!(
+        "/api/v1/namespaces/{namespace}/pods?labelSelector=batch.kubernetes.io%2Fjob-name%20in%20%28{}%29\
+         &fieldSelector=status.phase%21%3DSucceeded%2Cstatus.phase%21%3DFailed&limit={PAGE}",
+        names.join("%2C")
+    )
 }
 
 /// Why a pod waits: in its own words, else in those of a container that waits, preferably of one that does not just begin.
@@ -113,6 +117,12 @@ mod tests {
 
     fn pod(name: &str, created: &str, uid: &str, status: Value) -> Value {
         json!({"metadata": {"name": name, "creationTimestamp": created, "ownerReferences": [{"uid": uid}]}, "status": status})
+    }
+
+    #[test]
+    fn the_longest_path_leaves_room_for_an_address_and_a_token() {
+        let job = JobKey { name: "x".repeat(63).into(), uid: "u".into() };
+        assert!(path(&"n".repeat(63), &vec![job; MAX_JOBS]).len() < 3000);
     }
 
     #[test]
