@@ -95,7 +95,8 @@ impl Calls<'_> {
                     {
                         name = manifest.choose_name(random());
                     }
-                    if call == Call::Get && attempts.refusal.is_some() {
+                    // after a pause, the cause of the POST was logged before it
+                    if call == Call::Get && attempts.refusal.is_some() && !last.0.is_empty() {
                         lost = Some((tries, std::mem::take(&mut last)))
                     }
                     (names, tries) = (attempts.names, u32::from(attempts.retries) + 1);
@@ -114,6 +115,7 @@ impl Calls<'_> {
                     let pause = pause(attempts.retries, retry_after, random());
                     let (why, took) = &last;
                     if let Some(memory) = self.may_pause(pause, *took, &attempts, manifest.as_deref_mut()) {
+                        lost.iter().for_each(log_lost);
                         warn!("try {tries} failed after {took:.1?}, the next comes after {pause:.1?}: {why}");
                         return Ended::Pause {
                             next_call: NextCall { name, call, attempts, is_long: false },
@@ -135,11 +137,9 @@ impl Calls<'_> {
                     return Ended::Long(NextCall { name, call: Call::Get, attempts, is_long: true });
                 }
                 Step::Answer(answer) => {
-                    if let Some((number, (why, took))) = lost
-                        && answer.as_ref().err().is_none_or(|status| status.note.as_ref() != Some(&why))
-                    {
-                        warn!("try {number} failed after {took:.1?}, and the Job was looked for: {why}")
-                    }
+                    // what the caller is told of it is logged with the answer
+                    let note = answer.as_ref().err().and_then(|status| status.note.as_ref());
+                    lost.iter().filter(|(_, (why, _))| note != Some(why)).for_each(log_lost);
                     return Ended::Answer { name, tries, answer };
                 }
             }
@@ -214,6 +214,11 @@ impl Calls<'_> {
             }
         }
     }
+}
+
+/// The number of a try whose POST failed, before the Job was looked for, with its cause and how long it took.
+fn log_lost((number, (why, took)): &(u32, (String, Duration))) {
+    warn!("try {number} failed after {took:.1?}, and the Job was looked for: {why}")
 }
 
 /// What a call has shown of a Job. `found`: the Job that was to be deleted.

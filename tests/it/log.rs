@@ -235,6 +235,19 @@ fn each_failed_try_has_its_cause() {
     assert!(lines.last().unwrap().ends_with(" a client=127.0.0.1 tries=3"), "{lines:?}");
 }
 
+/// The same where the look for the Job has to be repeated: each cause once, and none that is empty.
+#[test]
+fn a_lost_response_is_logged_once_although_the_job_is_looked_for_twice() {
+    let half = Act::Answer(201, "", "{\"kind\": \"Pod\"}".into());
+    let server = Scripted::start([half, Act::Answer(429, "", "busy".into()), Act::JobAsPosted]);
+    let dispatcher = Dispatcher::start(&[AS_IS, "--server", &server.url, "--namespace=ns"]);
+    assert_eq!(post(&dispatcher, "twice", "/job", &named("a")), 201);
+    let lines = lines_of(&dispatcher, "twice");
+    assert!(lines[0].contains(", and the Job was looked for: 201 with "), "{lines:?}");
+    assert!(lines[1].ends_with(": 429 \"busy\""), "{lines:?}");
+    assert_eq!(lines.len(), 3, "{lines:?}");
+}
+
 /// What a filter, the headers or the API server refuse: one line with the reason, and what the caller was told at debug.
 #[test]
 fn each_refusal_has_its_reason_and_at_debug_its_message() {
