@@ -20,7 +20,7 @@ pub(crate) const NONCE: &str = "k8s-job-dispatcher/nonce";
 pub(crate) const TRACE_PARENT: &str = "k8s-job-dispatcher/traceparent";
 
 /// A DNS-1123 label. Job names may be longer by the API's rules, but the pods' labels and host names may not.
-const MAX_NAME: usize = 63;
+pub(crate) const MAX_NAME: usize = 63;
 /// Random characters behind a generated name: 36^10 names, so that with a million Jobs in a namespace one in seven thousand chooses twice.
 const SUFFIX: usize = 10;
 const SUFFIX_DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";

@@ -7,7 +7,7 @@ use crate::filter::hex;
 use crate::http::{Reply, Request, query_pairs};
 use crate::jobs::{Known, NoPage};
 use crate::kube::{Job, JobKey, JobState, MAX_JOBS};
-use crate::manifest::is_label;
+use crate::manifest::{MAX_NAME, is_label};
 use crate::status::{Reason, Status};
 use std::sync::Arc;
 
@@ -15,8 +15,6 @@ const LIMIT: usize = 50;
 const MAX_LIMIT: usize = 500;
 /// Bytes of a page: five hundred ordinary Jobs. What does not fit is on the next; one large Job is a page of its own.
 pub(crate) const MAX_PAGE: usize = 256 << 10;
-/// Characters of a Job's name.
-const MAX_NAME: usize = 63;
 /// Each is looked for in every Job.
 const MAX_LABELS: usize = 16;
 /// Jobs that are looked at for a page: some milliseconds, in which the watch cannot write.
@@ -74,9 +72,9 @@ impl Query {
                 }
                 "name" if value.len() > MAX_NAME => return Err(bad("name", "is longer than a Job's name")),
                 "name" => query.name = Some(value),
-                "counts" => query.counts = boolean(&value).ok_or_else(|| bad("counts", "must be true or false"))?,
+                "counts" => query.counts = value.parse().map_err(|_| bad("counts", "must be true or false"))?,
                 "pods" if enabled.pods => {
-                    query.pods = boolean(&value).ok_or_else(|| bad("pods", "must be true or false"))?
+                    query.pods = value.parse().map_err(|_| bad("pods", "must be true or false"))?
                 }
                 _ => {
                     let known = ["limit", "continue", "state", "label", "name", "counts", "pods"];
@@ -203,10 +201,6 @@ impl PodReasons {
 fn counts(all: impl Iterator<Item = (JobState, usize)>) -> Vec<u8> {
     let all: Vec<_> = all.map(|(state, number)| format!("\"{}\":{number}", state.name())).collect();
     format!(",\"counts\":{{{}}}", all.join(",")).into_bytes()
-}
-
-fn boolean(text: &str) -> Option<bool> {
-    text.parse().ok()
 }
 
 type Key<'k> = (&'k str, &'k str);

@@ -57,12 +57,14 @@ function pretty(text) {
   try { return JSON.stringify(JSON.parse(text), null, 2); } catch { return text; }
 }
 
-function messageOf(text) {
-  try { return JSON.parse(text).error.message; } catch { return "the reply is not JSON"; }
-}
-
-function reasonOf(text) {
-  try { return JSON.parse(text).error.reason; } catch { return ""; }
+// Message and reason of an error.
+function errorOf(text) {
+  try {
+    const { message, reason } = JSON.parse(text).error;
+    return { message, reason };
+  } catch {
+    return { message: "the reply is not JSON", reason: "" };
+  }
 }
 
 const date = (text) => new Date(text).toLocaleString([], { dateStyle: "short", timeStyle: "medium" });
@@ -116,10 +118,8 @@ async function call(path, options) {
     throw new Error("the dispatcher cannot be reached");
   }
   if (answer.ok) return answer;
-  const text = await answer.text();
-  const error = new Error(`${answer.status}: ${messageOf(text)}`);
-  [error.code, error.reason] = [answer.status, reasonOf(text)];
-  throw error;
+  const { message, reason } = errorOf(await answer.text());
+  throw Object.assign(new Error(`${answer.status}: ${message}`), { code: answer.status, reason });
 }
 
 // Gets a Job when it has ended, or after some seconds.
@@ -501,8 +501,9 @@ function headers() {
 
 // What an error says of the Job.
 function outcomeOf(answer, text) {
-  const isUnknown = (answer.status >= 502 && answer.status <= 504) || reasonOf(text) === "InternalError";
-  return `. ${isUnknown ? "It is not known whether a Job was created" : "No Job was created"}: ${messageOf(text)}`;
+  const { message, reason } = errorOf(text);
+  const isUnknown = (answer.status >= 502 && answer.status <= 504) || reason === "InternalError";
+  return `. ${isUnknown ? "It is not known whether a Job was created" : "No Job was created"}: ${message}`;
 }
 
 async function send(event) {

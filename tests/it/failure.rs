@@ -84,14 +84,7 @@ fn a_denial_by_an_admission_policy_is_422() {
 #[test]
 fn an_exhausted_quota_gives_429_with_retry_after() {
     let namespace = Namespace::new();
-    namespace.cluster.needs_controller_manager();
-    let quotas = format!("/api/v1/namespaces/{}/resourcequotas", namespace.name);
-    let quota = json!({"metadata": {"name": "jobs"}, "spec": {"hard": {"count/jobs.batch": "1"}}});
-    namespace.admin().create(&quotas, quota);
-    eventually("the quota to be counted", || {
-        let (_, quota) = namespace.admin().get(&format!("{quotas}/jobs"));
-        quota["status"]["used"]["count/jobs.batch"].as_str().map(str::to_owned)
-    });
+    namespace.limit_jobs(1);
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
     assert_eq!(dispatcher.post("/job", &named("first")).code, 201);
     let reply = dispatcher.post("/job", &named("second"));
@@ -134,18 +127,11 @@ fn errors_that_the_operator_must_correct_are_bad_gateways() {
 #[test]
 fn the_same_request_under_an_exhausted_quota_finds_its_job() {
     let namespace = Namespace::new();
-    let quotas = format!("/api/v1/namespaces/{}/resourcequotas", namespace.name);
-    namespace
-        .admin()
-        .create(&quotas, json!({"metadata": {"name": "one"}, "spec": {"hard": {"count/jobs.batch": "1"}}}));
-    eventually("the quota to be counted", || {
-        let (_, quota) = namespace.admin().get(&format!("{quotas}/one"));
-        (quota["status"]["hard"]["count/jobs.batch"] == "1").then_some(())
-    });
+    namespace.limit_jobs(1);
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
     assert_eq!(dispatcher.post("/job", &named("a")).code, 201);
     eventually("the quota to be exhausted", || {
-        let (_, quota) = namespace.admin().get(&format!("{quotas}/one"));
+        let (_, quota) = namespace.admin().get(&format!("/api/v1/namespaces/{}/resourcequotas/jobs", namespace.name));
         (quota["status"]["used"]["count/jobs.batch"] == "1").then_some(())
     });
     let again = dispatcher.post("/job", &named("a"));

@@ -190,17 +190,11 @@ fn an_unknown_parameter_or_value_is_400_and_says_what_there_is() {
 #[test]
 fn a_full_quota() {
     let namespace = Namespace::new();
-    let quotas = format!("/api/v1/namespaces/{}/resourcequotas", namespace.name);
-    let quota = json!({"metadata": {"name": "none"}, "spec": {"hard": {"count/jobs.batch": "0"}}});
-    namespace.admin().create(&quotas, quota);
-    eventually("the quota to be counted", || {
-        let (_, quota) = namespace.admin().get(&format!("{quotas}/none"));
-        quota["status"]["hard"]["count/jobs.batch"].as_str().map(str::to_owned)
-    });
+    namespace.limit_jobs(0);
     let dispatcher = Dispatcher::for_namespace(&namespace, &[AS_IS]);
     assert_eq!(post(&dispatcher, "quota", "/job", &named("a")), 429);
     let lines = lines_of(&dispatcher, "quota");
-    assert!(lines[0].contains("exceeded quota: none"), "{lines:?}");
+    assert!(lines[0].contains("exceeded quota: jobs"), "{lines:?}");
     assert!(lines[1].ends_with(" a client=127.0.0.1 reason=QuotaExceeded"), "{lines:?}");
 }
 

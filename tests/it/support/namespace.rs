@@ -107,6 +107,18 @@ impl Namespace {
         answer["status"]["token"].as_str().unwrap().to_owned()
     }
 
+    /// A quota of so many Jobs, once it is counted.
+    pub(crate) fn limit_jobs(&self, number: u32) {
+        self.cluster.needs_controller_manager();
+        let quotas = format!("/api/v1/namespaces/{}/resourcequotas", self.name);
+        let hard = json!({"count/jobs.batch": number.to_string()});
+        self.admin().create(&quotas, json!({"metadata": {"name": "jobs"}, "spec": {"hard": hard}}));
+        eventually("the quota to be counted", || {
+            let (_, quota) = self.admin().get(&format!("{quotas}/jobs"));
+            (quota["status"]["hard"] == hard && quota["status"]["used"]["count/jobs.batch"].is_string()).then_some(())
+        });
+    }
+
     pub(crate) fn token_file(&self) -> PathBuf {
         self.folder.write("token", &self.token())
     }
