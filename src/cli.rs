@@ -8,8 +8,11 @@ pub(crate) const HELP: &str = include_str!("help.txt");
 /// Options that mean `true` where they stand without a value.
 const SWITCHES: [Key; 2] = [Key::ForwardedFor, Key::RequireAccess];
 
+/// Options of which each occurrence counts; the values have line breaks between them.
+const REPEATABLE: [Key; 4] = [Key::Auth, Key::AuthAudience, Key::Webhook, Key::AllowedHost];
+
 /// Every option that takes a value: its long form, short form, and environment variable.
-pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 26] = [
+pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 32] = [
     (Key::FromFile, "from-file", Some('f'), "FROM_FILE"),
     (Key::Port, "port", Some('p'), "PORT"),
     (Key::ListenAddress, "listen-address", None, "LISTEN_ADDRESS"),
@@ -35,6 +38,12 @@ pub(crate) const OPTIONS: [(Key, &str, Option<char>, &str); 26] = [
     (Key::Enable, "enable", None, "ENABLE"),
     (Key::Docs, "docs", None, "DOCS"),
     (Key::RequireAccess, "require-access", None, "REQUIRE_ACCESS"),
+    (Key::Auth, "auth", None, "AUTH"),
+    (Key::AuthAudience, "auth-audience", None, "AUTH_AUDIENCE"),
+    (Key::Webhook, "webhook", None, "WEBHOOK"),
+    (Key::Public, "public", None, "PUBLIC"),
+    (Key::AllowedHost, "allowed-host", None, "ALLOWED_HOST"),
+    (Key::Accept, "accept", None, "ACCEPT"),
     // a positional argument, kept in the same table
     (Key::Filter, "", None, ""),
 ];
@@ -66,6 +75,12 @@ pub(crate) enum Key {
     Enable,
     Docs,
     RequireAccess,
+    Auth,
+    AuthAudience,
+    Webhook,
+    Public,
+    AllowedHost,
+    Accept,
     Filter,
 }
 
@@ -79,6 +94,17 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    fn put(&mut self, key: Key, value: OsString) {
+        let place = &mut self.values[key as usize];
+        match place {
+            Some(before) if REPEATABLE.contains(&key) => {
+                before.push("\n");
+                before.push(value)
+            }
+            _ => *place = Some(value),
+        }
+    }
+
     pub(crate) fn get(&self, key: Key) -> Option<&OsString> {
         self.values[key as usize].as_ref()
     }
@@ -91,7 +117,7 @@ pub(crate) enum Command {
     Run(Box<Args>),
 }
 
-/// Of a repeated option the last wins.
+/// Of a repeated option the last wins, unless it is one of [`REPEATABLE`].
 pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Command {
     let mut parser = Parser::from_args(argv);
     let mut args = Args::default();
@@ -124,7 +150,7 @@ pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Command {
                     continue;
                 }
                 match parser.value() {
-                    Ok(value) => args.values[*key as usize] = Some(value),
+                    Ok(value) => args.put(*key, value),
                     Err(error) => args.problems.push(error.to_string()),
                 }
             }
@@ -164,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_is_taken_in_every_form_and_the_last_wins() {
+    fn every_option_is_taken_in_every_form_and_the_last_wins_or_all_count() {
         for (at, (key, long, short, variable)) in OPTIONS.iter().enumerate() {
             assert_eq!(*key as usize, at, "the table is in the order of the keys");
             if *key == Key::Filter {
@@ -182,7 +208,8 @@ mod tests {
                 assert_eq!(args(&[&option, "false"]).get(Key::Filter), None);
             } else {
                 assert_eq!(value(&[&option, "a"]), "a");
-                assert_eq!(value(&[&option, "a", &format!("{option}=b")]), "b");
+                let last = if REPEATABLE.contains(key) { "a\nb" } else { "b" };
+                assert_eq!(value(&[&option, "a", &format!("{option}=b")]), last);
                 assert_eq!(args(&[&option]).problems, [format!("missing argument for option '{option}'")]);
             }
             assert_eq!(args(&["."]).get(*key), None);

@@ -1,14 +1,17 @@
 //! From arguments and environment to the configuration: checks everything, opens every file, reports all problems together.
 
+mod callers;
 mod reader;
 mod values;
 
 use reader::{Problems, Reader};
-pub(crate) use values::{DryRun, Enabled, Listen, duration};
+pub(crate) use values::{Accept, DryRun, Enabled, Listen, duration};
 use values::{enabled, header_names};
 
+use crate::auth::Auth;
 use crate::cli::{Args, Key};
 use crate::filter::{self, Filter, Limits, Source};
+use crate::hosts::Hosts;
 use crate::kube::{ApiServer, check_url, is_loopback};
 use crate::logger::Format;
 use crate::manifest::is_label;
@@ -85,6 +88,11 @@ pub(crate) struct Config {
     /// Headers that serve as the idempotency key, each as one name or several joined names in lower case.
     pub(crate) idempotency_headers: Vec<Vec<String>>,
     pub(crate) enabled: Enabled,
+    /// Who may call.
+    pub(crate) auth: Auth,
+    /// By which names.
+    pub(crate) hosts: Hosts,
+    pub(crate) accept: Accept,
     /// Whether readiness waits until the API server grants what is needed.
     pub(crate) require_access: bool,
     pub(crate) check_only: bool,
@@ -107,10 +115,11 @@ impl Config {
         let (enabled, digest) = (self.enabled.words(), self.filter.digest());
         let enabled = if enabled.is_empty() { "nothing" } else { &enabled };
         format!(
-            "version {}, filter {} ({digest}), namespace {}, {server}, enabled: {enabled}",
+            "version {}, filter {} ({digest}), namespace {}, {server}, enabled: {enabled}, callers: {}",
             env!("CARGO_PKG_VERSION"),
             self.filter_name,
-            self.namespace
+            self.namespace,
+            self.auth.summary()
         )
     }
 }
@@ -143,22 +152,23 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
     let enabled = reader.parsed(Key::Enable, Enabled::default(), enabled);
     let enabled = Enabled { docs: reader.boolean(Key::Docs, true), ..enabled };
     let require_access = reader.boolean(Key::RequireAccess, false);
+    let accept = reader.parsed(Key::Accept, Accept::default(), values::accept);
+    let hosts = callers::hosts(&mut reader, listen);
+    let auth = callers::auth(&mut reader, dry_run, enabled, &mut warnings);
     let watch = reader.boolean(Key::Watch, true);
     if !watch && enabled.list {
         reader.problems.usage.push("--enable list needs the watch, which --watch=false leaves out".into())
     }
 
     let service_account = service_account(&reader);
-    let default_namespace =
-        service_account_namespace(&service_account, dry_run).unwrap_or_else(|| "default".to_owned());
+    let default_namespace = default_namespace(&service_account, dry_run);
     let namespace = reader.parsed(Key::Namespace, default_namespace, values::namespace);
-
     let api_server = api_server(&mut reader, dry_run, in_cluster, &service_account, &mut warnings);
     let filter = filter(&mut reader, limits, &mut warnings);
 
     let problems = reader.problems;
-    match (filter, api_server) {
-        (Some((filter, filter_name)), Some(api_server)) if problems == Problems::default() => Ok(Config {
+    match (filter, api_server, auth) {
+        (Some((filter, filter_name)), Some(api_server), Some(auth)) if problems == Problems::default() => Ok(Config {
             listen,
             port,
             log,
@@ -177,6 +187,9 @@ pub(crate) fn load(args: &Args, environment: &dyn Fn(&str) -> Option<OsString>) 
             max_cache_bytes,
             idempotency_headers,
             enabled,
+            auth,
+            hosts,
+            accept,
             require_access,
             check_only: args.check,
             warnings,
@@ -215,12 +228,11 @@ fn service_account(reader: &Reader<'_>) -> PathBuf {
     replaced.map_or_else(|| SERVICE_ACCOUNT.into(), PathBuf::from)
 }
 
-fn service_account_namespace(service_account: &Path, dry_run: DryRun) -> Option<String> {
-    if dry_run == DryRun::Client {
-        return None;
-    }
-    let namespace = read_text(&service_account.join("namespace"), 256).ok()?;
-    Some(namespace.trim().to_owned()).filter(|namespace| is_label(namespace))
+/// The service account's, if there is one.
+fn default_namespace(service_account: &Path, dry_run: DryRun) -> String {
+    let text = if dry_run == DryRun::Client { None } else { read_text(&service_account.join("namespace"), 256).ok() };
+    let namespace = text.map(|text| text.trim().to_owned()).filter(|namespace| is_label(namespace));
+    namespace.unwrap_or_else(|| "default".to_owned())
 }
 
 /// None if there was a problem; Some(None) if no API server is needed.

@@ -23,9 +23,11 @@ pub(crate) use retry::RetryBudget;
 use key::Key;
 use log::LogQuery;
 
+use crate::auth::Caller;
 use crate::config::Config;
-use crate::filter::{Input, Outcome, SmallRun, Unwritable, hex};
-use crate::http::{Request, query_pairs};
+use crate::filter::{Input, Outcome, SmallRun, Unwritable};
+use crate::hash::{Sha256, hex};
+use crate::http::{Request, pairs};
 use crate::manifest::{self, Marks};
 use crate::metrics::METRICS;
 use crate::random::random;
@@ -33,11 +35,10 @@ use crate::route::{Route, check_headers, no_such_path};
 use crate::status::{Reason, Status, internal_error};
 use crate::trace::TraceParent;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 use std::time::Instant;
 
-/// Headers that a filter does not see: they are credentials for other systems.
-const HIDDEN_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
+/// Headers that a filter does not see: they are credentials.
+const HIDDEN_HEADERS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-gitlab-token"];
 
 /// Characters of a parameter's name that an error shows.
 const MAX_SHOWN: usize = 40;
@@ -65,11 +66,17 @@ pub(crate) struct Begun {
     key: Option<Key>,
 }
 
-/// `until`: when the caller stops waiting.
+/// `caller`: None if it was not asked who calls. `until`: when the caller stops waiting.
 ///
 /// Errors: the error for the caller.
-pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Instant) -> Result<Plan, Status> {
-    check_headers(route, request)?;
+pub(crate) fn plan(
+    config: &Config,
+    route: &Route,
+    request: &Request,
+    caller: Option<&Caller>,
+    until: Instant,
+) -> Result<Plan, Status> {
+    check_headers(route, request, &config.hosts, config.accept)?;
     match route {
         Route::Job(id) if manifest::is_label(id) => {
             check_query(request, &["wait"])?;
@@ -81,10 +88,10 @@ pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Ins
         }
         Route::Dispatch(path) => {
             let key = key::key(request, path, &config.idempotency_headers)?;
-            match with_input(request, path, key, until, |input| config.filter.run_small(input)) {
+            match with_input(request, path, caller, key, until, |input| config.filter.run_small(input)) {
                 SmallRun::Done(outcome, took) => {
                     METRICS.filter_run(outcome.word(), took);
-                    create(config, request, outcome, key).map(Plan::Ready)
+                    create(config, request, caller, outcome, key).map(Plan::Ready)
                 }
                 SmallRun::NeedsLargeRun { log_lines } => Ok(Plan::NeedsLargeRun(Begun { log_lines, key })),
             }
@@ -105,7 +112,7 @@ pub(crate) fn plan(config: &Config, route: &Route, request: &Request, until: Ins
 
 /// Errors: 400 for a query with other parameters than these.
 fn check_query(request: &Request, known: &[&str]) -> Result<(), Status> {
-    let unknown = query_pairs(request.query()).find(|(name, _)| !known.contains(&&**name));
+    let unknown = pairs(request.query().as_bytes()).find(|(name, _)| !known.contains(&&**name));
     unknown.map_or(Ok(()), |(name, _)| Err(unknown_parameter(&name, known)))
 }
 
@@ -124,18 +131,20 @@ pub(crate) fn plan_large(
     config: &Config,
     path: &str,
     request: &Request,
+    caller: Option<&Caller>,
     begun: Begun,
     until: Instant,
 ) -> Result<Box<Work>, Status> {
     let run = |input: &Input<'_>| config.filter.run_large(input, begun.log_lines);
-    let (outcome, took) = with_input(request, path, begun.key, until, run);
+    let (outcome, took) = with_input(request, path, caller, begun.key, until, run);
     METRICS.filter_run(outcome.word(), took);
-    create(config, request, outcome, begun.key)
+    create(config, request, caller, outcome, begun.key)
 }
 
 fn with_input<R>(
     request: &Request,
     path: &str,
+    caller: Option<&Caller>,
     key: Option<Key>,
     wall_end: Instant,
     run: impl FnOnce(&Input<'_>) -> R,
@@ -145,13 +154,19 @@ fn with_input<R>(
         seed: key.map(|key| key.digest()),
         body: if is_empty { b"null" } else { request.body() },
         path,
-        request: &|| describe(request, path),
+        request: &|| describe(request, path, caller),
         fingerprint: &|canonical| fingerprint(path, request.query(), canonical),
         wall_end,
     })
 }
 
-fn create(config: &Config, request: &Request, outcome: Outcome, key: Option<Key>) -> Result<Box<Work>, Status> {
+fn create(
+    config: &Config,
+    request: &Request,
+    caller: Option<&Caller>,
+    outcome: Outcome,
+    key: Option<Key>,
+) -> Result<Box<Work>, Status> {
     let (output, fingerprint) = match outcome {
         Outcome::Output { output, fingerprint } => (output, fingerprint),
         Outcome::Nothing => return Ok(Work::boxed(Dispatch::Nothing)),
@@ -161,10 +176,12 @@ fn create(config: &Config, request: &Request, outcome: Outcome, key: Option<Key>
     let shown_nonce = config.api_server.as_ref().map(|_| &nonce[..]); // --dry-run=client shows none
     let delivery = key.and_then(|key| key.delivery());
     let trace_parent = TraceParent::of(request).map(TraceParent::header);
+    let caller = caller.map(|caller| Value::from(&*caller.name).to_string());
     let marks = Marks {
         fingerprint: &fingerprint,
         nonce: shown_nonce,
         delivery: delivery.as_deref(),
+        caller: caller.as_deref(),
         trace_parent: trace_parent.as_deref(),
     };
     let manifest = manifest::check(&output, &config.namespace, marks, key.map(|key| key.suffix()))?;
@@ -180,8 +197,9 @@ fn create(config: &Config, request: &Request, outcome: Outcome, key: Option<Key>
 }
 
 /// `$REQUEST`.
-fn describe(request: &Request, path: &str) -> Value {
-    let query: Map<String, Value> = query_pairs(request.query()).map(|(name, value)| (name, value.into())).collect();
+fn describe(request: &Request, path: &str, caller: Option<&Caller>) -> Value {
+    let pairs = pairs(request.query().as_bytes());
+    let query: Map<String, Value> = pairs.map(|(name, value)| (name.into_owned(), value.into())).collect();
     let mut headers = Map::new();
     for (name, value) in request.headers() {
         let name = name.to_ascii_lowercase();
@@ -199,13 +217,17 @@ fn describe(request: &Request, path: &str) -> Value {
             }
         }
     }
-    json!({
+    let mut described = json!({
         "method": request.method(),
         "path": path,
         "query": query,
         "query_string": request.query(),
         "headers": headers,
-    })
+    });
+    if let Some(caller) = caller {
+        described["caller"] = caller.describe()
+    }
+    described
 }
 
 /// Identifies a request: equal path, query string and JSON value give the same fingerprint.
@@ -215,7 +237,7 @@ fn fingerprint(path: &str, query: &str, canonical_body: &[u8]) -> String {
         hash.update((part.len() as u64).to_be_bytes()); // so that different triples never hash the same bytes
         hash.update(part);
     }
-    [key::VERSION, ":", &hex(&hash.finalize())].concat()
+    [key::VERSION, ":", &hex(&hash.finish())].concat()
 }
 
 fn filter_status(outcome: Outcome) -> Status {

@@ -32,7 +32,6 @@ mod value;
 pub(crate) use json::{Member, Output, Unwritable};
 pub(crate) use load::Source;
 pub(crate) use meter::{Exceeded, Limits};
-pub(crate) use natives::hex;
 
 use crate::alloc;
 use data::{Data, Run};

@@ -195,22 +195,26 @@ pub(crate) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// The pairs of a query as HTML forms write it: `+` is a space, invalid escapes stay as they are, bytes that are not UTF-8 become U+FFFD.
-pub(crate) fn query_pairs(query: &str) -> impl Iterator<Item = (String, String)> {
-    let decoded = |text: &str| {
-        let text = text.replace('+', " ");
-        percent_decoded(&text).map_or(text, |bytes| String::from_utf8_lossy(&bytes).into_owned())
-    };
-    query.split('&').filter(|pair| !pair.is_empty()).map(move |pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decoded(name), decoded(value))
-    })
+/// The names and values of a query or a form (WHATWG URL, application/x-www-form-urlencoded): `+` is a space, invalid escapes stay as they
+/// are, bytes that are not UTF-8 become U+FFFD.
+pub(crate) fn pairs(text: &[u8]) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    form_urlencoded::parse(text)
+}
+
+/// Whether this is the name of a header (RFC 9110 5.6.2, token).
+pub(crate) fn is_header_name(name: &str) -> bool {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_token)
+}
+
+/// The media type of a `Content-Type`, without its parameters.
+pub(crate) fn media_type(content_type: &[u8]) -> &[u8] {
+    content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }
 
 /// Whether a `Content-Type` says JSON: `application/json` or `application/*+json`, in any case, whatever its parameters.
 pub(crate) fn is_json(content_type: &[u8]) -> bool {
-    let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    let Some((head, subtype)) = media_type.split_at_checked("application/".len()) else { return false };
+    let Some((head, subtype)) = media_type(content_type).split_at_checked("application/".len()) else { return false };
     let suffix = subtype.len().checked_sub("+json".len()).map(|at| &subtype[at..]);
     head.eq_ignore_ascii_case(b"application/")
         && (subtype.eq_ignore_ascii_case(b"json")
@@ -246,8 +250,8 @@ mod tests {
 
     #[test]
     fn queries() {
-        let pairs = |query| query_pairs(query).collect::<Vec<_>>();
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let pairs = |query: &'static str| pairs(query.as_bytes()).collect::<Vec<_>>();
+        let pair = |name: &'static str, value: &'static str| (name.into(), value.into());
         assert_eq!(pairs(""), []);
         assert_eq!(
             pairs("a=b+c&&d&e=%C3%A9=&f=%zz"),

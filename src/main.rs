@@ -3,11 +3,15 @@
 mod account;
 mod alloc;
 mod answered;
+mod auth;
 mod cli;
 mod config;
 mod dispatch;
 mod docs;
 mod filter;
+mod form;
+mod hash;
+mod hosts;
 mod http;
 mod jobs;
 mod kube;

@@ -16,6 +16,8 @@ pub(crate) const DELIVERY: &str = "k8s-job-dispatcher/delivery";
 /// Random, one per dispatch: shows whether our own earlier attempt created a Job.
 pub(crate) const NONCE: &str = "k8s-job-dispatcher/nonce";
 
+/// The name of the caller that authenticated.
+pub(crate) const CALLER: &str = "k8s-job-dispatcher/caller";
 /// The caller's trace, for what the Job does to continue it (W3C Trace Context). A filter may set it.
 pub(crate) const TRACE_PARENT: &str = "k8s-job-dispatcher/traceparent";
 
@@ -92,7 +94,7 @@ fn invalid_name(field: &str) -> Status {
 }
 
 /// The members of an output that [`check`] looks at.
-pub(crate) const MEMBERS: [&[&str]; 15] = [
+pub(crate) const MEMBERS: [&[&str]; 16] = [
     &["apiVersion"],
     &["kind"],
     &["spec"],
@@ -106,6 +108,7 @@ pub(crate) const MEMBERS: [&[&str]; 15] = [
     &["metadata", "annotations", FINGERPRINT],
     &["metadata", "annotations", NONCE],
     &["metadata", "annotations", DELIVERY],
+    &["metadata", "annotations", CALLER],
     &["metadata", "annotations", TRACE_PARENT],
     &["metadata", "resourceVersion"],
 ];
@@ -126,6 +129,7 @@ enum At {
     Fingerprint,
     Nonce,
     Delivery,
+    Caller,
     TraceParent,
     ResourceVersion,
 }
@@ -144,6 +148,8 @@ pub(crate) struct Marks<'m> {
     pub(crate) nonce: Option<&'m str>,
     /// None leaves it out.
     pub(crate) delivery: Option<&'m str>,
+    /// As JSON. None leaves it out.
+    pub(crate) caller: Option<&'m str>,
     /// None, or an annotation of the filter's, leaves it out.
     pub(crate) trace_parent: Option<&'m str>,
 }
@@ -244,13 +250,16 @@ fn written(output: &Output, name: Name, marks: Marks<'_>) -> Manifest {
     add(&mut json, &[&drawn, r#"","labels":{"#]);
     copy_members(&mut json, At::Labels, &[At::Managed], false);
     add(&mut json, &["\"", MANAGED_BY, "\":\"", MANAGER, r#""},"annotations":{"#]);
-    copy_members(&mut json, At::Annotations, &[At::Fingerprint, At::Nonce, At::Delivery], false);
+    copy_members(&mut json, At::Annotations, &[At::Fingerprint, At::Nonce, At::Delivery, At::Caller], false);
     add(&mut json, &["\"", FINGERPRINT, "\":\"", marks.fingerprint, "\""]);
     let trace_parent = marks.trace_parent.filter(|_| member(output, At::TraceParent).is_none());
     for (annotation, value) in [(NONCE, marks.nonce), (DELIVERY, marks.delivery), (TRACE_PARENT, trace_parent)] {
         if let Some(value) = value {
             add(&mut json, &[",\"", annotation, "\":\"", value, "\""])
         }
+    }
+    if let Some(caller) = marks.caller {
+        add(&mut json, &[",\"", CALLER, "\":", caller])
     }
     json.push(b'}');
     copy_members(&mut json, At::Metadata, &[At::Name, At::Prefix, At::Labels, At::Annotations], true);

@@ -107,6 +107,7 @@ pub(crate) struct Metrics {
     filter_seconds: Histogram,
     calls: Family<Labels, Counter>,
     call_seconds: Family<Label, Histogram, fn() -> Histogram>,
+    authentications: Family<Labels, Counter>,
     connections: Family<Label, Gauge>,
     evicted: Counter,
     rejected: Counter,
@@ -135,6 +136,7 @@ impl Metrics {
             filter_seconds: Histogram::new(FILTER_SECONDS),
             calls: Family::default(),
             call_seconds: Family::new_with_constructor(request_seconds),
+            authentications: Family::default(),
             connections: Family::default(),
             evicted: Counter::default(),
             rejected: Counter::default(),
@@ -194,6 +196,11 @@ impl Metrics {
             "Duration of requests to the API server",
             Unit::Seconds,
             self.call_seconds.clone(),
+        );
+        registry.register(
+            "authentications",
+            "Requests whose callers had to authenticate, by means and outcome",
+            self.authentications.clone(),
         );
         registry.register(
             "connections_evicted",
@@ -257,6 +264,16 @@ impl Metrics {
         if let Some(took) = took {
             self.request_seconds.get_or_create(&[("route", route)]).observe(took.as_secs_f64());
         }
+    }
+
+    /// Callers may authenticate by these means, with this outcome: the series begins.
+    pub(crate) fn may_authenticate(&self, means: &'static str, outcome: &'static str) {
+        drop(self.authentications.get_or_create(&authentication(means, outcome)))
+    }
+
+    /// A caller has authenticated, or has not.
+    pub(crate) fn authenticated(&self, means: &'static str, outcome: &'static str) {
+        self.authentications.get_or_create(&authentication(means, outcome)).inc();
     }
 
     /// Counts a dispatch that took more than one try.
@@ -341,6 +358,10 @@ impl Metrics {
         printed.expect("writing to memory does not fail");
         (media_type, out)
     }
+}
+
+fn authentication(means: &'static str, outcome: &'static str) -> Labels {
+    [("means", Value::Text(means)), ("outcome", Value::Text(outcome))]
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Maps method and path to a route. Pure.
 
-use crate::config::Enabled;
-use crate::http::{Request, is_json, percent_decoded};
+use crate::config::{Accept, Enabled};
+use crate::hosts::{Hosts, host_of};
+use crate::http::{Request, is_json, media_type, percent_decoded};
 use crate::status::{Reason, Status};
 
 #[derive(Debug, PartialEq)]
@@ -118,11 +119,11 @@ pub(crate) fn route(request: &Request, enabled: Enabled) -> Result<Route, Status
     }
 }
 
-/// Checks the headers that a route requires.
+/// Checks the headers that a route requires. `hosts`: names of ours.
 ///
 /// Errors: 403, 415.
-pub(crate) fn check_headers(route: &Route, request: &Request) -> Result<(), Status> {
-    if matches!(route, Route::Dispatch(_) | Route::Delete(_)) && is_cross_origin(request) {
+pub(crate) fn check_headers(route: &Route, request: &Request, hosts: &Hosts, accept: Accept) -> Result<(), Status> {
+    if matches!(route, Route::Dispatch(_) | Route::Delete(_)) && is_cross_origin(request, hosts) {
         let message = "a web page of another origin must not create or delete Jobs";
         return Err(Status::new(Reason::CrossOrigin, message));
     }
@@ -134,6 +135,8 @@ pub(crate) fn check_headers(route: &Route, request: &Request) -> Result<(), Stat
     }
     match request.header("content-type") {
         Some(media_type) if is_json(media_type) => Ok(()),
+        Some(_) if is_form(request) && accept.form => Ok(()),
+        Some(given) if media_type(given).eq_ignore_ascii_case(b"text/plain") && accept.text => Ok(()),
         // as monitors and schedulers send it
         None if !request.announces_body() && request.body().is_empty() => Ok(()),
         other => Err(Status::new(Reason::UnsupportedMediaType, not_json(other, request.body()))),
@@ -141,24 +144,25 @@ pub(crate) fn check_headers(route: &Route, request: &Request) -> Result<(), Stat
 }
 
 /// Whether a browser sent the request for a page of another origin: by `Sec-Fetch-Site`, which pages cannot set (W3C Fetch Metadata), or, from
-/// browsers and places without it, by `Origin`, whose host has to be that of `Host`.
-fn is_cross_origin(request: &Request) -> bool {
+/// browsers and places without it, by `Origin`, whose host has to be that of `Host`. An origin that `--allowed-host` names is ours, also behind a
+/// proxy that changes `Host`.
+fn is_cross_origin(request: &Request, hosts: &Hosts) -> bool {
+    let origin = request.header("origin").map(String::from_utf8_lossy);
+    let origin = origin.as_ref().map(|origin| origin.split_once("://").map_or("", |(_, authority)| authority));
+    if origin.is_some_and(|origin| hosts.is_ours(origin)) {
+        return false;
+    }
     if let Some(site) = request.header("sec-fetch-site") {
         return !matches!(site, b"same-origin" | b"none");
     }
-    let Some(origin) = request.header("origin") else { return false };
-    let origin = String::from_utf8_lossy(origin);
     let host = String::from_utf8_lossy(request.header("host").unwrap_or_default());
-    let is_ours = |origin: &str| host_of(origin).eq_ignore_ascii_case(host_of(&host));
-    !origin.split_once("://").is_some_and(|(_, origin)| is_ours(origin))
+    origin.is_some_and(|origin| origin.is_empty() || !host_of(origin).eq_ignore_ascii_case(host_of(&host)))
 }
 
-/// Without the port.
-fn host_of(authority: &str) -> &str {
-    match authority.rfind(':') {
-        Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
-        _ => authority,
-    }
+/// Whether the body is an HTML form.
+pub(crate) fn is_form(request: &Request) -> bool {
+    let given = request.header("content-type").map(media_type);
+    given.is_some_and(|given| given.eq_ignore_ascii_case(b"application/x-www-form-urlencoded"))
 }
 
 /// Whether a `Content-Encoding` names a coding; `identity` is none (RFC 9110 8.4.1).
@@ -179,8 +183,9 @@ fn not_json(media_type: Option<&[u8]>, body: &[u8]) -> &'static str {
             "the body looks like JSON, but the Content-Type is not; send -H 'Content-Type: application/json'"
         }
         _ if is("application/x-www-form-urlencoded") || is("multipart/form-data") => {
-            "forms are not supported; let the sender post JSON (webhook senders have a setting for it)"
+            "forms are not accepted; let the sender post JSON (webhook senders have a setting for it), or see --accept"
         }
+        _ if is("text/plain") => "only JSON is accepted; send -H 'Content-Type: application/json', or see --accept",
         _ if media_type.is_none() => "the Content-Type is missing; send JSON with -H 'Content-Type: application/json'",
         _ => "only JSON is supported: application/json or application/*+json",
     }
@@ -229,6 +234,10 @@ mod tests {
         Request { method_len: method.len(), path, head_len, bytes, ..Request::default() }
     }
 
+    fn check(route: &Route, request: &Request) -> Result<(), Status> {
+        check_headers(route, request, &Hosts::default(), Accept::default())
+    }
+
     #[test]
     fn routes() {
         let dispatch = |path: &str| Route::Dispatch(path.into());
@@ -261,10 +270,10 @@ mod tests {
         let is_refused = |headers: &[(&str, &str)]| {
             let request = Request::of(headers);
             let codes = [Route::Dispatch("/job".into()), Route::Delete("a".into())]
-                .map(|route| check_headers(&route, &request).is_err_and(|status| status.code() == 403));
+                .map(|route| check(&route, &request).is_err_and(|status| status.code() == 403));
             assert_eq!(codes[0], codes[1], "{headers:?}");
             assert!(
-                check_headers(&Route::Job("a".into()), &request).is_ok(),
+                check(&Route::Job("a".into()), &request).is_ok(),
                 "reading is harmless: nothing allows a page to see it"
             );
             codes[0]
@@ -294,9 +303,42 @@ mod tests {
     }
 
     #[test]
+    fn an_origin_that_is_allowed_is_ours_whatever_a_proxy_does_with_the_host() {
+        let hosts = Hosts::new(&["jobs.example.com"], false).unwrap();
+        let code = |headers: &[(&str, &str)]| {
+            let checked = check_headers(&Route::Delete("a".into()), &Request::of(headers), &hosts, Accept::default());
+            checked.map_err(|status| status.code())
+        };
+        let ours = ("Origin", "https://jobs.example.com:8443");
+        assert_eq!(code(&[ours, ("Host", "dispatcher:8000")]), Ok(()));
+        assert_eq!(code(&[ours, ("Host", "dispatcher"), ("Sec-Fetch-Site", "same-site")]), Ok(()));
+        assert_eq!(code(&[("Origin", "https://example.com"), ("Host", "dispatcher")]), Err(403));
+        assert_eq!(code(&[("Host", "dispatcher"), ("Sec-Fetch-Site", "same-site")]), Err(403));
+    }
+
+    #[test]
+    fn forms_and_texts_are_taken_where_they_are_accepted() {
+        let code = |media_type: &str, accept| {
+            let request = Request::of(&[("Content-Type", media_type)]);
+            check_headers(&Route::Dispatch("/job".into()), &request, &Hosts::default(), accept).is_ok()
+        };
+        let [form, text] = [(true, false), (false, true)].map(|(form, text)| Accept { form, text });
+        for (media_type, is_form, is_text) in [
+            ("application/x-www-form-urlencoded", true, false),
+            ("Application/X-WWW-Form-Urlencoded; charset=utf-8", true, false),
+            ("text/plain; charset=UTF-8", false, true),
+            ("text/html", false, false),
+            ("multipart/form-data; boundary=x", false, false),
+        ] {
+            assert_eq!([form, text].map(|accept| code(media_type, accept)), [is_form, is_text], "{media_type}");
+            assert!(!code(media_type, Accept::default()));
+        }
+    }
+
+    #[test]
     fn a_request_without_a_body_needs_no_media_type() {
         let code = |headers: &[(&str, &str)]| {
-            check_headers(&Route::Dispatch("/job".into()), &Request::of(headers)).map_err(|status| status.code())
+            check(&Route::Dispatch("/job".into()), &Request::of(headers)).map_err(|status| status.code())
         };
         assert_eq!((code(&[]), code(&[("Content-Length", "0")])), (Ok(()), Ok(())));
         for headers in [("Content-Length", "1"), ("Transfer-Encoding", "chunked"), ("Content-Type", "text/plain")] {

@@ -18,6 +18,7 @@ mod permits;
 mod poller;
 mod queue;
 mod reply;
+mod review;
 mod send_buffer;
 mod serve;
 mod shared;
@@ -234,7 +235,17 @@ fn reject(stream: &TcpStream, peer: &Peer) {
     let status = Status::new(Reason::Overloaded, "too many connections");
     METRICS.connection_rejected();
     let Answered { reply, record, .. } = Answered::refused(status);
-    Line { id: &frame.id, peer, request: None, code: reply.code, took: None, is_probe: false, record: &record }.write();
+    let line = Line {
+        id: &frame.id,
+        peer,
+        request: None,
+        caller: None,
+        code: reply.code,
+        took: None,
+        is_probe: false,
+        record: &record,
+    };
+    line.write();
     let mut bytes = Vec::new();
     reply::print(&mut bytes, &reply, &frame);
     bytes.extend(&*reply.body);

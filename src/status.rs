@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Reason {
     BadRequest,
+    Unauthorized,
     CrossOrigin,
+    HostNotAllowed,
+    NotPermitted,
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
@@ -36,9 +39,12 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Reason; 27] = [
+    pub(crate) const ALL: [Reason; 30] = [
         Reason::BadRequest,
+        Reason::Unauthorized,
         Reason::CrossOrigin,
+        Reason::HostNotAllowed,
+        Reason::NotPermitted,
         Reason::NotFound,
         Reason::MethodNotAllowed,
         Reason::RequestTimeout,
@@ -70,7 +76,10 @@ impl Reason {
     pub(crate) fn code_and_word(self) -> (u16, &'static str) {
         match self {
             Reason::BadRequest => (400, "BadRequest"),
+            Reason::Unauthorized => (401, "Unauthorized"),
             Reason::CrossOrigin => (403, "CrossOrigin"),
+            Reason::HostNotAllowed => (403, "HostNotAllowed"),
+            Reason::NotPermitted => (403, "Forbidden"),
             Reason::NotFound => (404, "NotFound"),
             Reason::MethodNotAllowed => (405, "MethodNotAllowed"),
             Reason::RequestTimeout => (408, "RequestTimeout"),
@@ -120,6 +129,8 @@ pub(crate) struct Status {
     pub(crate) retry_after: Option<u32>,
     /// The methods that the path supports, for 405.
     pub(crate) allow: Option<&'static str>,
+    /// How to authenticate, for 401 (RFC 9110 11.6.1).
+    pub(crate) challenges: &'static [&'static str],
     /// For the log only: it may quote a manifest, and a manifest may hold secrets.
     pub(crate) note: Option<String>,
 }
@@ -131,7 +142,16 @@ impl Status {
             _ => None,
         };
         let message = message.into();
-        Status { reason, message, causes: Vec::new(), details: None, retry_after, allow: None, note: None }
+        Status {
+            reason,
+            message,
+            causes: Vec::new(),
+            details: None,
+            retry_after,
+            allow: None,
+            challenges: &[],
+            note: None,
+        }
     }
     pub(crate) fn with_cause(mut self, field: &str, reason: &str) -> Self {
         self.causes.push(Cause { field: Some(field.to_owned()), reason: Some(reason.to_owned()) });
@@ -184,6 +204,9 @@ impl From<Status> for Reply {
         }
         if let Some(methods) = status.allow {
             reply = reply.with_header("Allow", methods);
+        }
+        for challenge in status.challenges {
+            reply = reply.with_header("WWW-Authenticate", *challenge);
         }
         reply
     }

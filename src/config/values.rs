@@ -1,5 +1,7 @@
 //! Values of options that have a form of their own.
 
+use crate::auth::Public;
+use crate::http::is_header_name;
 use crate::logger::Format;
 use crate::manifest::is_label;
 use log::LevelFilter;
@@ -29,6 +31,15 @@ impl Enabled {
         let all = [("delete", self.delete), ("list", self.list), ("logs", self.logs), ("pods", self.pods)];
         all.iter().filter(|(_, is_on)| *is_on).map(|(word, _)| *word).collect::<Vec<_>>().join(",")
     }
+}
+
+/// Bodies other than JSON that are taken (`--accept`).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Accept {
+    /// `application/x-www-form-urlencoded`, as an object.
+    pub(crate) form: bool,
+    /// `text/plain`, with JSON in it.
+    pub(crate) text: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -97,6 +108,37 @@ pub(super) fn enabled(text: &str) -> Result<Enabled, String> {
     Ok(enabled)
 }
 
+/// Words with commas between them.
+pub(super) fn public(text: &str) -> Result<Public, String> {
+    let mut public = Public::default();
+    for word in text.split(',').map(str::trim) {
+        match word {
+            "metrics" => public.metrics = true,
+            "docs" => public.docs = true,
+            _ => return Err(format!("has the unknown value {word:?}: expected docs or metrics")),
+        }
+    }
+    Ok(public)
+}
+
+/// Words with commas between them.
+pub(super) fn accept(text: &str) -> Result<Accept, String> {
+    let mut accept = Accept::default();
+    for word in text.split(',').map(str::trim) {
+        match word {
+            "form" => accept.form = true,
+            "text" => accept.text = true,
+            _ => return Err(format!("has the unknown value {word:?}: expected form or text")),
+        }
+    }
+    Ok(accept)
+}
+
+/// The values of an option that may be repeated, and may have several values with commas between them.
+pub(super) fn list(text: &str) -> Vec<&str> {
+    text.split([',', '\n']).map(str::trim).filter(|value| !value.is_empty()).collect()
+}
+
 /// `30`, `30s`, `500ms`, `1m30s`, `2h`.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse() {
@@ -124,13 +166,9 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
 
 /// Names of headers with commas between them, in lower case; `+` joins those that are one key together.
 pub(super) fn header_names(text: &str) -> Result<Vec<Vec<String>>, String> {
-    let is_name = |name: &str| {
-        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*-.^_`|~".contains(&byte);
-        !name.is_empty() && name.bytes().all(is_token)
-    };
     let joined = |names: &str| names.split('+').map(|name| name.trim().to_ascii_lowercase()).collect::<Vec<_>>();
     let all: Vec<_> = text.split(',').map(joined).collect();
-    match all.iter().flatten().find(|name| !is_name(name)) {
+    match all.iter().flatten().find(|name| !is_header_name(name)) {
         Some(name) => Err(format!("has {name:?}, which is not a name of a header")),
         None if all.iter().flatten().count() > MAX_IDEMPOTENCY_HEADERS => {
             Err(format!("has more than {MAX_IDEMPOTENCY_HEADERS} names"))

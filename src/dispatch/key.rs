@@ -2,12 +2,11 @@
 //! (draft-ietf-httpapi-idempotency-key-header).
 
 use super::prefer::is_structured_event;
-use crate::filter::hex;
+use crate::hash::{Sha256, hex};
 use crate::http::Request;
 use crate::status::{Reason, Status};
 use log::warn;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -174,7 +173,7 @@ fn hash<'p>(parts: impl Iterator<Item = &'p &'p str>) -> [u8; 32] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part)
     }
-    hash.finalize().into()
+    hash.finish()
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use super::answer::{AnswerDraft, object};
 use super::unknown_parameter;
 use crate::config::Enabled;
-use crate::filter::hex;
-use crate::http::{Reply, Request, query_pairs};
+use crate::hash::hex;
+use crate::http::{Reply, Request, pairs};
 use crate::jobs::{Known, NoPage};
 use crate::kube::{Job, JobKey, JobState, MAX_JOBS};
 use crate::manifest::{MAX_NAME, is_label};
@@ -46,7 +46,7 @@ impl Query {
     pub(crate) fn of(request: &Request, enabled: Enabled) -> Result<Self, Status> {
         let bad = |what: &str, why: &str| Status::new(Reason::BadRequest, format!("{what} {why}"));
         let mut query = Query { limit: LIMIT, ..Query::default() };
-        for (name, value) in query_pairs(request.query()) {
+        for (name, value) in pairs(request.query().as_bytes()) {
             match &*name {
                 "limit" => {
                     let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
@@ -71,7 +71,7 @@ impl Query {
                     query.labels.push((key.to_owned(), value.to_owned()))
                 }
                 "name" if value.len() > MAX_NAME => return Err(bad("name", "is longer than a Job's name")),
-                "name" => query.name = Some(value),
+                "name" => query.name = Some(value.into_owned()),
                 "counts" => query.counts = value.parse().map_err(|_| bad("counts", "must be true or false"))?,
                 "pods" if enabled.pods => {
                     query.pods = value.parse().map_err(|_| bad("pods", "must be true or false"))?
@@ -84,7 +84,7 @@ impl Query {
             }
         }
         // as sent, except characters that would end the reference in a `Link`
-        let is_rest = |pair: &&str| query_pairs(pair).any(|(name, _)| name != "continue");
+        let is_rest = |pair: &&str| pairs(pair.as_bytes()).any(|(name, _)| name != "continue");
         let rest: Vec<_> = request.query().split('&').filter(is_rest).collect();
         query.rest = rest.join("&").replace('<', "%3C").replace('>', "%3E").replace('"', "%22");
         Ok(query)

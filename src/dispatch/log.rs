@@ -1,7 +1,7 @@
 //! Decides whose log a caller gets. Pure.
 
 use super::unknown_parameter;
-use crate::http::{Request, query_pairs};
+use crate::http::{Request, pairs};
 use crate::kube::{Job, Pod, Pods, Which};
 use crate::status::{Reason, Status};
 
@@ -28,11 +28,11 @@ impl LogQuery {
     /// Errors: 400, naming the parameter; 404 for what no pod is called.
     pub(super) fn of(request: &Request) -> Result<Self, Status> {
         let mut query = LogQuery { pod: None, container: None, tail: TAIL, previous: false };
-        for (name, value) in query_pairs(request.query()) {
+        for (name, value) in pairs(request.query().as_bytes()) {
             let bad = |what: &str| Status::new(Reason::BadRequest, format!("{name} is not {what}"));
             match &*name {
-                "pod" => query.pod = Some(value),
-                "container" => query.container = Some(value),
+                "pod" => query.pod = Some(value.into_owned()),
+                "container" => query.container = Some(value.into_owned()),
                 "tail" => query.tail = value.parse().map_err(|_| bad("a number of lines"))?,
                 "previous" => query.previous = value.parse().map_err(|_| bad("true or false"))?,
                 _ => return Err(unknown_parameter(&name, &["pod", "container", "tail", "previous"])),

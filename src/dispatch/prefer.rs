@@ -1,7 +1,7 @@
 //! What a caller prefers of our answer (RFC 7240).
 
 use crate::config::duration;
-use crate::http::{Request, query_pairs};
+use crate::http::{Request, pairs};
 use crate::kube::Job;
 use crate::status::{Reason, Status};
 use std::time::Duration;
@@ -60,7 +60,8 @@ pub(super) fn wait(request: &Request, max: Duration, reads_query: bool) -> Resul
     if max.is_zero() {
         return Ok(None);
     }
-    let asked = if reads_query { query_pairs(request.query()).filter(|(name, _)| name == "wait").last() } else { None };
+    let asked =
+        if reads_query { pairs(request.query().as_bytes()).filter(|(name, _)| name == "wait").last() } else { None };
     if let Some((_, text)) = asked {
         let is_short =
             text.len() <= MAX_TEXT && text.split(|c: char| !c.is_ascii_digit()).all(|run| run.len() <= MAX_DIGITS);

@@ -21,6 +21,8 @@ struct Case {
     /// As JSON, or as text for what is none.
     body: Option<Value>,
     text: Option<String>,
+    /// The name of a caller that has authenticated.
+    caller: Option<String>,
 }
 
 fn config(folder: &Path) -> Config {
@@ -58,14 +60,17 @@ fn outcome(folder: &Path) -> Result<Value, Value> {
     let text = std::fs::read_to_string(folder.join("request.json")).unwrap();
     let case: Case = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let (config, request) = (config(folder), request(&case));
+    let caller = case.caller.as_deref().map(Caller::named);
     let until = Instant::now() + Duration::from_secs(60);
     let json = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap();
-    let planned = route(&request, config.enabled).and_then(|route| match plan(&config, &route, &request, until)? {
-        Plan::Ready(work) => Ok(work),
-        // frames of the stack are large in a debug build
-        Plan::NeedsLargeRun(begun) => {
-            let Route::Dispatch(path) = &route else { panic!("{route:?} has no filter") };
-            plan_large(&config, path, &request, begun, until)
+    let planned = route(&request, config.enabled).and_then(|route| {
+        match plan(&config, &route, &request, caller.as_ref(), until)? {
+            Plan::Ready(work) => Ok(work),
+            // frames of the stack are large in a debug build
+            Plan::NeedsLargeRun(begun) => {
+                let Route::Dispatch(path) = &route else { panic!("{route:?} has no filter") };
+                plan_large(&config, path, &request, caller.as_ref(), begun, until)
+            }
         }
     });
     match planned.map(|work| work.dispatch) {

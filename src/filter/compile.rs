@@ -6,15 +6,15 @@ use super::fold::{Folded, fold};
 use super::layout::Layout;
 use super::limits::Tokens;
 use super::load::{Diagnostics, MAX_SOURCE, Source, at, load_and_compile};
-use super::natives::{INSTEAD_OF_DEFINITIONS, hex};
+use super::natives::INSTEAD_OF_DEFINITIONS;
 use super::rewrite::{Names, collect_names, rewrite};
 use super::syntax::{Term, each, tree};
 use super::unstable::unstable_name;
 use super::value::Value;
+use crate::hash::{Sha256, hex};
 use jaq_core::load::lex::Lexer;
 use jaq_core::load::parse::Def;
 use jaq_core::load::{self, Arena, File};
-use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -76,8 +76,9 @@ fn compile_here(source: Source<'_>, members: Option<&[&[&str]]>) -> Result<Compi
     let mut trees = trees.collect::<Result<Vec<Term<'_>>, _>>()?;
     check(&sources, &mut trees)?;
     let unstable_name = unstable_name(&mut trees);
-    let digest = sources.iter().fold(Sha256::new(), |hash, (_, code)| hash.chain_update(code));
-    let digest = hex(&digest.finalize()[..DIGEST]);
+    let mut digest = Sha256::new();
+    sources.iter().for_each(|(_, code)| digest.update(code));
+    let digest = hex(&digest.finish()[..DIGEST]);
 
     let mut plain = Some(plain);
     if let Some(members) = members.filter(|_| sources.len() == 1) {

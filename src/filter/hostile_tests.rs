@@ -347,7 +347,7 @@ fn measured(code: &str, body: &[u8], memory: usize, time: Duration, wall: Durati
             body,
             path: "/job/x",
             request: &|| json!({"method": "POST"}),
-            fingerprint: &|canonical| hex(&<sha2::Sha256 as sha2::Digest>::digest(canonical)),
+            fingerprint: &|canonical| crate::hash::hex(&crate::hash::sha256(canonical)),
             wall_end: begin + wall,
         };
         let (outcome, _) = filter.run_large(&input, 0);

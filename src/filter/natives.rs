@@ -6,11 +6,12 @@ use super::number::{self, float};
 use super::parse::parse;
 use super::regex;
 use super::value::{Error, List, Map, Text, Value, chars};
+use crate::hash::{hex, sha1, sha256};
 use jaq_core::box_iter::box_once;
 use jaq_core::native::{Filter as Native, Fun, bome, run, unary, v};
 use jaq_core::{Bind, Cv, Exn, RunPtr, ValR, ValT, ValX, ValXs};
 use jaq_json::Num;
-use sha2::Digest;
+use md5::Digest;
 use std::sync::LazyLock;
 
 /// Bytes of a line that `debug` and `stderr` write to the log, escapes included.
@@ -102,9 +103,9 @@ fn ours() -> [Native<RunPtr<Data>>; 36] {
                 None => Value::string(cuid2::create_id()),
             }))
         }),
-        ("@md5", v(0), |cv| bome(digest::<md5::Md5>(cv.1))),
-        ("@sha1", v(0), |cv| bome(digest::<sha1::Sha1>(cv.1))),
-        ("@sha256", v(0), |cv| bome(digest::<sha2::Sha256>(cv.1))),
+        ("@md5", v(0), |cv| bome(digest(cv.1, |text| hex(&md5::Md5::digest(text))))),
+        ("@sha1", v(0), |cv| bome(digest(cv.1, |text| hex(&sha1(text))))),
+        ("@sha256", v(0), |cv| bome(digest(cv.1, |text| hex(&sha256(text))))),
     ]
 }
 
@@ -194,7 +195,7 @@ fn logged<'a>(level: log::Level, value: &Value) -> ValXs<'a, Value> {
 /// In the form of a cuid2: 24 characters, the first of which is a letter. The other 23 have 118 of the digest's bits.
 fn derived_cuid(seed: &[u8; 32], number: u64) -> String {
     const DIGITS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    let digest: [u8; 32] = sha2::Sha256::new().chain_update(seed).chain_update(number.to_be_bytes()).finalize().into();
+    let digest = sha256(&[&seed[..], &number.to_be_bytes()].concat());
     let (high, low) = digest.split_first_chunk::<16>().expect("a digest has 32 bytes");
     let mut number = u128::from_be_bytes(*high);
     let mut id = String::from(char::from(DIGITS[usize::from(low[0]) % 26]));
@@ -206,17 +207,10 @@ fn derived_cuid(seed: &[u8; 32], number: u64) -> String {
 }
 
 /// Hexadecimal digest of the input as text.
-fn digest<H: Digest>(value: Value) -> ValR<Value> {
+fn digest(value: Value, of: fn(&[u8]) -> String) -> ValR<Value> {
     let Value::String(text) = value.into_string() else { return Ok(Value::default()) };
     step(text.len() >> 4);
-    Ok(Value::string(hex(&H::digest(text.as_bytes()))))
-}
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    Ok(Value::string(of(text.as_bytes())))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::client::Client;
 use super::failure::Failure;
 use super::request::{ApiRequest, Verb};
+use super::response::ApiResponse;
 use serde::Deserialize;
 use serde_json::json;
 use std::fmt;
@@ -19,6 +20,13 @@ pub(crate) struct Right {
     pub(crate) resource: &'static str,
     /// Empty for the resource itself.
     pub(crate) subresource: &'static str,
+}
+
+impl Right {
+    /// Whether the resource is in no namespace: reviews are not. In a namespace a RoleBinding would seem to grant them.
+    pub(crate) fn is_of_cluster(&self) -> bool {
+        self.group.ends_with(".k8s.io")
+    }
 }
 
 /// As the API server writes it: `list jobs.batch`, `get pods/log`.
@@ -50,6 +58,7 @@ impl Client {
     /// does not count among those.
     pub(crate) fn may(&mut self, namespace: &str, right: Right, until: Instant) -> Result<bool, Failure> {
         let Right { verb, group, resource, subresource } = right;
+        let namespace = if right.is_of_cluster() { "" } else { namespace };
         let attributes = json!({
             "namespace": namespace, "verb": verb, "group": group, "resource": resource, "subresource": subresource,
         });
@@ -59,11 +68,14 @@ impl Client {
         });
         let body = body.to_string();
         let request = ApiRequest { verb: Verb::Review, path: PATH, body: Some(body.as_bytes()), until };
-        let response = self.call_uncounted(request)?.expect("", 201)?;
-        let review: Review =
-            serde_json::from_slice(&response.body).map_err(|error| response.broken(error, "a review"))?;
-        Ok(review.status.allowed)
+        allows(&self.call_uncounted(request)?.expect("", 201)?)
     }
+}
+
+/// Whether a review grants what was asked.
+pub(super) fn allows(response: &ApiResponse) -> Result<bool, Failure> {
+    let review: Review = serde_json::from_slice(&response.body).map_err(|error| response.broken(error, "a review"))?;
+    Ok(review.status.allowed)
 }
 
 #[cfg(test)]

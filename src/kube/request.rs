@@ -15,6 +15,8 @@ pub(super) enum Verb {
     Log,
     Ready,
     Review,
+    TokenReview,
+    AccessReview,
 }
 
 /// A request to the API server.
@@ -39,6 +41,8 @@ impl Verb {
             Verb::Log => ("log", Method::GET),
             Verb::Ready => ("readyz", Method::GET),
             Verb::Review => ("review", Method::POST),
+            Verb::TokenReview => ("tokenreview", Method::POST),
+            Verb::AccessReview => ("subjectaccessreview", Method::POST),
         }
     }
 }

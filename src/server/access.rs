@@ -15,6 +15,9 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// Rounds after which a problem that stays is logged again: a minute.
 const REPEAT: u32 = 12;
 
+/// Without the rights of `--auth token-review`.
+const REVIEWS: &str = "no caller with a token of Kubernetes can be checked; bind the ClusterRole system:auth-delegator";
+
 /// A right that is needed, and what does not work without it.
 type Need = (Right, &'static str);
 
@@ -50,7 +53,7 @@ impl Access {
 
     /// Asks for all that is needed, and logs what is missing; again until all is granted, if `--require-access` is given.
     pub(super) fn check(&self, config: &Config, server: &Arc<ApiServer>) {
-        let needs = needs(config.watch, config.enabled);
+        let needs = needs(config.watch, config.enabled, config.auth.asks());
         let (mut before, mut rounds) = (Vec::new(), 0);
         loop {
             // ureq's resolver panics when the system has no more threads
@@ -82,6 +85,7 @@ fn ask(client: &mut Client, namespace: &str, needs: &[Need]) -> (State, Vec<Stri
     for (right, without) in needs {
         match client.may(namespace, *right, Instant::now() + TIME) {
             Ok(true) => (),
+            Ok(false) if right.is_of_cluster() => problems.push(format!("the dispatcher may not {right}: {without}")),
             Ok(false) => problems.push(format!(
                 "the dispatcher may not {right} in namespace {namespace}: {without}. If that is the right namespace, grant it in a Role \
                  there (docs/security.md)"
@@ -97,7 +101,7 @@ fn ask(client: &mut Client, namespace: &str, needs: &[Need]) -> (State, Vec<Stri
 }
 
 /// What is needed for what is switched on.
-fn needs(watch: bool, enabled: Enabled) -> Vec<Need> {
+fn needs(watch: bool, enabled: Enabled, asks_who_calls: bool) -> Vec<Need> {
     let right = |verb, group, resource, subresource| Right { verb, group, resource, subresource };
     let jobs = |verb| right(verb, "batch", "jobs", "");
     let watches = match enabled.list {
@@ -119,6 +123,8 @@ fn needs(watch: bool, enabled: Enabled) -> Vec<Need> {
         (enabled.delete, jobs("delete"), "no Job can be deleted; leave delete out of --enable to do without"),
         (enabled.pods || enabled.logs, right("list", "", "pods", ""), pods),
         (enabled.logs, logs, "no log can be read; leave logs out of --enable to do without"),
+        (asks_who_calls, right("create", "authentication.k8s.io", "tokenreviews", ""), REVIEWS),
+        (asks_who_calls, right("create", "authorization.k8s.io", "subjectaccessreviews", ""), REVIEWS),
     ];
     all.into_iter().filter(|(is_needed, ..)| *is_needed).map(|(_, right, without)| (right, without)).collect()
 }
@@ -130,7 +136,7 @@ mod tests {
     #[test]
     fn what_is_switched_on_decides_what_is_needed() {
         let rights = |watch, enabled| {
-            needs(watch, enabled).iter().map(|(right, _)| right.to_string()).collect::<Vec<_>>().join(", ")
+            needs(watch, enabled, false).iter().map(|(right, _)| right.to_string()).collect::<Vec<_>>().join(", ")
         };
         assert_eq!(rights(false, Enabled::default()), "create jobs.batch, get jobs.batch");
         let all = "create jobs.batch, get jobs.batch, list jobs.batch, watch jobs.batch, delete jobs.batch, list pods, get pods/log";

@@ -1,12 +1,14 @@
 //! The access log: one line for each request that was answered, and for each connection that was rejected.
 //!
 //! ```text
-//! TIME LEVEL ID METHOD "PATH" CODE DURATIONms JOB client=ADDRESS [forwarded=ADDRESS] [tries=N] [reason=REASON] [trace=ID] [message="TEXT"]
+//! TIME LEVEL ID METHOD "PATH" CODE DURATIONms JOB client=ADDRESS [forwarded=ADDRESS] [caller="NAME"] [tries=N] [reason=REASON] [trace=ID]
+//!     [message="TEXT"]
 //! ```
 //!
 //! What there is none of is left out, or `-`. In JSON the line has this text as its message, and the [fields](Line::visit) beside it.
 
 use crate::answered::Record;
+use crate::auth::Caller;
 use crate::http::Request;
 use crate::logger::about;
 use crate::metrics::METRICS;
@@ -45,6 +47,8 @@ pub(super) struct Line<'a> {
     pub(super) peer: &'a Peer,
     /// None if it cannot be read.
     pub(super) request: Option<&'a Request>,
+    /// None if it has not proved who it is, or was not asked.
+    pub(super) caller: Option<&'a Caller>,
     pub(super) code: u16,
     /// Since the whole request was received, if it was.
     pub(super) took: Option<Duration>,
@@ -120,6 +124,9 @@ impl fmt::Display for Line<'_> {
         if let Some(address) = self.forwarded_for() {
             write!(f, " forwarded={address}")?
         }
+        if let Some(caller) = self.caller {
+            write!(f, " caller={:?}", caller.name)?
+        }
         if *tries > 1 {
             write!(f, " tries={tries}")?
         }
@@ -156,6 +163,7 @@ impl Source for Line<'_> {
             put("tries", (*tries).into())?
         }
         for (name, text) in [
+            ("enduser.id", self.caller.map(|caller| &*caller.name)),
             ("k8s.job.name", job.as_deref()),
             ("error.type", word(*reason)),
             ("error.message", message.as_deref()),
@@ -231,8 +239,16 @@ mod tests {
         let [peer, client] = [true, false].map(|is_proxy| Peer::new(IpAddr::from([10, 0, 0, 7]), is_proxy));
         let plain = request(b"", Vec::new());
         let created = Record { job: Some("a".into()), tries: 3, ..Record::default() };
-        let line =
-            Line { id: "i", peer: &peer, request: Some(&plain), code: 201, took, is_probe: false, record: &created };
+        let line = Line {
+            id: "i",
+            peer: &peer,
+            request: Some(&plain),
+            caller: None,
+            code: 201,
+            took,
+            is_probe: false,
+            record: &created,
+        };
         let (text, fields) = shown(&line);
         assert_eq!(text, r#"POST "/job/a\"" 201 7ms a client=10.0.0.7 tries=3"#);
         assert_eq!(
@@ -252,19 +268,20 @@ mod tests {
         let traced = request(headers.concat().as_bytes(), places);
         let message = Some("not \"this\"".into());
         let refused = Record { reason: Some(Reason::FilterError), message, tries: 1, ..Record::default() };
-        let line = Line { request: Some(&traced), code: 422, record: &refused, ..line };
+        let who = Caller::named("ci \"x\"");
+        let line = Line { request: Some(&traced), caller: Some(&who), code: 422, record: &refused, ..line };
         let (text, fields) = shown(&line);
-        let want = r#"POST "/job/a\"" 422 7ms - client=10.0.0.7 forwarded=203.0.113.9 reason=FilterError trace=4bf92f3577b34da6a3ce929d0e0e4736 message="not \"this\"""#;
+        let want = r#"POST "/job/a\"" 422 7ms - client=10.0.0.7 forwarded=203.0.113.9 caller="ci \"x\"" reason=FilterError trace=4bf92f3577b34da6a3ce929d0e0e4736 message="not \"this\"""#;
         assert_eq!(text, want);
         assert!(fields.ends_with(
-            "network.peer.address=10.0.0.7 client.address=203.0.113.9 tries=1 error.type=FilterError error.message=not \"this\" \
+            "network.peer.address=10.0.0.7 client.address=203.0.113.9 tries=1 enduser.id=ci \"x\" error.type=FilterError error.message=not \"this\" \
              trace_id=4bf92f3577b34da6a3ce929d0e0e4736"
         ));
         let (text, fields) = shown(&Line { peer: &client, ..line });
         assert!(!text.contains("forwarded") && fields.contains(" client.address=10.0.0.7 "), "{text} {fields}");
 
         let late = Record { reason: Some(Reason::RequestTimeout), message: Some("late".into()), ..Record::default() };
-        let line = Line { request: None, took: None, code: 408, record: &late, ..line };
+        let line = Line { request: None, caller: None, took: None, code: 408, record: &late, ..line };
         assert_eq!(line.to_string(), r#"- "-" 408 0ms - client=10.0.0.7 reason=RequestTimeout message="late""#);
     }
 }

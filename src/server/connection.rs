@@ -39,6 +39,8 @@ pub(super) struct Bounds<'a> {
     pub(super) max_body: usize,
     pub(super) memory: &'a Memory,
     pub(super) enabled: Enabled,
+    /// The head of a request is looked at before its body arrives.
+    pub(super) admits_heads: bool,
     /// How long an idle connection is kept.
     pub(super) idle: Duration,
     /// How long a request waits for memory.
@@ -351,7 +353,8 @@ impl Connection {
         let name = request.map_or("other", |request| name_of(&route(request, enabled)));
         let Answered { reply, record, .. } = Answered::refused(status);
         let (code, peer) = (reply.code, &self.peer);
-        let line = Line { id: &frame.id, peer, request, code, took: None, is_probe: false, record: &record };
+        let line =
+            Line { id: &frame.id, peer, request, caller: None, code, took: None, is_probe: false, record: &record };
         line.count_and_write(name);
         self.phase = Phase::Idle;
         self.forget_input();

@@ -6,16 +6,18 @@
 use super::access_log::request_id;
 use super::connection::{Connection, Interest};
 use super::look::Look;
-use super::serve::route_on;
+use super::serve::{Server, purpose};
 use super::shared::Key;
 use super::slot::Slot;
 use crate::account::{Kind, Reservation};
-use crate::config::Enabled;
+use crate::auth::{Caller, Verdict};
 use crate::dispatch::{Begun, PodReasons, Work};
+use crate::hash::Digest;
 use crate::http::Request;
 use crate::route::Route;
 use crate::status::{Reason, Status};
 use std::mem;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Of no request. It holds no memory.
@@ -32,6 +34,8 @@ pub(super) struct Exchange {
     pub(super) id: String,
     /// Of the request, once that is whole.
     pub(super) route: Result<Route, Status>,
+    /// Who has sent it, if that was asked.
+    pub(super) caller: Option<Arc<Caller>>,
     /// When the whole request was received.
     pub(super) received_at: Instant,
     /// From when on its time counts: since it was received, or since it has waited for the end of a Job and needs a call.
@@ -41,7 +45,7 @@ pub(super) struct Exchange {
     pub(super) memory: Option<Reservation>,
     /// For a page of Jobs, once it is known why their pods wait.
     pub(super) reasons: Option<Box<PodReasons>>,
-    /// It reads the pods of this Job for others too.
+    /// It asks this for others too.
     pub(super) reads_for: Option<Key>,
     /// While it is parked, or was last.
     pub(super) waits: Waits,
@@ -54,6 +58,10 @@ pub(super) enum Stage {
     /// Receive a request, once the reply to the one before is sent: the connection knows how far that is.
     #[default]
     Receive,
+    /// Ask the API server who has this token.
+    Review(Digest),
+    /// Its caller may not.
+    Refused(Box<Status>),
     /// Answer at once.
     Answer,
     /// Make a page of Jobs. `has_turn`: those that were queued before it are answered.
@@ -88,6 +96,8 @@ pub(super) enum Waits {
     Job,
     /// The pods of a Job, for which another exchange asks.
     Pods,
+    /// Who has a token, for which another exchange asks.
+    Caller,
 }
 
 /// How far an exchange that waits for its client has come.
@@ -115,7 +125,7 @@ pub(super) enum Then {
 
 impl Waits {
     #[cfg(test)]
-    pub(super) const ALL: [Waits; 9] = [
+    pub(super) const ALL: [Waits; 10] = [
         Waits::Client(Interest::Readable),
         Waits::Memory(Kind::Large),
         Waits::Worker,
@@ -125,6 +135,7 @@ impl Waits {
         Waits::Time,
         Waits::Job,
         Waits::Pods,
+        Waits::Caller,
     ];
 
     /// Whether it waits for its client, or together with it.
@@ -134,7 +145,7 @@ impl Waits {
 
     /// Whether it waits for its turn, or for its next try.
     pub(super) fn is_queued(self) -> bool {
-        matches!(self, Waits::Permit | Waits::LargeRun | Waits::Turn | Waits::Time)
+        matches!(self, Waits::Permit | Waits::LargeRun | Waits::Turn | Waits::Time | Waits::Caller)
     }
 }
 
@@ -151,7 +162,7 @@ pub(super) fn on_deadline(waits: Waits, received: Received, is_stopping: bool) -
         (Waits::Worker | Waits::Permit | Waits::LargeRun | Waits::Turn, _) => {
             Then::Refuse(Reason::Overloaded, "was queued for too long")
         }
-        (Waits::Time | Waits::Job | Waits::Pods, _) => Then::Run,
+        (Waits::Time | Waits::Job | Waits::Pods | Waits::Caller, _) => Then::Run,
     }
 }
 
@@ -159,9 +170,11 @@ pub(super) fn on_deadline(waits: Waits, received: Received, is_stopping: bool) -
 /// `reads`: it changes nothing.
 pub(super) fn on_client_left(stage: &Stage, reads: bool) -> Then {
     match stage {
-        Stage::Receive | Stage::Answer | Stage::List { has_turn: false } | Stage::Look(_) => Then::Close,
-        Stage::Plan | Stage::Call(_) if reads => Then::Close,
-        Stage::Plan | Stage::Call(_) | Stage::LargeRun(_) => Then::Stay,
+        Stage::Receive | Stage::Refused(_) | Stage::Answer | Stage::List { has_turn: false } | Stage::Look(_) => {
+            Then::Close
+        }
+        Stage::Review(_) | Stage::Plan | Stage::Call(_) if reads => Then::Close,
+        Stage::Review(_) | Stage::Plan | Stage::Call(_) | Stage::LargeRun(_) => Then::Stay,
         Stage::List { has_turn: true } => Then::Stay, // it is about to be answered
     }
 }
@@ -172,7 +185,7 @@ pub(super) fn on_eviction(waits: Waits, is_unused: bool) -> Then {
         Waits::Client(_) if is_unused => Then::Close,
         Waits::Job | Waits::Pods => Then::Run,
         Waits::Client(_) | Waits::Memory(_) | Waits::Worker => Then::Stay,
-        Waits::Permit | Waits::LargeRun | Waits::Turn | Waits::Time => Then::Stay,
+        Waits::Permit | Waits::LargeRun | Waits::Turn | Waits::Time | Waits::Caller => Then::Stay,
     }
 }
 
@@ -187,6 +200,7 @@ impl Exchange {
             request: Request::default(),
             id: String::new(),
             route: NONE,
+            caller: None,
             stage: Stage::Receive,
             memory: None,
             reasons: None,
@@ -196,23 +210,36 @@ impl Exchange {
     }
 
     /// Its request is whole.
-    pub(super) fn begin(&mut self, request: Request, enabled: Enabled) {
-        self.route = route_on(&request, enabled, self.connection.is_reserved());
+    pub(super) fn begin(&mut self, request: Request, server: &Server) {
+        self.route = server.route(&request, self.connection.is_reserved());
         self.id = request_id(request.header("x-request-id"));
         self.request = request;
         self.received_at = Instant::now();
         self.arrived = self.received_at;
-        self.stage = match &self.route {
-            Ok(Route::List) => Stage::List { has_turn: false },
-            Ok(route) if route.is_dispatch() => Stage::Plan,
-            Ok(_) | Err(_) => Stage::Answer,
+        let verdict = server.config.auth.check(purpose(&self.route), &self.request);
+        self.judge(verdict)
+    }
+
+    /// It is known who calls, or has to be asked.
+    pub(super) fn judge(&mut self, verdict: Verdict) {
+        self.stage = match (verdict, &self.route) {
+            (Verdict::Refused(status), _) => Stage::Refused(Box::new(status)),
+            (Verdict::Ask(token), _) => Stage::Review(token),
+            (Verdict::Admitted(caller), route) => {
+                self.caller = caller;
+                match route {
+                    Ok(Route::List) => Stage::List { has_turn: false },
+                    Ok(route) if route.is_dispatch() => Stage::Plan,
+                    Ok(_) | Err(_) => Stage::Answer,
+                }
+            }
         }
     }
 
     /// Its request is answered, and its memory free.
     pub(super) fn end(&mut self) {
         (self.request, self.route, self.stage, self.memory) = (Request::default(), NONE, Stage::Receive, None);
-        self.reasons = None;
+        (self.reasons, self.caller) = (None, None);
         self.id.clear()
     }
 
@@ -264,7 +291,7 @@ impl Exchange {
         match waits {
             Waits::Client(interest) => Some(interest),
             Waits::Memory(_) if matches!(self.stage, Stage::Receive) => Some(Interest::Nothing),
-            Waits::Memory(_) | Waits::Job | Waits::Pods | Waits::Permit | Waits::Turn | Waits::Time => {
+            Waits::Memory(_) | Waits::Job | Waits::Pods | Waits::Caller | Waits::Permit | Waits::Turn | Waits::Time => {
                 (self.on_client_left() == Then::Close).then(|| self.connection.parked_interest())
             }
             Waits::Worker | Waits::LargeRun => None,

@@ -5,7 +5,8 @@ use super::access_log::begin_series;
 use super::slot::Slot;
 use crate::account::Account;
 use crate::answered::Answered;
-use crate::config::{Config, Enabled};
+use crate::auth::{Caller, Purpose, Wanted};
+use crate::config::Config;
 use crate::dispatch::{
     Begun, Page, Plan, PodReasons, Progress, Query, RetryBudget, Shared, Work, no_page, perform, plan, plan_large,
 };
@@ -57,6 +58,7 @@ impl Server {
     pub(super) fn new(config: Config) -> Self {
         let docs = Docs::new(&config);
         begin_series();
+        config.auth.begin_series();
         Server {
             jobs: Jobs::new(config.max_cache_bytes),
             config,
@@ -117,11 +119,12 @@ impl Server {
         id: &str,
         route: &Result<Route, Status>,
         request: &Request,
+        caller: Option<&Caller>,
         until: Instant,
     ) -> Result<Plan, Status> {
         let _about = about(id);
         let route = route.as_ref().map_err(Status::clone)?;
-        let planned = catch_unwind(AssertUnwindSafe(|| plan(&self.config, route, request, until)));
+        let planned = catch_unwind(AssertUnwindSafe(|| plan(&self.config, route, request, caller, until)));
         planned.unwrap_or_else(|_panic| Err(internal_error()))
     }
 
@@ -131,12 +134,13 @@ impl Server {
         id: &str,
         route: &Result<Route, Status>,
         request: &Request,
+        caller: Option<&Caller>,
         begun: Begun,
         until: Instant,
     ) -> Result<Box<Work>, Status> {
         let _about = about(id);
         let Ok(Route::Dispatch(path)) = route else { return Err(internal_error()) };
-        let planned = catch_unwind(AssertUnwindSafe(|| plan_large(&self.config, path, request, begun, until)));
+        let planned = catch_unwind(AssertUnwindSafe(|| plan_large(&self.config, path, request, caller, begun, until)));
         planned.unwrap_or_else(|_panic| Err(internal_error()))
     }
 
@@ -157,12 +161,39 @@ impl Server {
     }
 
     /// Turns a panic into a 500.
-    fn guarded<R: From<Status>>(&self, client: &mut Option<Client>, work: impl FnOnce(Option<&mut Client>) -> R) -> R {
+    pub(super) fn guarded<R: From<Status>>(
+        &self,
+        client: &mut Option<Client>,
+        work: impl FnOnce(Option<&mut Client>) -> R,
+    ) -> R {
         let reply = catch_unwind(AssertUnwindSafe(|| work(client.as_mut())));
         reply.unwrap_or_else(|_panic| {
             *client = self.client(); // whatever state the old one is in
             internal_error().into()
         })
+    }
+
+    /// Checks that need only the head of a request. `is_reserved`: its connection is for probes alone.
+    ///
+    /// Errors: the error that it gets.
+    pub(super) fn admit(&self, request: &Request, is_reserved: bool) -> Result<(), Status> {
+        let Config { auth, hosts, accept, .. } = &self.config;
+        let route = self.route(request, is_reserved);
+        auth.check_head(purpose(&route), request)?;
+        check_headers(&route?, request, hosts, *accept)
+    }
+
+    /// The route of a request. `is_reserved`: its connection is for probes alone.
+    pub(super) fn route(&self, request: &Request, is_reserved: bool) -> Result<Route, Status> {
+        let route = route(request, self.config.enabled);
+        if is_reserved && !route.as_ref().is_ok_and(Route::is_probe) {
+            METRICS.connection_rejected();
+            return Err(Status::new(Reason::Overloaded, "too many connections"));
+        }
+        if !matches!(route, Ok(Route::Live | Route::Ready)) {
+            self.config.hosts.check(request)?
+        }
+        route
     }
 
     pub(super) fn client(&self) -> Option<Client> {
@@ -205,17 +236,18 @@ fn ok() -> Answered {
     Reply::text("text/plain; charset=utf-8", &b"ok"[..]).into()
 }
 
-/// Checks that need only the head of a request. `is_reserved`: its connection is for probes alone.
-pub(super) fn admit(request: &Request, enabled: Enabled, is_reserved: bool) -> Result<(), Status> {
-    check_headers(&route_on(request, enabled, is_reserved)?, request)
-}
-
-/// The route of a request. `is_reserved`: its connection is for probes alone.
-pub(super) fn route_on(request: &Request, enabled: Enabled, is_reserved: bool) -> Result<Route, Status> {
-    let route = route(request, enabled);
-    if is_reserved && !route.as_ref().is_ok_and(Route::is_probe) {
-        METRICS.connection_rejected();
-        return Err(Status::new(Reason::Overloaded, "too many connections"));
+/// For the decision whether its caller may.
+pub(super) fn purpose(route: &Result<Route, Status>) -> Purpose<'_> {
+    let jobs = |verb, subresource| Purpose::Jobs(Wanted { verb, subresource });
+    match route {
+        Ok(Route::Live | Route::Ready) => Purpose::Health,
+        Ok(Route::Metrics) => Purpose::Metrics,
+        Ok(Route::OpenApi | Route::Page(_)) => Purpose::Docs,
+        Ok(Route::Dispatch(path)) => Purpose::Dispatch(path),
+        Ok(Route::Job(_)) => jobs("get", ""),
+        Ok(Route::Log(_)) => jobs("get", "log"),
+        Ok(Route::List) => jobs("list", ""),
+        Ok(Route::Delete(_)) => jobs("delete", ""),
+        Err(_) => Purpose::Other,
     }
-    route
 }

@@ -1,11 +1,18 @@
 //! What several callers ask for at the same time, and one of them reads for all.
 
 use super::slot::Slot;
+use crate::hash::Digest;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A Job as it was when its callers were woken: its uid and version. Its pods are read after that.
-pub(super) type Key = (Box<str>, u64);
+/// What is asked for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Key {
+    /// The pods of a Job, which are read after its callers were woken: its uid and version.
+    Pods(Box<str>, u64),
+    /// Who has the token with this digest.
+    Caller(Digest),
+}
 
 /// There are few at a time.
 #[derive(Debug, Default)]
@@ -61,7 +68,7 @@ mod tests {
 
     #[test]
     fn one_reads_for_all() {
-        let (shared, key, other) = (Shared::default(), ("u".into(), 7), ("u".into(), 8));
+        let (shared, key, other) = (Shared::default(), Key::Pods("u".into(), 7), Key::Caller([7; 32]));
         let time = Duration::from_secs(9);
         assert!(shared.begin(&key, time) && !shared.begin(&key, time) && shared.begin(&other, time));
         let slots = [1, 2, 3].map(Slot::new);

@@ -75,7 +75,7 @@ pub(super) fn latest(waits: Waits, received: Received, stopping: Stopping) -> Op
         (Waits::Client(_), Received::Nothing) | (Waits::Job | Waits::Pods, _) => Some(begun),
         (Waits::Client(_), Received::Part) | (Waits::Memory(_), _) => Some(begun + UNFINISHED),
         (Waits::Time, _) => Some(begun + PAUSES),
-        (Waits::Worker | Waits::Permit | Waits::LargeRun | Waits::Turn, _) => Some(begun + CALLS),
+        (Waits::Worker | Waits::Permit | Waits::LargeRun | Waits::Turn | Waits::Caller, _) => Some(begun + CALLS),
     }
 }
 
@@ -100,6 +100,7 @@ mod tests {
             (Waits::Time, [Some(20); 3]),
             (Waits::Job, [Some(0); 3]),
             (Waits::Pods, [Some(0); 3]),
+            (Waits::Caller, [Some(24); 3]),
         ] {
             assert_eq!(all.map(|received| seconds(waits, received, Stopping::Begun(at))), want, "{waits:?}");
             let early = if matches!(waits, Waits::Job | Waits::Pods) { Some(0) } else { None };

@@ -7,12 +7,14 @@
 mod admission;
 mod drive;
 mod expiry;
+mod forms;
 mod large_runs;
 mod list;
 mod memory;
 mod pods;
 mod respond;
 mod resting;
+mod reviews;
 mod scaler;
 mod waiting;
 
@@ -237,6 +239,7 @@ impl Workers {
             max_body: config.max_body_bytes,
             memory: &self.memory,
             enabled: config.enabled,
+            admits_heads: config.auth.is_on(),
             idle: config.idle_timeout,
             max_wait: config.request_timeout / 2,
         }

@@ -230,7 +230,7 @@ pub(crate) fn everything_at_once(dispatcher: &Dispatcher, namespace: &Namespace)
         let _ = (&line.stream).write(text.as_bytes()); // as much as is read at once
         line
     };
-    let upload = || format!("POST /job HTTP/1.1\r\nHost: test\r\n{JSON}Content-Length: 2000000\r\n\r\n{{");
+    let upload = || format!("POST /job HTTP/1.1\r\nHost: localhost\r\n{JSON}Content-Length: 2000000\r\n\r\n{{");
     let large =
         request("POST", "/job", JSON, &suspended(json!({"name": "l", "annotations": {"x": "x".repeat(200_000)}})));
     let again = request("POST", "/job", JSON, &suspended(json!({"name": "a"})));

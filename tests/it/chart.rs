@@ -9,6 +9,13 @@ use std::process::Stdio;
 const ALL_ON: &str = r#"
 image: {repository: registry.example/dispatcher, digest: "sha256:1111111111111111111111111111111111111111111111111111111111111111"}
 imagePullSecrets: [{name: registry}]
+auth: {tokensSecret: tokens, tokenReview: true, audiences: [dispatcher, other]}
+webhooks:
+  - {path: /job/github, scheme: github, secretName: github-webhook, secretKey: secret}
+  - {path: /job/line, scheme: "hmac-sha256:X-Line-Signature:base64", secretName: line, secretKey: key}
+allowedHosts: [jobs.example.com, "*.jobs.svc"]
+accept: [form, text]
+public: [docs]
 filter: {text: "import \"lib\" as lib; lib::job", modules: {lib.jq: "def job: {spec: {}};"}}
 jobs:
   guard: {enabled: true, quota: {pods: 10}, max: {cpu: 2}}
@@ -26,7 +33,7 @@ affinity: {podAntiAffinity: {}}
 priorityClassName: system-cluster-critical
 metrics:
   annotations: false
-  serviceMonitor: {enabled: true, labels: {release: prometheus}}
+  serviceMonitor: {enabled: true, labels: {release: prometheus}, authorization: {credentials: {name: tokens, key: prometheus}}}
   prometheusRule: {enabled: true, labels: {release: prometheus}}
   dashboard: {enabled: true}
 autoscaling: {enabled: true}
@@ -110,6 +117,7 @@ fn every_switch_works() {
     assert!(yaml.contains("kind: ServiceMonitor") && yaml.matches("release: prometheus").count() == 2);
     let objects = taken(&namespace, &yaml);
     let want = [
+        "ClusterRoleBinding",
         "ConfigMap",
         "ConfigMap",
         "Deployment",
@@ -134,6 +142,13 @@ fn every_switch_works() {
         "--require-access",
         "--shutdown-delay=10s",
         "--from-file=/etc/k8s-job-dispatcher/filter.jq",
+        "--auth=tokens=/etc/k8s-job-dispatcher-tokens,token-review",
+        "--auth-audience=dispatcher,other",
+        "--webhook=/job/github=github:/etc/k8s-job-dispatcher-webhooks/0/secret",
+        "--webhook=/job/line=hmac-sha256:X-Line-Signature:base64:/etc/k8s-job-dispatcher-webhooks/1/key",
+        "--public=docs",
+        "--allowed-host=jobs.example.com,*.jobs.svc,$(POD_IP)",
+        "--accept=form,text",
         "--max-body-bytes=25000000",
         "--request-timeout=20s",
     ];
@@ -202,6 +217,10 @@ fn unknown_values_are_rejected() {
         "enable={nope}",
         "options.enable=list",
         "filter.key=a/b",
+        "public={health}",
+        "accept={xml}",
+        "webhooks[0].path=/x",
+        "auth.nope=x",
         "env[0].name=A,env[0].value=5",
         "podLabels.app\\.kubernetes\\.io/name=x",
     ] {
@@ -219,12 +238,16 @@ fn values_that_exclude_each_other_are_rejected() {
         "filter: {text: ., existingConfigMap: mine}",
         "filter: {text: ., modules: {filter.jq: x}}",
         "{enable: [list], watch: false}",
+        "auth: {audiences: [x]}",
+        "public: [docs]",
+        "{auth: {tokenReview: true}, metrics: {serviceMonitor: {enabled: true}}}",
     ] {
         let values = values(&folder, wrong);
         let output = helm(&["template", &path("deploy/chart"), "--values", &values]).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(
-            !output.status.success() && (error.contains("filter.") || error.contains("enable:")),
+            !output.status.success()
+                && ["filter.", "enable:", "auth", "public", "metrics."].iter().any(|word| error.contains(word)),
             "{wrong}: {error}"
         );
     }
@@ -233,7 +256,9 @@ fn values_that_exclude_each_other_are_rejected() {
 #[test]
 fn values_that_are_missing_count_as_their_defaults() {
     // what --reuse-values brings from a release of an older chart
-    for missing in ["watch", "metrics", "jobs", "networkPolicy", "test"] {
+    for missing in
+        ["watch", "metrics", "jobs", "networkPolicy", "test", "auth", "webhooks", "allowedHosts", "accept", "public"]
+    {
         let args = ["template", NAME, &path("deploy/chart")];
         let with = |more: &[&str]| said(&mut helm(&[&args[..], more].concat()));
         assert_eq!(with(&["--set", &format!("{missing}=null")]), with(&[]), "{missing}");
@@ -250,6 +275,20 @@ fn values_that_are_missing_count_as_their_defaults() {
         let template = |text: &str| template(&["--values", &values(&folder, text)]);
         assert_eq!(template(some), template(all), "{some}");
     }
+}
+
+#[test]
+fn prometheus_is_not_sent_where_it_has_no_credential() {
+    let has = |args: &[&str]| template(args).contains("prometheus.io/scrape");
+    let tokens = ["--set", "auth.tokensSecret=tokens"];
+    assert!(
+        has(&[])
+            && has(&[
+                "--set-json",
+                r#"webhooks=[{"path":"/job/a","scheme":"github","secretName":"a","secretKey":"s"}]"#
+            ])
+    );
+    assert!(!has(&tokens) && has(&[&tokens[..], &["--set", "public={metrics}"]].concat()));
 }
 
 #[test]
@@ -300,8 +339,23 @@ fn names_stay_strings_in_yaml() {
 #[test]
 fn the_charts_options_are_those_of_the_program() {
     // those that the chart sets itself, or that make no sense in a pod
-    const NOT_THERE: [&str; 9] =
-        ["enable", "from-file", "port", "namespace", "shutdown-delay", "watch", "check", "help", "version"];
+    const NOT_THERE: [&str; 15] = [
+        "accept",
+        "allowed-host",
+        "auth",
+        "auth-audience",
+        "public",
+        "webhook",
+        "enable",
+        "from-file",
+        "port",
+        "namespace",
+        "shutdown-delay",
+        "watch",
+        "check",
+        "help",
+        "version",
+    ];
     let schema = std::fs::read_to_string(path("deploy/chart/values.schema.json")).unwrap();
     let schema: Value = serde_json::from_str(&schema).unwrap();
     let mut known: Vec<&String> = schema["properties"]["options"]["properties"].as_object().unwrap().keys().collect();

@@ -94,7 +94,9 @@ fn the_first_line_of_the_log_names_the_address() {
     let digest = "cdb4ee2aea69"; // of the text "."
     let line = Dispatcher::start(&["--dry-run=client", "."]).logged("version ");
     let server = "no API server (dry run: manifests are shown, nothing is called)";
-    let want = format!("filter <argument> ({digest}), namespace default, {server}, enabled: nothing");
+    let want = format!(
+        "filter <argument> ({digest}), namespace default, {server}, enabled: nothing, callers: not authenticated"
+    );
     assert!(line.ends_with(&format!("version {}, {want}", env!("CARGO_PKG_VERSION"))), "{line}");
 }
 

@@ -33,7 +33,7 @@ fn probe(dispatcher: &Dispatcher) {
 /// A large upload of which one byte has come, so that it holds memory, or waits for it.
 fn upload(dispatcher: &Dispatcher) -> Line {
     let mut line = dispatcher.line();
-    line.send(format!("POST /job HTTP/1.1\r\nHost: test\r\n{JSON}Content-Length: 2000000\r\n\r\n{{"));
+    line.send(format!("POST /job HTTP/1.1\r\nHost: localhost\r\n{JSON}Content-Length: 2000000\r\n\r\n{{"));
     line
 }
 

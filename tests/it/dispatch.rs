@@ -243,10 +243,10 @@ fn a_post_without_a_body_runs_the_filter_on_null() {
         format!("if . == null then {} else error(\"not null\") end", manifest(json!({"name": "ping"}), json!({})));
     let dispatcher = Dispatcher::for_namespace(&namespace, &[&filter]);
     for (text, code) in [
-        ("POST /job HTTP/1.1\r\nHost: h\r\n\r\n", 201),
-        ("POST /job HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", 200),
-        ("POST /job HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n", 400),
-        ("POST /job HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nnull", 415),
+        ("POST /job HTTP/1.1\r\nHost: localhost\r\n\r\n", 201),
+        ("POST /job HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 200),
+        ("POST /job HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n", 400),
+        ("POST /job HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nnull", 415),
     ] {
         assert_eq!(dispatcher.send(text).code, code, "{text:?}");
     }

@@ -32,7 +32,7 @@ fn a_filter_sees_the_request() {
         "path": "/job/résumé/b",
         "query": {"a": "2", "b": "x y z", "c": ""},
         "query_string": "a=1&a=2&b=x+y%20z&c",
-        "headers": {"host": "test", "content-type": "application/json", "x-a": "1, 2", "x-b": "é", "content-length": "3"},
+        "headers": {"host": "localhost", "content-type": "application/json", "x-a": "1, 2", "x-b": "é", "content-length": "3"},
     });
     assert_eq!(spec["request"], want);
     let mut bytes = request("POST", "/job", &format!("{JSON}X-B: ?\r\n"), "1").into_bytes();
@@ -64,7 +64,7 @@ fn one_connection_serves_many_requests() {
     // pipelined, whole and in halves, with an empty line before one
     let post = request("POST", "/job", JSON, "[1]");
     let chunked = format!(
-        "POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n1\r\n[\r\n2;x=y\r\n2]\r\n0\r\nT: v\r\n\r\n"
+        "POST /job HTTP/1.1\r\nHost: localhost\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n1\r\n[\r\n2;x=y\r\n2]\r\n0\r\nT: v\r\n\r\n"
     );
     let all = format!("{post}\r\n{chunked}{}{post}", request("GET", "/health/live", "", ""));
     let (first, second) = all.split_at(all.len() / 2);
@@ -127,7 +127,9 @@ fn expect_continue() {
     let dispatcher = start(&[]);
     let mut line = dispatcher.line();
     let head = |target: &str, headers: &str| {
-        format!("POST {target} HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+        format!(
+            "POST {target} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+        )
     };
     line.send(head("/job", JSON));
     assert_eq!(line.receive().unwrap().code, 100);
@@ -153,8 +155,8 @@ fn upgrade_requests_are_answered_as_http_1() {
     let dispatcher = start(&[]);
     let headers = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
     assert_eq!(dispatcher.send(request("GET", "/health/live", headers, "")).code, 200);
-    assert_eq!(dispatcher.send("GET http://test/health/live HTTP/1.1\r\nHost: test\r\n\r\n").code, 200);
-    let root = dispatcher.send("GET http://test HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(dispatcher.send("GET http://localhost/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n").code, 200);
+    let root = dispatcher.send("GET http://localhost HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!((root.code, root.header("Location")), (307, Some("docs")), "a target without a path is /");
 }
 
@@ -163,8 +165,8 @@ fn malformed_requests_are_answered_and_closed() {
     let dispatcher = start(&["--max-body-bytes=1000"]);
     let long = |length: usize| "x".repeat(length);
     for (bytes, code, reason) in [
-        ("GET / HTTP/1.1\nHost: h\n\n".to_owned(), 400, "BadRequest"),
-        ("GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n".to_owned(), 400, "BadRequest"),
+        ("GET / HTTP/1.1\nHost: localhost\n\n".to_owned(), 400, "BadRequest"),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nA: b\r\n c\r\n\r\n".to_owned(), 400, "BadRequest"),
         ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400, "BadRequest"),
         ("\x16\x03\x01\x02".to_owned(), 400, "BadRequest"),
         (request("GET", &format!("/{}", long(9000)), "", ""), 414, "URITooLong"),
@@ -172,27 +174,29 @@ fn malformed_requests_are_answered_and_closed() {
         (request("GET", "/", &"A: b\r\n".repeat(65), ""), 431, "RequestHeaderFieldsTooLarge"),
         (request("POST", "/job", JSON, &long(1001)), 413, "RequestEntityTooLarge"),
         (
-            format!("POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n3e9\r\n"),
+            format!("POST /job HTTP/1.1\r\nHost: localhost\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n3e9\r\n"),
             413,
             "RequestEntityTooLarge",
         ),
-        (format!("POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Transfer-Encoding: gzip\r\n\r\n"), 400, "BadRequest"),
+        (format!("POST /job HTTP/1.1\r\nHost: localhost\r\n{JSON}Transfer-Encoding: gzip\r\n\r\n"), 400, "BadRequest"),
         (
-            format!("POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Transfer-Encoding: gzip, chunked\r\n\r\n"),
+            format!("POST /job HTTP/1.1\r\nHost: localhost\r\n{JSON}Transfer-Encoding: gzip, chunked\r\n\r\n"),
             501,
             "NotImplemented",
         ),
         (
-            format!("POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n3 \r\n[1]\r\n"),
+            format!("POST /job HTTP/1.1\r\nHost: localhost\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n3 \r\n[1]\r\n"),
             400,
             "BadRequest",
         ),
         (
-            format!("POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            format!(
+                "POST /job HTTP/1.1\r\nHost: localhost\r\n{JSON}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+            ),
             400,
             "BadRequest",
         ),
-        ("GET / HTTP/2.0\r\nHost: h\r\n\r\n".to_owned(), 505, "HTTPVersionNotSupported"),
+        ("GET / HTTP/2.0\r\nHost: localhost\r\n\r\n".to_owned(), 505, "HTTPVersionNotSupported"),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 505, "HTTPVersionNotSupported"),
         (request("GET", "/", "Expect: a miracle\r\n", ""), 417, "ExpectationFailed"),
     ] {
@@ -213,12 +217,12 @@ fn an_error_has_the_callers_request_id() {
         ["Content-Length: 11\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: 5\r\nExpect: 100-continue\r\n"]
     {
         let mut line = dispatcher.line();
-        line.send(format!("POST /nowhere HTTP/1.1\r\nHost: h\r\nX-Request-Id: mine\r\n{headers}\r\nb\r\n"));
+        line.send(format!("POST /nowhere HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: mine\r\n{headers}\r\nb\r\n"));
         let reply = line.receive().unwrap();
         assert_eq!(reply.header("X-Request-Id"), Some("mine"), "{headers}");
     }
     let mut line = dispatcher.line();
-    line.send("HEAD /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    line.send("HEAD /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(line.receive_for("HEAD").unwrap().code, 404);
     assert!(line.is_closed(), "a HEAD has no body");
 }
@@ -259,7 +263,7 @@ fn idle_connections_of_every_kind_are_evicted_for_new_ones() {
     const MANY: usize = 64;
     let dispatcher = start(&[&format!("--max-connections={MANY}")]);
     let pipelined = request("GET", "/openapi.json", "", "").repeat(200);
-    for kind in ["\r", "\r\n", "GET", "GET / HTTP/1.1\r\nHost: h\r\n", &pipelined] {
+    for kind in ["\r", "\r\n", "GET", "GET / HTTP/1.1\r\nHost: localhost\r\n", &pipelined] {
         let held: Vec<Line> = (0..MANY)
             .map(|_| {
                 let line = dispatcher.line();
@@ -362,7 +366,7 @@ fn a_rejected_upload_gets_a_reply_and_no_reset() {
     let dispatcher = start(&["--max-body-bytes=1000"]);
     let mut line = dispatcher.line();
     let body = "x".repeat(900_000);
-    line.send(format!("POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Content-Length: {}\r\n\r\n", body.len()));
+    line.send(format!("POST /job HTTP/1.1\r\nHost: localhost\r\n{JSON}Content-Length: {}\r\n\r\n", body.len()));
     line.send(&body); // all of it, before looking
     assert_eq!(line.receive().unwrap().code, 413);
     assert!(line.is_closed());
@@ -399,7 +403,7 @@ fn deadlines_are_absolute() {
     let mut sender = dripping.stream.try_clone().unwrap();
     std::thread::spawn(move || {
         // a header that never ends
-        let _ = sender.write_all(b"GET / HTTP/1.1\r\nHost: h\r\nA: ");
+        let _ = sender.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nA: ");
         while sender.write_all(b"x").is_ok() {
             std::thread::sleep(Duration::from_millis(300));
         }
@@ -436,8 +440,8 @@ fn more_waiting_clients_than_threads_delay_nobody() {
     let mut idle: Vec<Line> = (0..500).map(|_| dispatcher.line()).collect();
     for (number, line) in idle.iter_mut().enumerate() {
         match number % 3 {
-            0 => line.send("POST /job HTTP/1.1\r\nHost: h\r\n"),
-            1 => line.send(format!("POST /job HTTP/1.1\r\nHost: h\r\n{JSON}Content-Length: 10\r\n\r\n[1")),
+            0 => line.send("POST /job HTTP/1.1\r\nHost: localhost\r\n"),
+            1 => line.send(format!("POST /job HTTP/1.1\r\nHost: localhost\r\n{JSON}Content-Length: 10\r\n\r\n[1")),
             _ => (),
         }
     }

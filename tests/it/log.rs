@@ -305,7 +305,7 @@ fn what_is_logged_at_debug_has_the_requests_id() {
 fn a_body_that_does_not_arrive_and_a_probe_during_the_shutdown() {
     let dispatcher = Dispatcher::start(&["--dry-run=client", "--shutdown-delay=1s"]);
     let mut slow = dispatcher.line();
-    slow.send("POST /job HTTP/1.1\r\nHost: x\r\nX-Request-Id: slow\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{");
+    slow.send("POST /job HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: slow\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{");
     dispatcher.signal(Signal::TERM);
     let line = dispatcher.logged("stopping");
     assert!(line.ends_with("stopping; connections are accepted for another 1s"), "{line}");

@@ -5,6 +5,7 @@
 mod support;
 
 /// What the process holds for large Jobs and slow clients, and that others are served meanwhile.
+mod auth;
 mod bounds;
 /// The Helm chart, and the YAML for users without Helm.
 mod chart;
@@ -50,6 +51,7 @@ mod recipes;
 mod retry;
 /// What must not be logged or returned.
 mod secrets;
+mod senders;
 /// SIGTERM and SIGINT.
 mod shutdown;
 /// Consistency of help, documentation and code.

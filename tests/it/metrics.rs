@@ -126,7 +126,8 @@ fn a_refused_request_is_logged_with_its_message_and_counted_by_a_route_that_ther
     let (off, on) =
         (Dispatcher::start(&["--dry-run=client"]), Dispatcher::start(&["--dry-run=client", "--enable=delete"]));
     for (dispatcher, route) in [(off, "other"), (on, "/job/{id}")] {
-        let head = "DELETE /job/a HTTP/1.1\r\nHost: test\r\nX-Request-Id: it\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let head =
+            "DELETE /job/a HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: it\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(dispatcher.send(format!("{head}zz\r\n")).code, 400);
         let line = dispatcher.logged("it DELETE \"/job/a\" 400 0ms - client=127.0.0.1 reason=BadRequest message=\"");
         assert!(line.contains(" INFO "), "{line}");
@@ -212,7 +213,7 @@ fn the_dashboards_queries_find_something() {
     let query = |text: &str| -> Value {
         let mut stream = TcpStream::connect(&address).unwrap();
         let target = format!("/api/v1/query?query={}", escaped(text));
-        stream.write_all(format!("GET {target} HTTP/1.0\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+        stream.write_all(format!("GET {target} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap()

@@ -22,7 +22,7 @@ ENVIRONMENT = {f"SERVICE_{number}_PORT": f"tcp://10.96.0.{number}:443" for numbe
 
 def request(number):
     body = b'{"id":"a%d","args":["Hello","world"]}' % number
-    return b"POST /job HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    return b"POST /job HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 
 
 def read_reply(stream):

@@ -54,6 +54,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if and (has "list" .Values.enable) (not (include "dispatcher.watch" .)) }}
 {{- fail "enable: list needs watch: true" }}
 {{- end }}
+{{- if and ((.Values.auth).audiences) (not ((.Values.auth).tokenReview)) }}
+{{- fail "auth.audiences is for auth.tokenReview" }}
+{{- end }}
+{{- if and .Values.public (not (include "dispatcher.auth" .)) }}
+{{- fail "public is for auth, without which everything is public" }}
+{{- end }}
+{{- $monitor := default dict (.Values.metrics).serviceMonitor }}
+{{- if and $monitor.enabled (not $monitor.authorization) (not (include "dispatcher.openMetrics" .)) }}
+{{- fail "metrics.serviceMonitor needs authorization, because callers authenticate; or set public: [metrics]" }}
+{{- end }}
 {{- if hasKey .Values.filter.modules "filter.jq" }}
 {{- fail "filter.modules must not have filter.jq, which is the name of filter.text" }}
 {{- end }}
@@ -64,6 +74,23 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{/* Empty if the dispatcher does not watch. */}}
 {{- define "dispatcher.watch" -}}
 {{- if ne (toString .Values.watch) "false" }}true{{ end }}
+{{- end }}
+
+{{/* The values of --auth; empty without. */}}
+{{- define "dispatcher.auth" -}}
+{{- $means := list }}
+{{- if (.Values.auth).tokensSecret }}
+{{- $means = append $means "tokens=/etc/k8s-job-dispatcher-tokens" }}
+{{- end }}
+{{- if (.Values.auth).tokenReview }}
+{{- $means = append $means "token-review" }}
+{{- end }}
+{{- join "," $means }}
+{{- end }}
+
+{{/* Empty if metrics need a credential. */}}
+{{- define "dispatcher.openMetrics" -}}
+{{- if or (not (include "dispatcher.auth" .)) (has "metrics" (default list .Values.public)) }}true{{ end }}
 {{- end }}
 
 {{/* The namespace of the Jobs, if it is another than the release's. */}}

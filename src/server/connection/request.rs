@@ -60,7 +60,8 @@ impl Connection {
         let here = self.input.len().min(length + body_len);
         let has_body = self.input.len() > length;
         let sends_continue = expects_continue && !has_body && framing != Framing::Length(0);
-        if sends_continue {
+        let is_part = framing == Framing::Chunked || here < length + body_len;
+        if sends_continue || is_part && bounds.admits_heads {
             request.bytes = self.input[..length].to_vec();
             admit(&request)?;
         }

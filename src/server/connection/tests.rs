@@ -21,7 +21,8 @@ static NO_MEMORY: LazyLock<Memory> = LazyLock::new(|| {
 });
 
 fn with(memory: &Memory) -> Bounds<'_> {
-    Bounds { max_body: MAX_BODY, memory, enabled: Enabled::default(), idle: IDLE, max_wait: Duration::from_secs(7) }
+    let max_wait = Duration::from_secs(7);
+    Bounds { max_body: MAX_BODY, memory, enabled: Enabled::default(), admits_heads: false, idle: IDLE, max_wait }
 }
 
 /// A connection, and its client.

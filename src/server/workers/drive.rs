@@ -9,7 +9,6 @@ use crate::http::Request;
 use crate::server::connection::{Advanced, Connection};
 use crate::server::exchange::{Exchange, Stage, Then, Waits};
 use crate::server::memory::SMALL;
-use crate::server::serve::admit;
 use crate::server::slot::Slot;
 use crate::status::{Reason, Status, internal_error};
 use std::time::{Duration, Instant};
@@ -19,8 +18,8 @@ const WORKER: Duration = Duration::from_secs(1);
 
 impl Workers {
     pub(super) fn advance(&self, worker: &mut Worker, connection: &mut Connection, readable: bool) -> Advanced {
-        let (enabled, is_reserved) = (self.server.config.enabled, connection.is_reserved());
-        let admit = |request: &Request| admit(request, enabled, is_reserved);
+        let is_reserved = connection.is_reserved();
+        let admit = |request: &Request| self.server.admit(request, is_reserved);
         let advanced = connection.advance(&mut worker.scratch, readable, self.bounds(), &admit);
         match advanced {
             // its place is for the next probe
@@ -99,7 +98,7 @@ impl Workers {
             Advanced::WaitForMemory(kind, bytes) => self.wait_for_memory(exchange, kind, bytes, deadline),
             Advanced::Close => self.connections.close(exchange),
             Advanced::Serve(request) => {
-                exchange.begin(request, self.server.config.enabled);
+                exchange.begin(request, &self.server);
                 return Some(exchange);
             }
         }
@@ -117,6 +116,11 @@ impl Workers {
                     continue;
                 }
                 Stage::LargeRun(_) => return self.queue_large_run(worker, exchange),
+                Stage::Refused(_) => match exchange.take_stage() {
+                    Stage::Refused(status) => Looked::Answers(exchange, (*status).into()),
+                    _ => Looked::Answers(exchange, internal_error().into()),
+                },
+                Stage::Review(token) if exchange.reads_for.is_none() => self.who_calls(exchange, token),
                 Stage::Answer => {
                     exchange.request.drop_body();
                     exchange.request.reservation = None;
@@ -128,7 +132,7 @@ impl Workers {
                 Stage::List { .. } => return self.list(worker, exchange),
                 Stage::Plan if exchange.reads() => self.look_up(exchange),
                 Stage::Look(_) => self.look_again(exchange),
-                Stage::Plan | Stage::Call(_) => match self.acquire_call(exchange) {
+                Stage::Review(_) | Stage::Plan | Stage::Call(_) => match self.acquire_call(exchange) {
                     Admission::Admitted(exchange) => return self.dispatch(worker, exchange),
                     Admission::Queued => return,
                     Admission::Rejected(mut full) => {
@@ -166,13 +170,23 @@ impl Workers {
     fn planned(&self, exchange: &mut Exchange, until: Instant) -> Result<Plan, Status> {
         match exchange.take_stage() {
             Stage::Call(work) => Ok(Plan::Ready(work)),
-            Stage::Receive | Stage::Answer | Stage::List { .. } | Stage::LargeRun(_) | Stage::Look(_) => {
-                Err(internal_error()) // these make no calls
+            Stage::Receive
+            | Stage::Review(_)
+            | Stage::Refused(_)
+            | Stage::Answer
+            | Stage::List { .. }
+            | Stage::LargeRun(_)
+            | Stage::Look(_) => {
+                Err(internal_error()) // these make no calls, or their own
             }
             Stage::Plan if Instant::now() > until => {
                 Err(Status::new(Reason::Overloaded, "too many requests were queued before this one"))
             }
-            Stage::Plan => self.server.plan(&exchange.id, &exchange.route, &exchange.request, until),
+            Stage::Plan => {
+                self.convert_form(exchange)?;
+                let Exchange { id, route, request, caller, .. } = exchange;
+                self.server.plan(id, route, request, caller.as_deref(), until)
+            }
         }
     }
 
@@ -181,6 +195,11 @@ impl Workers {
         let mut next = Some(exchange);
         while let Some(mut exchange) = next {
             let until = self.until(&exchange);
+            if let Stage::Review(_) = exchange.stage {
+                self.ask_who_calls(worker, &mut exchange, until);
+                next = self.keep_or_pass_on(exchange);
+                continue;
+            }
             let answered = match self.planned(&mut exchange, until) {
                 Err(status) => status.into(),
                 Ok(Plan::Ready(mut work)) => {
@@ -200,12 +219,8 @@ impl Workers {
                                 exchange = back;
                                 answered
                             }
-                            Looked::Calls(exchange) if exchange.needs_permit() => {
-                                next = Some(exchange);
-                                continue;
-                            }
                             Looked::Calls(exchange) => {
-                                next = self.pass_on(exchange);
+                                next = self.keep_or_pass_on(exchange);
                                 continue;
                             }
                             Looked::Waits => {
@@ -245,6 +260,11 @@ impl Workers {
             self.grant_memory();
             next = self.next_or_again(again)
         }
+    }
+
+    /// For the holder of a permit: an exchange that needs one goes on with it.
+    fn keep_or_pass_on(&self, exchange: Box<Exchange>) -> Option<Box<Exchange>> {
+        if exchange.needs_permit() { Some(exchange) } else { self.pass_on(exchange) }
     }
 
     /// Leaves an exchange to a worker, and its permit to the next exchange, which is returned.

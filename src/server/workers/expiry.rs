@@ -92,7 +92,7 @@ impl Workers {
             Waits::Permit => self.permits.leave(slot),
             Waits::LargeRun => self.large_runs.leave(slot),
             Waits::Turn => self.lists.leave(slot),
-            Waits::Pods => self.shared.leave(slot),
+            Waits::Pods | Waits::Caller => self.shared.leave(slot),
             Waits::Job => {
                 return exchange.look().is_some_and(|look| self.server.jobs.leave(look.waiting.name(), &slot));
             }

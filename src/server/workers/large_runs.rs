@@ -83,7 +83,10 @@ impl Workers {
             return Err(Status::new(Reason::Overloaded, "too many large requests were queued before this one"));
         }
         let wall_end = until.min(Instant::now() + config.request_timeout / 2);
-        let mut work = self.server.plan_large(&exchange.id, &exchange.route, &exchange.request, begun, wall_end)?;
+        let mut work = {
+            let Exchange { id, route, request, caller, .. } = &*exchange;
+            self.server.plan_large(id, route, request, caller.as_deref(), begun, wall_end)?
+        };
         let request = &mut exchange.request;
         request.drop_body();
         if let Dispatch::Create(Creation { manifest, .. }) = &mut work.dispatch {

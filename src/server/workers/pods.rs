@@ -7,6 +7,7 @@ use crate::jobs::News;
 use crate::kube::{Job, USUAL_ANSWER};
 use crate::server::exchange::{Exchange, Stage, Waits};
 use crate::server::look::{LEAST_QUESTION, Look};
+use crate::server::shared::Key;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,7 +27,7 @@ impl Workers {
         // no longer than a call for this caller alone would take
         let (now, time) = (Instant::now(), self.server.config.request_timeout);
         look.end = look.end.min(now + time).max(now + LEAST_QUESTION);
-        let (end, key) = (look.end, (job.uid.clone(), job.version));
+        let (end, key) = (look.end, Key::Pods(job.uid.clone(), job.version));
         if self.shared.begin(&key, time) {
             exchange.reads_for = Some(key);
             exchange.stage = Stage::Call(Work::for_pods(*look.waiting, job).by(end));

@@ -29,12 +29,13 @@ impl Workers {
     /// Logs and sends the reply, and continues with the connection.
     pub(super) fn reply(&self, worker: &mut Worker, exchange: &mut Exchange, answered: Answered) -> Advanced {
         let frame = self.frame(std::mem::take(&mut exchange.id), &exchange.request);
-        let Answered { reply, mut record, memory } = self.with_memory(exchange, answered);
+        let Answered { reply, mut record, memory } = self.with_memory(exchange, for_people(exchange, answered));
         record.waited = record.waited.max(exchange.arrived - exchange.received_at);
         Line {
             id: &frame.id,
             peer: exchange.connection.peer(),
             request: Some(&exchange.request),
+            caller: exchange.caller.as_deref(),
             code: reply.code,
             took: Some(exchange.received_at.elapsed()),
             is_probe: exchange.route.as_ref().is_ok_and(Route::is_probe) && record.reason.is_none(),
@@ -146,4 +147,11 @@ impl Workers {
             self.hand_over(exchange)
         }
     }
+}
+
+/// A success without its body, where the sender would show that to people.
+fn for_people(exchange: &Exchange, answered: Answered) -> Answered {
+    let is_shown = exchange.caller.as_ref().is_some_and(|caller| caller.is_shown_replies);
+    let is_success = (200..300).contains(&answered.reply.code);
+    if is_shown && is_success { Answered { reply: Reply::empty(200), ..answered } } else { answered }
 }

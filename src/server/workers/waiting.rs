@@ -50,7 +50,8 @@ impl Workers {
     pub(super) fn look_up(&self, mut exchange: Box<Exchange>) -> Looked {
         self.want_watch();
         let with_pods = self.server.config.enabled.pods;
-        let work = match self.server.plan(&exchange.id, &exchange.route, &exchange.request, self.until(&exchange)) {
+        let Exchange { id, route, request, .. } = &*exchange;
+        let work = match self.server.plan(id, route, request, None, self.until(&exchange)) {
             Ok(Plan::Ready(work)) => work,
             Ok(Plan::NeedsLargeRun(_)) => return Looked::Answers(exchange, internal_error().into()), // it runs no filter
             Err(status) => return Looked::Answers(exchange, status.into()),

@@ -1,7 +1,7 @@
 //! Programs built from Go modules, once per machine: `tests/NAME` has the module, the user's cache the binary.
 
 use super::path;
-use sha2::{Digest, Sha256};
+use ring::digest::{Context, SHA256};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -32,11 +32,11 @@ pub(crate) fn module(name: &str) -> PathBuf {
 /// The folder that holds the built program. `aliases`: further names for it.
 pub(crate) fn built(program: &Program, aliases: &[&str]) -> PathBuf {
     let source = module(program.name);
-    let mut hash = Sha256::new();
+    let mut hash = Context::new(&SHA256);
     for file in ["go.mod", "go.sum", "main.go"] {
-        hash.update(fs::read(source.join(file)).unwrap_or_default());
+        hash.update(&fs::read(source.join(file)).unwrap_or_default());
     }
-    let key: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let key: String = hash.finish().as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let key = format!("{}-{key}", program.name);
     let cache = cache().join("k8s-job-dispatcher");
     fs::create_dir_all(&cache).unwrap();

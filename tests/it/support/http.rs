@@ -124,7 +124,7 @@ fn asked(sent: &str) -> Option<(&str, &str)> {
 pub(crate) fn request(method: &str, target: &str, headers: &str, body: &str) -> String {
     let length =
         if body.is_empty() && method != "POST" { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-    format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{headers}{length}\r\n{body}")
+    format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{headers}{length}\r\n{body}")
 }
 
 pub(crate) const JSON: &str = "Content-Type: application/json\r\n";

@@ -29,7 +29,8 @@ pub(crate) fn post(body: &str, is_chunked: bool) -> Vec<u8> {
     if !is_chunked {
         return crate::support::http::request("POST", "/job", JSON, body).into_bytes();
     }
-    let mut text = format!("POST /job HTTP/1.1\r\nHost: test\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n").into_bytes();
+    let mut text =
+        format!("POST /job HTTP/1.1\r\nHost: localhost\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n").into_bytes();
     for chunk in body.as_bytes().chunks(CHUNK) {
         write!(text, "{:x}\r\n", chunk.len()).unwrap();
         text.extend(chunk);

@@ -192,7 +192,7 @@ fn never_read() -> Vec<Scenario> {
     let large = [r#"{spec: {a: ("x" * 900000)}}"#];
     let small = super::client::post("{}", false);
     let lines: String = (0..10).map(|n| format!("X-{n}: {}\r\n", "h".repeat(1_600))).collect();
-    let head = format!("POST /job HTTP/1.1\r\nHost: test\r\n{lines}");
+    let head = format!("POST /job HTTP/1.1\r\nHost: localhost\r\n{lines}");
     let upload = super::client::post(&ordinary(2_000_000), false);
     let pipeline = crate::support::http::request("GET", "/openapi.json", "", "").repeat(200).into_bytes();
     vec![
