@@ -124,7 +124,7 @@ pub(crate) fn route(request: &Request, enabled: Enabled) -> Result<Route, Status
 /// Errors: 403, 415.
 pub(crate) fn check_headers(route: &Route, request: &Request, hosts: &Hosts, accept: Accept) -> Result<(), Status> {
     if matches!(route, Route::Dispatch(_) | Route::Delete(_)) && is_cross_origin(request, hosts) {
-        let message = "a web page of another origin must not create or delete Jobs";
+        let message = "a web page of another origin must not create or delete Jobs; the operator can name origins of the dispatcher with --allowed-host";
         return Err(Status::new(Reason::CrossOrigin, message));
     }
     if !matches!(route, Route::Dispatch(_)) {
@@ -147,6 +147,10 @@ pub(crate) fn check_headers(route: &Route, request: &Request, hosts: &Hosts, acc
 /// browsers and places without it, by `Origin`, whose host has to be that of `Host`. An origin that `--allowed-host` names is ours, also behind a
 /// proxy that changes `Host`.
 fn is_cross_origin(request: &Request, hosts: &Hosts) -> bool {
+    let mut repeated = ["origin", "sec-fetch-site"].iter().map(|name| request.values(name).count());
+    if repeated.any(|number| number > 1) {
+        return true; // of two, a proxy may have looked at the other
+    }
     let origin = request.header("origin").map(String::from_utf8_lossy);
     let origin = origin.as_ref().map(|origin| origin.split_once("://").map_or("", |(_, authority)| authority));
     if origin.is_some_and(|origin| hosts.is_ours(origin)) {
@@ -299,6 +303,8 @@ mod tests {
         ] {
             assert!(is_refused(&[("Origin", origin), ("Host", host)]), "{origin} {host}");
         }
+        assert!(is_refused(&[("Origin", "http://us"), ("Origin", "http://us"), ("Host", "us")]));
+        assert!(is_refused(&[("Sec-Fetch-Site", "none"), ("Sec-Fetch-Site", "cross-site"), ("Host", "us")]));
         assert!(!is_refused(&[("Host", "us")]), "curl and webhooks send neither");
     }
 

@@ -189,6 +189,8 @@ fn a_large_body_is_refused_before_it_is_sent() {
         line.send(format!("POST /job HTTP/1.1\r\nHost: localhost\r\n{JSON}{length}\r\n"));
         assert_eq!(line.receive().expect("an answer to the head").error(), (401, "Unauthorized".into()), "{length}");
     }
+    let lines = dispatcher.log();
+    assert_eq!(lines.iter().filter(|line| line.contains("POST \"/job\" 401")).count(), 3, "{lines:?}");
 }
 
 #[test]

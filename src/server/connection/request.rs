@@ -63,7 +63,10 @@ impl Connection {
         let is_part = framing == Framing::Chunked || here < length + body_len;
         if sends_continue || is_part && bounds.admits_heads {
             request.bytes = self.input[..length].to_vec();
-            admit(&request)?;
+            if let Err(status) = admit(&request) {
+                self.phase = Phase::Body(request, Awaited::Bytes(0)); // so that its refusal is logged with what it was
+                return Err(status);
+            }
         }
         // The head counts twice: as text, and for the parsed path and header fields. Without a length, memory for a very small body;
         // `take_body` reserves more.
