@@ -19,6 +19,7 @@ public: [docs]
 filter: {text: "import \"lib\" as lib; lib::job", modules: {lib.jq: "def job: {spec: {}};"}}
 jobs:
   guard: {enabled: true, quota: {pods: 10}, max: {cpu: 2}}
+  policy: {enabled: true, secrets: [db], images: [registry.example.com/], hostPorts: [8080], allow: [hostPID, finalizers]}
 options: {max-body-bytes: 25000000, request-timeout: 20s}
 shutdownDelaySeconds: 10
 env: [{name: JOB_IMAGE, value: "busybox:1"}]
@@ -131,6 +132,8 @@ fn every_switch_works() {
         "RoleBinding",
         "Service",
         "ServiceAccount",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
     ];
     assert_eq!(kinds(&objects), want);
     let pod = &of_kind(&objects, "Deployment")["spec"]["template"]["spec"];
@@ -221,6 +224,7 @@ fn unknown_values_are_rejected() {
         "accept={xml}",
         "webhooks[0].path=/x",
         "auth.nope=x",
+        "jobs.policy.allow={nope}",
         "env[0].name=A,env[0].value=5",
         "podLabels.app\\.kubernetes\\.io/name=x",
     ] {

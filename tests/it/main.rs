@@ -46,6 +46,7 @@ mod metrics;
 /// Pods of Jobs, and their logs.
 mod pods;
 /// The recipes in `deploy/recipes`.
+mod policy;
 mod recipes;
 /// Retries, and calls that are not made.
 mod retry;
