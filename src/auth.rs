@@ -5,6 +5,7 @@
 //! whatever its cause; the log has the cause.
 
 mod caller;
+mod counts;
 mod credential;
 mod followed;
 mod reviews;
@@ -16,6 +17,7 @@ pub(crate) use caller::Caller;
 pub(crate) use reviews::{Known, Wanted};
 
 use caller::CallerKind;
+use counts::{Counts, Means, Outcome};
 use credential::Credential;
 use followed::Followed;
 use reviews::{Answer, Reviews};
@@ -25,7 +27,6 @@ use webhooks::Webhook;
 use crate::hash::{Digest, sha256};
 use crate::http::Request;
 use crate::kube::User;
-use crate::metrics::METRICS;
 use crate::status::{Reason, Status};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,18 +35,6 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 /// Schemes of `WWW-Authenticate` (RFC 9110 11.6.1).
 const BEARER: &str = "Bearer realm=\"k8s-job-dispatcher\"";
 const BASIC: &str = "Basic realm=\"k8s-job-dispatcher\", charset=\"UTF-8\"";
-
-/// A means, for the metrics.
-const TOKENS: &str = "tokens";
-const TOKEN_REVIEW: &str = "token-review";
-const WEBHOOK: &str = "webhook";
-/// A request without anything that a means could look at.
-const NO_MEANS: &str = "none";
-/// Outcomes, likewise.
-const OK: &str = "ok";
-const UNAUTHORIZED: &str = "unauthorized";
-const FORBIDDEN: &str = "forbidden";
-const UNAVAILABLE: &str = "unavailable";
 
 /// What a request is for, as far as it matters who calls.
 #[derive(Clone, Copy, Debug)]
@@ -80,8 +69,7 @@ pub(crate) enum Verdict {
     Ask(Digest),
 }
 
-/// What the API server has to be asked about a token.
-#[derive(Debug)]
+/// What the API server has to be asked about a token. It has no `Debug`.
 pub(crate) struct Question {
     /// The token, as text.
     pub(crate) token: String,
@@ -100,6 +88,7 @@ pub(crate) struct Auth {
     audiences: Vec<String>,
     webhooks: Vec<Webhook>,
     public: Public,
+    counts: Counts,
 }
 
 impl Auth {
@@ -115,14 +104,14 @@ impl Auth {
         let (mut auth, mut usage, mut failed) = (Auth { audiences, public, ..Auth::default() }, Vec::new(), Vec::new());
         for means in means {
             match means.split_once('=') {
-                Some((TOKENS, folder)) if auth.tokens.is_none() && !folder.is_empty() => {
+                Some(("tokens", folder)) if auth.tokens.is_none() && !folder.is_empty() => {
                     match Followed::open(PathBuf::from(folder), true, Box::new(Tokens::of)) {
                         Ok(tokens) => auth.tokens = Some(tokens),
                         Err(problems) => failed.extend(problems),
                     }
                 }
-                None if *means == TOKEN_REVIEW => auth.reviews = Some(Mutex::new(Reviews::new(Instant::now()))),
-                Some((TOKENS, _)) => usage.push("--auth: there is one folder: tokens=FOLDER".to_owned()),
+                None if *means == "token-review" => auth.reviews = Some(Mutex::new(Reviews::new(Instant::now()))),
+                Some(("tokens", _)) => usage.push("--auth: there is one folder: tokens=FOLDER".to_owned()),
                 _ => usage.push(format!("--auth: unknown value {means:?}: expected tokens=FOLDER or token-review")),
             }
         }
@@ -136,8 +125,6 @@ impl Auth {
                 Err(why) => usage.push(format!("--webhook: {text:?} {why}")),
             }
         }
-        // the most specific first
-        auth.webhooks.sort_by_key(|webhook| std::cmp::Reverse(webhook.path.len()));
         if usage.is_empty() && failed.is_empty() { Ok(auth) } else { Err((usage, failed)) }
     }
 
@@ -157,8 +144,8 @@ impl Auth {
 
     /// For a line of the log: `tokens in /auth, token-review; webhooks /job/github (github)`.
     pub(crate) fn summary(&self) -> String {
-        let tokens = self.tokens.as_ref().map(|tokens| format!("{TOKENS} in {}", tokens.path().display()));
-        let review = self.reviews.as_ref().map(|_| TOKEN_REVIEW.to_owned());
+        let tokens = self.tokens.as_ref().map(|tokens| format!("tokens in {}", tokens.path().display()));
+        let review = self.reviews.as_ref().map(|_| "token-review".to_owned());
         let means = tokens.into_iter().chain(review).collect::<Vec<_>>().join(", ");
         let means = if means.is_empty() { "not authenticated".to_owned() } else { means };
         if self.webhooks.is_empty() { means } else { format!("{means}; webhooks {}", self.paths()) }
@@ -172,15 +159,13 @@ impl Auth {
 
     /// Begins the series of the metric.
     pub(crate) fn begin_series(&self) {
-        let on = [(TOKENS, self.tokens.is_some()), (TOKEN_REVIEW, self.asks()), (WEBHOOK, !self.webhooks.is_empty())];
-        for (kind, _) in on.into_iter().chain([(NO_MEANS, self.is_on())]).filter(|(_, is_on)| *is_on) {
-            let outcomes: &[&'static str] = match kind {
-                TOKEN_REVIEW => &[OK, UNAUTHORIZED, FORBIDDEN, UNAVAILABLE],
-                NO_MEANS => &[UNAUTHORIZED],
-                _ => &[OK, UNAUTHORIZED],
-            };
-            outcomes.iter().for_each(|outcome| METRICS.may_authenticate(kind, outcome))
-        }
+        let is_on = |means: &Means| match means {
+            Means::Tokens => self.tokens.is_some(),
+            Means::TokenReview => self.asks(),
+            Means::Webhook => !self.webhooks.is_empty(),
+            Means::Nothing => self.is_on(),
+        };
+        Means::ALL.into_iter().filter(is_on).for_each(|means| self.counts.begin(means))
     }
 
     /// Decides from the head alone.
@@ -191,7 +176,7 @@ impl Auth {
             Purpose::Dispatch(path) if self.webhook(path).is_some() => Ok(()),
             _ => match self.decide(purpose, request) {
                 (means, outcome, Verdict::Refused(status)) => {
-                    METRICS.authenticated(means, outcome);
+                    self.counts.add(means, outcome);
                     Err(status)
                 }
                 _ => Ok(()),
@@ -206,24 +191,28 @@ impl Auth {
         }
         let (means, outcome, verdict) = self.decide(purpose, request);
         if !matches!(verdict, Verdict::Admitted(None) | Verdict::Ask(_)) {
-            METRICS.authenticated(means, outcome)
+            self.counts.add(means, outcome)
         }
         verdict
     }
 
     fn webhook(&self, path: &str) -> Option<&Webhook> {
-        self.webhooks.iter().find(|webhook| webhook.is_for(path))
+        self.webhooks.iter().filter(|webhook| webhook.is_for(path)).max_by_key(|webhook| webhook.path.len())
     }
 
     /// With the means, and the outcome.
-    fn decide(&self, purpose: Purpose<'_>, request: &Request) -> (&'static str, &'static str, Verdict) {
+    fn decide(&self, purpose: Purpose<'_>, request: &Request) -> (Means, Outcome, Verdict) {
         if let Purpose::Dispatch(path) = purpose
             && let Some(webhook) = self.webhook(path)
         {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
             return match webhook.verify(request, now) {
-                Ok(caller) => (WEBHOOK, OK, Verdict::Admitted(Some(caller.clone()))),
-                Err(why) => (WEBHOOK, UNAUTHORIZED, self.unauthorized(format!("webhook {}: {why}", webhook.path))),
+                Ok(caller) => (Means::Webhook, Outcome::Ok, Verdict::Admitted(Some(caller.clone()))),
+                Err(why) => (
+                    Means::Webhook,
+                    Outcome::Unauthorized,
+                    self.unauthorized(format!("webhook {}: {why}", webhook.path)),
+                ),
             };
         }
         let is_public = match purpose {
@@ -233,42 +222,44 @@ impl Auth {
             Purpose::Dispatch(_) | Purpose::Jobs(_) | Purpose::Other => false,
         };
         if is_public || !self.is_on() {
-            return (NO_MEANS, OK, Verdict::Admitted(None));
+            return (Means::Nothing, Outcome::Ok, Verdict::Admitted(None));
         }
         let credential = Credential::of(request);
         let found = self.tokens.as_ref().and_then(|tokens| of_files(&tokens.current(), &credential));
         match (found, credential, &self.reviews) {
-            (Some(caller), ..) => (TOKENS, OK, Verdict::Admitted(Some(caller))),
+            (Some(caller), ..) => (Means::Tokens, Outcome::Ok, Verdict::Admitted(Some(caller))),
             (None, Credential::Bearer(token), Some(reviews)) if !token.is_empty() => {
                 self.of_review(&lock(reviews), purpose, token)
             }
             (None, Credential::Missing, _) => {
-                (NO_MEANS, UNAUTHORIZED, self.unauthorized("there is no Authorization".to_owned()))
+                (Means::Nothing, Outcome::Unauthorized, self.unauthorized("there is no Authorization".to_owned()))
             }
-            (None, Credential::Unusable(why), _) => (NO_MEANS, UNAUTHORIZED, self.unauthorized(why.to_owned())),
+            (None, Credential::Unusable(why), _) => {
+                (Means::Nothing, Outcome::Unauthorized, self.unauthorized(why.to_owned()))
+            }
             (None, Credential::Bearer(_) | Credential::Basic { .. }, _) => {
-                let means = if self.tokens.is_some() { TOKENS } else { TOKEN_REVIEW };
-                (means, UNAUTHORIZED, self.unauthorized("the token is not one of those in the files".to_owned()))
+                let means = if self.tokens.is_some() { Means::Tokens } else { Means::TokenReview };
+                (
+                    means,
+                    Outcome::Unauthorized,
+                    self.unauthorized("the token is not one of those in the files".to_owned()),
+                )
             }
         }
     }
 
-    fn of_review(
-        &self,
-        reviews: &Reviews,
-        purpose: Purpose<'_>,
-        token: &[u8],
-    ) -> (&'static str, &'static str, Verdict) {
+    fn of_review(&self, reviews: &Reviews, purpose: Purpose<'_>, token: &[u8]) -> (Means, Outcome, Verdict) {
         let digest = sha256(token);
         let (outcome, verdict) = match reviews.answer(&digest, wanted(purpose), Instant::now()) {
-            Answer::Yes(caller) => (OK, Verdict::Admitted(Some(caller))),
-            Answer::NoToken => {
-                (UNAUTHORIZED, self.unauthorized("the API server did not know the token a moment ago".to_owned()))
-            }
-            Answer::NoRight(caller) => (FORBIDDEN, Verdict::Refused(forbidden(&caller, purpose))),
-            Answer::Ask(_) => (OK, Verdict::Ask(digest)),
+            Answer::Yes(caller) => (Outcome::Ok, Verdict::Admitted(Some(caller))),
+            Answer::NoToken => (
+                Outcome::Unauthorized,
+                self.unauthorized("the API server did not know the token a moment ago".to_owned()),
+            ),
+            Answer::NoRight(caller) => (Outcome::Forbidden, Verdict::Refused(forbidden(&caller, purpose))),
+            Answer::Ask(_) => (Outcome::Ok, Verdict::Ask(digest)),
         };
-        (TOKEN_REVIEW, outcome, verdict)
+        (Means::TokenReview, outcome, verdict)
     }
 
     fn unauthorized(&self, why: String) -> Verdict {
@@ -277,42 +268,34 @@ impl Auth {
         Verdict::Refused(Status { challenges, ..Status::new(Reason::Unauthorized, message) }.with_note(why))
     }
 
-    /// Whether the API server may be asked about this token now: before a request is queued for that.
+    /// A request asks about this token, for all that have it. It says later that it [has asked](Auth::has_asked), or does not ask any longer.
     ///
-    /// Errors: too many ask.
-    pub(crate) fn may_ask(&self, token: &Digest) -> Result<(), Status> {
-        let may = self.reviews.as_ref().is_none_or(|reviews| lock(reviews).may_ask(token, Instant::now()));
+    /// Errors: too many ask; then that is to be said too.
+    pub(crate) fn begin_asking(&self, token: &Digest) -> Result<(), Status> {
+        let may = self.reviews.as_ref().is_none_or(|reviews| lock(reviews).begin_asking(token, Instant::now()));
         if may {
             return Ok(());
         }
-        METRICS.authenticated(TOKEN_REVIEW, UNAVAILABLE);
-        Err(too_many())
+        self.counts.add(Means::TokenReview, Outcome::Unavailable);
+        Err(Status::new(Reason::Overloaded, "too many tokens are being checked"))
     }
 
     /// What to ask about a token; None if there is no need any longer, for another request has asked.
-    ///
-    /// Errors: too many ask.
-    pub(crate) fn question(&self, purpose: Purpose<'_>, request: &Request) -> Result<Option<Question>, Status> {
-        let (Credential::Bearer(token), Some(reviews)) = (Credential::of(request), &self.reviews) else {
-            return Ok(None);
-        };
-        let (digest, mut reviews, now) = (sha256(token), lock(reviews), Instant::now());
-        let Answer::Ask(known) = reviews.answer(&digest, wanted(purpose), now) else { return Ok(None) };
-        if !reviews.begin_asking(&digest, now) {
-            METRICS.authenticated(TOKEN_REVIEW, UNAVAILABLE);
-            return Err(too_many());
-        }
-        Ok(Some(Question { token: String::from_utf8_lossy(token).into_owned(), known, wanted: wanted(purpose) }))
+    pub(crate) fn question(&self, purpose: Purpose<'_>, request: &Request) -> Option<Question> {
+        let (Credential::Bearer(token), Some(reviews)) = (Credential::of(request), &self.reviews) else { return None };
+        let answer = lock(reviews).answer(&sha256(token), wanted(purpose), Instant::now());
+        let Answer::Ask(known) = answer else { return None };
+        Some(Question { token: String::from_utf8_lossy(token).into_owned(), known, wanted: wanted(purpose) })
     }
 
-    /// The API server was asked a question, or could not be.
+    /// A request that has begun to ask has ended with that.
     pub(crate) fn has_asked(&self) {
         self.reviews.iter().for_each(|reviews| lock(reviews).has_asked())
     }
 
     /// The API server could not say.
     pub(crate) fn cannot_tell(&self, status: Status) -> Verdict {
-        METRICS.authenticated(TOKEN_REVIEW, UNAVAILABLE);
+        self.counts.add(Means::TokenReview, Outcome::Unavailable);
         Verdict::Refused(status)
     }
 
@@ -346,22 +329,17 @@ impl Auth {
     /// What comes of the answers to a question. `known`: None if the token is nobody's, and `why`.
     pub(crate) fn conclude(&self, purpose: Purpose<'_>, known: Option<&Known>, may: bool, why: &str) -> Verdict {
         let (outcome, verdict) = match known {
-            None => (UNAUTHORIZED, self.unauthorized(why.to_owned())),
-            Some(known) if may => (OK, Verdict::Admitted(Some(known.caller.clone()))),
-            Some(known) => (FORBIDDEN, Verdict::Refused(forbidden(&known.caller, purpose))),
+            None => (Outcome::Unauthorized, self.unauthorized(why.to_owned())),
+            Some(known) if may => (Outcome::Ok, Verdict::Admitted(Some(known.caller.clone()))),
+            Some(known) => (Outcome::Forbidden, Verdict::Refused(forbidden(&known.caller, purpose))),
         };
-        METRICS.authenticated(TOKEN_REVIEW, outcome);
+        self.counts.add(Means::TokenReview, outcome);
         verdict
     }
 }
 
 fn lock(reviews: &Mutex<Reviews>) -> MutexGuard<'_, Reviews> {
     reviews.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Beyond the rate of questions.
-fn too_many() -> Status {
-    Status::new(Reason::Overloaded, "too many tokens are being checked")
 }
 
 /// The caller whose file has the token; with Basic it has to be the one of that name.

@@ -97,6 +97,16 @@ pub(crate) struct Gauges {
     pub(crate) watch_silence: Duration,
 }
 
+/// One series, for what is counted often.
+#[derive(Clone, Debug)]
+pub(crate) struct Count(Counter);
+
+impl Count {
+    pub(crate) fn inc(&self) {
+        self.0.inc();
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -266,14 +276,10 @@ impl Metrics {
         }
     }
 
-    /// Callers may authenticate by these means, with this outcome: the series begins.
-    pub(crate) fn may_authenticate(&self, means: &'static str, outcome: &'static str) {
-        drop(self.authentications.get_or_create(&authentication(means, outcome)))
-    }
-
-    /// A caller has authenticated, or has not.
-    pub(crate) fn authenticated(&self, means: &'static str, outcome: &'static str) {
-        self.authentications.get_or_create(&authentication(means, outcome)).inc();
+    /// Callers may authenticate by these means, with this outcome: the series begins. Returns what counts them.
+    pub(crate) fn authentications(&self, means: &'static str, outcome: &'static str) -> Count {
+        let labels = [("means", Value::Text(means)), ("outcome", Value::Text(outcome))];
+        Count(self.authentications.get_or_create_owned(&labels))
     }
 
     /// Counts a dispatch that took more than one try.
@@ -358,10 +364,6 @@ impl Metrics {
         printed.expect("writing to memory does not fail");
         (media_type, out)
     }
-}
-
-fn authentication(means: &'static str, outcome: &'static str) -> Labels {
-    [("means", Value::Text(means)), ("outcome", Value::Text(outcome))]
 }
 
 #[cfg(test)]

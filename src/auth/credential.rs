@@ -26,7 +26,12 @@ impl<'r> Credential<'r> {
         let (scheme, rest) = value.split_at(value.iter().position(|byte| *byte == b' ').unwrap_or(value.len()));
         let rest = rest.trim_ascii();
         if scheme.eq_ignore_ascii_case(b"bearer") {
-            return Credential::Bearer(rest);
+            let is_token = rest.iter().all(u8::is_ascii_graphic);
+            return if is_token {
+                Credential::Bearer(rest)
+            } else {
+                Credential::Unusable("the token has odd characters")
+            };
         }
         if !scheme.eq_ignore_ascii_case(b"basic") {
             return Credential::Unusable("Authorization is neither Bearer nor Basic");
@@ -52,6 +57,7 @@ mod tests {
             ("Bearer abc", Credential::Bearer(b"abc")),
             ("bEARER  abc ", Credential::Bearer(b"abc")),
             ("Bearer", Credential::Bearer(b"")),
+            ("Bearer é", Credential::Unusable("the token has odd characters")),
             ("Basic YTpiOmM=", basic("a", "b:c")),
             ("basic YTo=", basic("a", "")),
             ("Basic YTpi=", Credential::Unusable("Authorization is not the Base64 of a name, a colon and a token")),

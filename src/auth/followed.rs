@@ -1,7 +1,7 @@
 //! OWNS files of tokens and secrets: they are read again when they change, so that they rotate without a restart.
 //!
-//! They are looked at when somebody calls, ten times a second at most: no thread, and nothing while nobody calls. Each file is opened by its
-//! path, for the kubelet swaps symlinks.
+//! They are looked at when somebody calls, ten times a second at most: no thread, and nothing while nobody calls. One request looks, and the
+//! others do not wait for it. Each file is opened by its path, for the kubelet swaps symlinks.
 
 use log::warn;
 use std::fmt;
@@ -9,16 +9,17 @@ use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a change may go unnoticed.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// A file system may give the same time to two changes; a file that was changed this recently is read again.
-const RECENT: Duration = Duration::from_secs(2);
+/// Seconds: a file system may give the same time to two changes; a file that was changed this recently is read again.
+const RECENT: i64 = 2;
 /// Bytes of a file: a thousand tokens.
 const MAX_FILE: u64 = 64 << 10;
-/// Files of a folder: Kubernetes limits a Secret to 1 MiB.
+/// Bytes of all files of a folder: Kubernetes limits a Secret to 1 MiB.
+const MAX_FOLDER: usize = 1 << 20;
 const MAX_FILES: usize = 1000;
 
 /// A file that was read.
@@ -36,15 +37,16 @@ pub(super) struct Followed<T> {
     path: PathBuf,
     is_folder: bool,
     make: Make<T>,
-    state: RwLock<State<T>>,
+    current: RwLock<(Arc<T>, Instant)>,
+    /// Held by the request that looks.
+    seen: Mutex<Seen>,
 }
 
-struct State<T> {
-    value: Arc<T>,
-    /// None: to be read again.
-    stamps: Option<Vec<Stamp>>,
-    looked_at: Instant,
-    /// What was last wrong, so that it is logged once.
+/// What was seen last.
+#[derive(Default)]
+struct Seen {
+    stamps: Vec<Stamp>,
+    /// So that each is logged once.
     problems: Vec<String>,
 }
 
@@ -53,9 +55,12 @@ struct State<T> {
 struct Stamp {
     path: PathBuf,
     name: String,
-    modified: SystemTime,
+    /// It cannot be read, and why.
+    problem: Option<String>,
     length: u64,
-    inode: u64,
+    device_and_inode: (u64, u64),
+    /// Seconds and nanoseconds, which nobody can set.
+    changed: (i64, i64),
 }
 
 impl<T> fmt::Debug for Followed<T> {
@@ -72,7 +77,8 @@ impl SecretFile {
 
     /// Its lines, with their numbers. Empty lines at the end do not count.
     pub(super) fn lines(&self) -> impl Iterator<Item = (usize, &[u8])> {
-        let text = self.text.trim_ascii_end();
+        let end = self.text.iter().rposition(|byte| !b"\r\n".contains(byte)).map_or(0, |last| last + 1);
+        let text = &self.text[..end];
         let lines = text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         lines.enumerate().map(|(at, line)| (at + 1, line))
     }
@@ -83,13 +89,14 @@ impl<T> Followed<T> {
     pub(super) fn open(path: PathBuf, is_folder: bool, make: Make<T>) -> Result<Self, Vec<String>> {
         let cannot = |error| vec![format!("cannot read `{}`: {error}", path.display())];
         let stamps = stamps(&path, is_folder).map_err(cannot)?;
-        let files = stamps.iter().map(read).collect::<io::Result<Vec<_>>>().map_err(cannot)?;
-        let (value, problems) = make(&files);
+        let (files, mut problems) = read(&stamps).map_err(cannot)?;
+        let (value, wrong) = make(&files);
+        problems.extend(wrong);
         if !problems.is_empty() {
             return Err(problems);
         }
-        let state = State { value: value.into(), stamps: Some(stamps), looked_at: Instant::now(), problems };
-        Ok(Followed { path, is_folder, make, state: RwLock::new(state) })
+        let current = RwLock::new((Arc::new(value), Instant::now()));
+        Ok(Followed { path, is_folder, make, current, seen: Mutex::new(Seen { stamps, problems }) })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -98,56 +105,64 @@ impl<T> Followed<T> {
 
     /// The value of the files as they are, or were a moment ago.
     pub(super) fn current(&self) -> Arc<T> {
-        {
-            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            if state.looked_at.elapsed() < LOOK_AGAIN {
-                return state.value.clone();
-            }
+        let (value, looked_at) = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if looked_at.elapsed() < LOOK_AGAIN {
+            return value;
         }
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        if state.looked_at.elapsed() >= LOOK_AGAIN {
-            state.looked_at = Instant::now();
-            self.look(&mut state)
-        }
-        state.value.clone()
+        let mut seen = match self.seen.try_lock() {
+            Ok(seen) => seen,
+            Err(TryLockError::Poisoned(seen)) => seen.into_inner(),
+            Err(TryLockError::WouldBlock) => return value, // another request looks
+        };
+        let value = self.look(&mut seen).map_or(value, Arc::new);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = (value.clone(), Instant::now());
+        value
     }
 
-    /// Reads the files again if they have changed. A file that is gone, or is wrong, counts no longer; what cannot be read for another reason,
-    /// such as too many open files, stays as it was.
-    fn look(&self, state: &mut State<T>) {
-        let problems = match stamps(&self.path, self.is_folder) {
-            Err(error) => self.cannot(state, error),
-            Ok(stamps) => {
-                let now = SystemTime::now();
-                let is_recent = |stamp: &Stamp| now.duration_since(stamp.modified).is_ok_and(|age| age < RECENT);
-                if state.stamps.as_ref() == Some(&stamps) && !stamps.iter().any(is_recent) {
-                    return;
-                }
-                match stamps.iter().map(read).collect::<io::Result<Vec<_>>>() {
-                    Err(error) => self.cannot(state, error),
-                    Ok(files) => {
-                        let (value, problems) = (self.make)(&files);
-                        (state.value, state.stamps) = (value.into(), Some(stamps));
-                        problems
-                    }
-                }
+    /// The value, if the files have changed. A file that is gone or wrong counts no longer. What cannot be said for a while, as with too many open
+    /// files, changes nothing.
+    fn look(&self, seen: &mut Seen) -> Option<T> {
+        let path = self.path.display();
+        let looked = stamps(&self.path, self.is_folder).and_then(|stamps| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+            if stamps == seen.stamps && !stamps.iter().any(|stamp| now - stamp.changed.0 < RECENT) {
+                return Ok(None);
+            }
+            read(&stamps).map(|read| Some((stamps, read)))
+        });
+        let (stamps, files, mut problems) = match looked {
+            Ok(None) => return None,
+            Ok(Some((stamps, (files, problems)))) => (stamps, files, problems),
+            Err(error) if is_final(&error) => {
+                let problem = format!("`{path}` cannot be read, so nothing in it counts any longer: {error}");
+                (Vec::new(), Vec::new(), vec![problem])
+            }
+            Err(error) => {
+                seen.say(vec![format!("keeping what was read of `{path}` before: {error}")]);
+                return None;
             }
         };
-        if problems != state.problems {
-            problems.iter().for_each(|problem| warn!("{problem}"));
-            state.problems = problems
-        }
+        let (value, wrong) = (self.make)(&files);
+        // an empty file would be wrong of itself
+        problems.extend(wrong);
+        seen.stamps = stamps;
+        seen.say(problems);
+        Some(value)
     }
+}
 
-    fn cannot(&self, state: &mut State<T>, error: io::Error) -> Vec<String> {
-        let path = self.path.display();
-        if error.kind() == ErrorKind::NotFound {
-            (state.value, state.stamps) = ((self.make)(&[]).0.into(), None);
-            return vec![format!("`{path}` is gone, so nothing in it counts any longer: {error}")];
+impl Seen {
+    fn say(&mut self, problems: Vec<String>) {
+        if problems != self.problems {
+            problems.iter().for_each(|problem| warn!("{problem}"));
+            self.problems = problems
         }
-        state.stamps = None;
-        vec![format!("keeping what was read of `{path}` before: {error}")]
     }
+}
+
+/// Whether an error says that the file is not what it should be, rather than that the system is short of something.
+fn is_final(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::NotADirectory)
 }
 
 /// The files, in the order of their names.
@@ -163,32 +178,52 @@ fn stamps(path: &Path, is_folder: bool) -> io::Result<Vec<Stamp>> {
         if name.starts_with('.') {
             continue; // the kubelet's own
         }
-        if all.len() == MAX_FILES {
-            return Err(io::Error::other(format!("more than {MAX_FILES} files")));
+        let mut stamp = match stamp(entry.path(), name) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue, // gone meanwhile
+            stamp => stamp?,
+        };
+        if all.len() >= MAX_FILES {
+            stamp.problem = Some(format!("is beyond {MAX_FILES} files"))
         }
-        match stamp(entry.path(), name) {
-            Err(error) if error.kind() == ErrorKind::NotFound => (), // gone meanwhile
-            stamp => all.push(stamp?),
-        }
+        let at = all.partition_point(|before: &Stamp| before.name < stamp.name);
+        all.insert(at, stamp)
     }
-    all.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(all)
 }
 
 fn stamp(path: PathBuf, name: String) -> io::Result<Stamp> {
     let about = fs::metadata(&path)?;
-    let refuse = |why: &str| Err(io::Error::other(format!("`{}` {why}", path.display())));
-    if !about.is_file() {
-        return refuse("is not a file");
-    }
-    if about.len() > MAX_FILE {
-        return refuse(&format!("has more than {MAX_FILE} bytes"));
-    }
-    Ok(Stamp { modified: about.modified()?, length: about.len(), inode: about.ino(), path, name })
+    let problem = match () {
+        _ if !about.is_file() => Some("is not a file".to_owned()),
+        _ if about.len() > MAX_FILE => Some(format!("has more than {MAX_FILE} bytes")),
+        _ => None,
+    };
+    let (length, device_and_inode) = (about.len(), (about.dev(), about.ino()));
+    Ok(Stamp { problem, length, device_and_inode, changed: (about.ctime(), about.ctime_nsec()), path, name })
 }
 
-fn read(stamp: &Stamp) -> io::Result<SecretFile> {
-    let mut text = Vec::new();
-    fs::File::open(&stamp.path)?.take(MAX_FILE).read_to_end(&mut text)?;
-    Ok(SecretFile { name: stamp.name.clone(), path: stamp.path.clone(), text })
+/// The files that can be read, and what is wrong with the others.
+///
+/// Errors: the system is short of something.
+fn read(stamps: &[Stamp]) -> io::Result<(Vec<SecretFile>, Vec<String>)> {
+    let (mut files, mut problems, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for stamp in stamps {
+        let mut problem = |why: &dyn fmt::Display| problems.push(format!("`{}` {why}", stamp.path.display()));
+        if let Some(why) = &stamp.problem {
+            problem(why);
+            continue;
+        }
+        let mut text = Vec::new();
+        match fs::File::open(&stamp.path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut text)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => (), // gone meanwhile
+            Err(error) if is_final(&error) => problem(&format!("cannot be read: {error}")),
+            Err(error) => return Err(error),
+            Ok(length) if bytes + length > MAX_FOLDER => problem(&format!("is beyond {MAX_FOLDER} bytes of all files")),
+            Ok(length) => {
+                bytes += length;
+                files.push(SecretFile { name: stamp.name.clone(), path: stamp.path.clone(), text })
+            }
+        }
+    }
+    Ok((files, problems))
 }

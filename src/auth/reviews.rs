@@ -88,22 +88,18 @@ impl Reviews {
         }
     }
 
-    /// Whether a request with this token may ask the API server now.
-    pub(super) fn may_ask(&mut self, token: &Digest, now: Instant) -> bool {
+    /// A request with this token asks the API server. Returns false if too many do. In either case it says later that it
+    /// [has asked](Reviews::has_asked).
+    pub(super) fn begin_asking(&mut self, token: &Digest, now: Instant) -> bool {
         let refill = now.saturating_duration_since(self.filled_at).as_secs_f64() * f64::from(RATE);
         (self.tokens, self.filled_at) = ((self.tokens + refill).min(RATE.into()), now);
-        let was_good = self.entries.get(token).is_some_and(|entry| entry.known.is_some());
+        let was_good = self.entries.get(token).is_some_and(|entry| entry.rights.iter().any(|(_, may, _)| *may));
         let needed = if was_good { 1.0 } else { 1.0 + KEPT };
         let most = if was_good { MAX_ASKING } else { MAX_ASKING - MAX_ASKING / 4 };
-        self.tokens >= needed && self.asking < most
-    }
-
-    /// A request asks, unless it may not. Each that does says later that it [has asked](Reviews::has_asked).
-    pub(super) fn begin_asking(&mut self, token: &Digest, now: Instant) -> bool {
-        let may = self.may_ask(token, now);
+        self.asking += 1;
+        let may = self.tokens >= needed && self.asking <= most;
         if may {
-            self.tokens -= 1.0;
-            self.asking += 1
+            self.tokens -= 1.0
         }
         may
     }
@@ -211,11 +207,10 @@ mod tests {
         let mut reviews = Reviews::new(start);
         let good = [1; 32];
         reviews.is_of(good, known(), start);
+        reviews.may(&good, GET, true, start);
         let mut ask = |reviews: &mut Reviews, token: &Digest, now| {
             let may = reviews.begin_asking(token, now);
-            if may {
-                reviews.has_asked()
-            }
+            reviews.has_asked();
             may
         };
         let number = |seed: u8, reviews: &mut Reviews, ask: &mut dyn FnMut(&mut Reviews, &Digest, Instant) -> bool| {
@@ -231,10 +226,16 @@ mod tests {
     fn few_ask_at_the_same_time() {
         let start = Instant::now();
         let mut reviews = Reviews::new(start);
-        let began = (0..20).filter(|_| reviews.begin_asking(&[9; 32], start)).count();
-        assert_eq!(began, 11);
+        let mut begin = || {
+            let may = reviews.begin_asking(&[9; 32], start);
+            if !may {
+                reviews.has_asked()
+            }
+            may
+        };
+        assert_eq!((0..20).filter(|_| begin()).count(), 11);
         reviews.has_asked();
-        assert!(reviews.begin_asking(&[9; 32], start) && !reviews.begin_asking(&[9; 32], start));
+        assert_eq!((0..20).filter(|_| reviews.begin_asking(&[9; 32], start)).count(), 1);
     }
 
     #[test]

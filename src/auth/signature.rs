@@ -21,8 +21,8 @@ use base64::engine::general_purpose::{GeneralPurpose, PAD, STANDARD};
 
 /// Seconds by which the time of a signature may differ from ours: what Slack, Stripe and Standard Webhooks recommend.
 const WINDOW: u64 = 300;
-/// Secrets of a sender: the old one and the new one, and some more.
-const MAX_SECRETS: usize = 16;
+/// Secrets of a sender: an old one and a new one, and two more. A body is hashed with each, before it is known who sends it.
+const MAX_SECRETS: usize = 4;
 /// For secrets of Standard Webhooks, which its libraries take without padding too.
 const WITH_OR_WITHOUT_PADDING: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, PAD.with_decode_padding_mode(Indifferent));
@@ -119,7 +119,7 @@ impl Scheme {
             for (number, secret) in file.lines() {
                 let mut add = || match (self, secret) {
                     (_, []) => Err("has an empty secret"),
-                    _ if number > MAX_SECRETS => Err("has more than 16 secrets, the next"),
+                    _ if number > MAX_SECRETS => Err("has more than 4 secrets, the next"),
                     (Scheme::GitLab, secret) => {
                         secrets.digests.push(sha256(secret));
                         Ok(())

@@ -26,6 +26,9 @@ impl Webhook {
         if (segments.next(), segments.next()) != (Some(""), Some("job")) || segments.any(is_odd) {
             return Err(format!("has {path:?}, which is not a path of a POST: /job, or one below it"));
         }
+        if path.contains('%') {
+            return Err("has a percent sign in its path, which is to be written decoded".to_owned());
+        }
         let (scheme, file) = Scheme::parse(rest)?;
         if file.is_empty() {
             return Err("has no file with secrets".to_owned());

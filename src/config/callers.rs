@@ -9,8 +9,10 @@ use crate::hosts::Hosts;
 /// Names by which the dispatcher may be called.
 pub(super) fn hosts(reader: &mut Reader<'_>, listen: Listen) -> Hosts {
     let is_loopback = matches!(listen, Listen::Ip(address) if address.is_loopback());
-    let given = reader.parsed(Key::AllowedHost, None, |names| Hosts::new(&values::list(names), is_loopback).map(Some));
-    given.unwrap_or_else(|| Hosts::default_for(is_loopback))
+    reader.parsed(Key::AllowedHost, Hosts::default_for(is_loopback), |names| match &values::list(names)[..] {
+        [] => Err("has no name".to_owned()),
+        names => Hosts::new(names, is_loopback),
+    })
 }
 
 /// None if there was a problem.
@@ -20,7 +22,13 @@ pub(super) fn auth(
     enabled: Enabled,
     warnings: &mut Vec<String>,
 ) -> Option<Auth> {
-    let mut given = |key| reader.text(key).map(|(text, _)| text).unwrap_or_default();
+    // an option that is given without a value would leave open what it should close
+    let mut given = |key| {
+        reader.parsed(key, String::new(), |text| match values::list(text).is_empty() {
+            true => Err("has no value".to_owned()),
+            false => Ok(text.to_owned()),
+        })
+    };
     let [means, audiences, webhooks] = [Key::Auth, Key::AuthAudience, Key::Webhook].map(&mut given);
     let public = reader.parsed(Key::Public, Public::default(), values::public);
     let audiences: Vec<_> = values::list(&audiences).into_iter().map(str::to_owned).collect();

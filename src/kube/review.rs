@@ -5,8 +5,6 @@ use super::client::Client;
 use super::failure::Failure;
 use super::request::{ApiRequest, Verb};
 use super::response::ApiResponse;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -18,36 +16,31 @@ const GROUP: &str = "k8s-job-dispatcher";
 const MAX_SAID: usize = 300;
 
 /// A user (authentication.k8s.io/v1, UserInfo).
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 pub(crate) struct User {
-    #[serde(default)]
     pub(crate) username: String,
-    #[serde(default)]
-    uid: String,
-    #[serde(default)]
     pub(crate) groups: Vec<String>,
-    extra: Option<Box<RawValue>>,
-}
-
-#[derive(Deserialize)]
-struct TokenReview {
-    status: TokenReviewStatus,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct TokenReviewStatus {
-    authenticated: bool,
-    user: User,
-    audiences: Vec<String>,
-    error: String,
+    /// As JSON, as the SubjectAccessReview wants it: `user`, `uid`, `groups` and `extra`.
+    spec: String,
 }
 
 impl User {
+    /// Of a TokenReview's status; None if it names nobody.
+    fn of(mut user: Value) -> Option<Self> {
+        let username = user["username"].as_str().filter(|name| !name.is_empty())?.to_owned();
+        let texts = |values: &Value| {
+            values.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        let groups = texts(&user["groups"]);
+        user["user"] = user["username"].take();
+        user.as_object_mut()?.remove("username");
+        Some(User { username, groups, spec: user.to_string() })
+    }
+
     /// Bytes of its texts.
     pub(crate) fn text_bytes(&self) -> usize {
         let groups: usize = self.groups.iter().map(|group| group.len() + size_of::<String>()).sum();
-        self.username.len() + self.uid.len() + groups + self.extra.as_ref().map_or(0, |extra| extra.get().len())
+        self.username.len() + self.spec.len() + groups
     }
 }
 
@@ -64,17 +57,21 @@ impl Client {
         let spec = json!({"token": token, "audiences": audiences});
         let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": spec});
         let response = self.review(Verb::TokenReview, TOKEN_REVIEWS, &review, until)?;
-        let TokenReview { status } =
+        let mut review: Value =
             serde_json::from_slice(&response.body).map_err(|error| response.broken(error, "a TokenReview"))?;
-        if !status.authenticated || status.user.username.is_empty() {
-            let said: String = status.error.chars().take(MAX_SAID).collect();
+        let status = &mut review["status"];
+        let user = if status["authenticated"] == true { User::of(status["user"].take()) } else { None };
+        let Some(user) = user else {
+            let said: String = status["error"].as_str().unwrap_or_default().chars().take(MAX_SAID).collect();
             return Ok(Err(format!("the API server does not know the token: {said:?}")));
-        }
+        };
         // an API server that knows no audiences names none: its token is not for us
-        if !audiences.is_empty() && !audiences.iter().any(|audience| status.audiences.contains(audience)) {
+        let is_for =
+            |audience: &String| status["audiences"].as_array().is_some_and(|all| all.iter().any(|one| one == audience));
+        if !audiences.is_empty() && !audiences.iter().any(is_for) {
             return Ok(Err("the token is not for this audience".to_owned()));
         }
-        Ok(Ok(status.user))
+        Ok(Ok(user))
     }
 
     /// Whether a user may do this with the virtual resource in a namespace.
@@ -86,12 +83,11 @@ impl Client {
         subresource: &str,
         until: Instant,
     ) -> Result<bool, Failure> {
-        let User { username, uid, groups, extra } = user;
         let attributes = json!({
             "namespace": namespace, "verb": verb, "group": GROUP, "resource": "jobs", "subresource": subresource,
         });
-        let spec =
-            json!({"user": username, "uid": uid, "groups": groups, "extra": extra, "resourceAttributes": attributes});
+        let mut spec: Value = serde_json::from_str(&user.spec).unwrap_or_default(); // it was JSON
+        spec["resourceAttributes"] = attributes;
         let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec});
         allows(&self.review(Verb::AccessReview, ACCESS_REVIEWS, &review, until)?)
     }

@@ -14,7 +14,7 @@ use crate::auth::{Caller, Verdict};
 use crate::dispatch::{Begun, PodReasons, Work};
 use crate::hash::Digest;
 use crate::http::Request;
-use crate::route::Route;
+use crate::route::{Route, is_form};
 use crate::status::{Reason, Status};
 use std::mem;
 use std::sync::Arc;
@@ -62,6 +62,8 @@ pub(super) enum Stage {
     Review(Digest),
     /// Its caller may not.
     Refused(Box<Status>),
+    /// Make JSON of its form.
+    Form,
     /// Answer at once.
     Answer,
     /// Make a page of Jobs. `has_turn`: those that were queued before it are answered.
@@ -174,7 +176,7 @@ pub(super) fn on_client_left(stage: &Stage, reads: bool) -> Then {
             Then::Close
         }
         Stage::Review(_) | Stage::Plan | Stage::Call(_) if reads => Then::Close,
-        Stage::Review(_) | Stage::Plan | Stage::Call(_) | Stage::LargeRun(_) => Then::Stay,
+        Stage::Review(_) | Stage::Form | Stage::Plan | Stage::Call(_) | Stage::LargeRun(_) => Then::Stay,
         Stage::List { has_turn: true } => Then::Stay, // it is about to be answered
     }
 }
@@ -211,23 +213,28 @@ impl Exchange {
 
     /// Its request is whole.
     pub(super) fn begin(&mut self, request: Request, server: &Server) {
-        self.route = server.route(&request, self.connection.is_reserved());
+        let route = server.route(&request, self.connection.is_reserved());
         self.id = request_id(request.header("x-request-id"));
         self.request = request;
         self.received_at = Instant::now();
         self.arrived = self.received_at;
-        let verdict = server.config.auth.check(purpose(&self.route), &self.request);
-        self.judge(verdict)
+        let verdict = match &route {
+            Ok(route) => server.config.auth.check(purpose(route), &self.request),
+            Err(_) => Verdict::Admitted(None), // it is refused, whoever calls
+        };
+        self.route = route.flatten();
+        self.judge(verdict, server.config.accept.form)
     }
 
-    /// It is known who calls, or has to be asked.
-    pub(super) fn judge(&mut self, verdict: Verdict) {
+    /// It is known who calls, or has to be asked. `takes_forms`: see `--accept`.
+    pub(super) fn judge(&mut self, verdict: Verdict, takes_forms: bool) {
         self.stage = match (verdict, &self.route) {
             (Verdict::Refused(status), _) => Stage::Refused(Box::new(status)),
             (Verdict::Ask(token), _) => Stage::Review(token),
             (Verdict::Admitted(caller), route) => {
                 self.caller = caller;
                 match route {
+                    Ok(Route::Dispatch(_)) if takes_forms && is_form(&self.request) => Stage::Form,
                     Ok(Route::List) => Stage::List { has_turn: false },
                     Ok(route) if route.is_dispatch() => Stage::Plan,
                     Ok(_) | Err(_) => Stage::Answer,
@@ -252,7 +259,7 @@ impl Exchange {
     pub(super) fn grant(&mut self, memory: Reservation) {
         match self.stage {
             Stage::Receive => self.connection.grant(memory),
-            Stage::LargeRun(_) => self.request.reservation = Some(memory),
+            Stage::Form | Stage::LargeRun(_) => self.request.reservation = Some(memory),
             _ => self.memory = Some(memory),
         }
     }

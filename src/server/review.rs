@@ -21,15 +21,16 @@ impl Server {
     ) -> Verdict {
         let _about = about(id);
         let (auth, purpose) = (&self.config.auth, purpose(route));
+        if Instant::now() >= until {
+            return auth.cannot_tell(Status::new(Reason::Overloaded, "too many requests were queued before this one"));
+        }
         match auth.question(purpose, request) {
-            Err(status) => Verdict::Refused(status),
-            Ok(None) => auth.check(purpose, request),
-            Ok(Some(question)) => {
+            None => auth.check(purpose, request),
+            Some(question) => {
                 let answer = self.guarded(client, |client| match client {
                     None => Answer::Failed(internal_error()), // it is not switched on without an API server
                     Some(client) => ask(auth, &self.config.namespace, question, client, until),
                 });
-                auth.has_asked();
                 match answer {
                     Answer::Failed(status) => auth.cannot_tell(status),
                     Answer::Nobody(why) => auth.conclude(purpose, None, false, &why),

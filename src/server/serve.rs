@@ -178,13 +178,15 @@ impl Server {
     /// Errors: the error that it gets.
     pub(super) fn admit(&self, request: &Request, is_reserved: bool) -> Result<(), Status> {
         let Config { auth, hosts, accept, .. } = &self.config;
-        let route = self.route(request, is_reserved);
+        let route = self.route(request, is_reserved)?;
         auth.check_head(purpose(&route), request)?;
         check_headers(&route?, request, hosts, *accept)
     }
 
     /// The route of a request. `is_reserved`: its connection is for probes alone.
-    pub(super) fn route(&self, request: &Request, is_reserved: bool) -> Result<Route, Status> {
+    ///
+    /// Errors: it is refused, whoever calls.
+    pub(super) fn route(&self, request: &Request, is_reserved: bool) -> Result<Result<Route, Status>, Status> {
         let route = route(request, self.config.enabled);
         if is_reserved && !route.as_ref().is_ok_and(Route::is_probe) {
             METRICS.connection_rejected();
@@ -193,7 +195,7 @@ impl Server {
         if !matches!(route, Ok(Route::Live | Route::Ready)) {
             self.config.hosts.check(request)?
         }
-        route
+        Ok(route)
     }
 
     pub(super) fn client(&self) -> Option<Client> {

@@ -56,6 +56,11 @@ impl Shared {
         at.map(|at| all.swap_remove(at).others).unwrap_or_default()
     }
 
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.all().iter().map(|reading| reading.others.len()).sum()
+    }
+
     /// A slot waits no longer.
     pub(super) fn leave(&self, slot: Slot) {
         self.all().iter_mut().for_each(|reading| reading.others.retain(|one| *one != slot))
@@ -73,6 +78,7 @@ mod tests {
         assert!(shared.begin(&key, time) && !shared.begin(&key, time) && shared.begin(&other, time));
         let slots = [1, 2, 3].map(Slot::new);
         assert!(slots.iter().all(|slot| shared.join(&key, *slot)));
+        assert_eq!(shared.waiting(), 3);
         shared.leave(slots[1]);
         assert_eq!((shared.end(&key), shared.end(&other)), (vec![slots[0], slots[2]], vec![]));
         assert!(!shared.join(&key, slots[0]), "it was read meanwhile");

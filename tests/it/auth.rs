@@ -189,8 +189,10 @@ fn a_large_body_is_refused_before_it_is_sent() {
         line.send(format!("POST /job HTTP/1.1\r\nHost: localhost\r\n{JSON}{length}\r\n"));
         assert_eq!(line.receive().expect("an answer to the head").error(), (401, "Unauthorized".into()), "{length}");
     }
-    let lines = dispatcher.log();
-    assert_eq!(lines.iter().filter(|line| line.contains("POST \"/job\" 401")).count(), 3, "{lines:?}");
+    eventually("three lines with what was refused", || {
+        let lines = dispatcher.log();
+        (lines.iter().filter(|line| line.contains("POST \"/job\" 401")).count() == 3).then_some(())
+    });
 }
 
 #[test]
@@ -381,6 +383,10 @@ fn what_is_wrong_is_said_at_the_start() {
     assert!(code == Some(1) && text.contains("ci` has an empty token in line 1"), "{text}");
     for (args, says) in [
         (&["--auth=token-review"][..], "--auth token-review needs the API server"),
+        (&["--auth="][..], "--auth: \"\" has no value"),
+        (&["--auth=token-review", "--auth-audience=,"], "--auth-audience: \",\" has no value"),
+        (&["--webhook="], "--webhook: \"\" has no value"),
+        (&["--allowed-host="], "--allowed-host: \"\" has no name"),
         (&["--auth=x"], "--auth: unknown value \"x\": expected tokens=FOLDER or token-review"),
         (&["--auth-audience=x"], "--auth-audience is for --auth token-review, which is not given"),
         (&["--public=docs"], "--public is for --auth, without which everything is public"),
@@ -480,5 +486,63 @@ fn a_check_of_a_caller_ends_in_time() {
     for mut line in asked {
         let reply = line.receive().unwrap();
         assert_eq!(reply.error(), (503, "ServiceUnavailable".into()));
+    }
+}
+
+/// All places are taken: what is for probes alone is refused with 503, whoever calls, and never waits.
+#[test]
+fn a_signed_webhook_is_refused_for_want_of_places_and_not_as_a_stranger() {
+    let folder = Folder::new();
+    fs::create_dir(folder.0.join("tokens")).unwrap();
+    fs::write(folder.0.join("tokens/ci"), "a-token").unwrap();
+    fs::write(folder.0.join("secret"), "s").unwrap();
+    let means = format!("tokens={}", folder.0.join("tokens").display());
+    let webhook = format!("/job/gitlab=gitlab:{}", folder.0.join("secret").display());
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap(); // it accepts, and never answers
+    let server = format!("http://{}", hangs.local_addr().unwrap());
+    let args = [
+        "--server",
+        &server,
+        "--request-timeout=3s",
+        "--max-connections=2",
+        "--auth",
+        &means,
+        "--webhook",
+        &webhook,
+        WHO,
+    ];
+    let dispatcher = Dispatcher::start(&args);
+    let held = || {
+        let mut line = dispatcher.line();
+        line.send(request("POST", "/job", &format!("{JSON}Authorization: Bearer a-token\r\n"), "{}"));
+        line
+    };
+    let held = [held(), held()];
+    let signed = request("POST", "/job/gitlab", &format!("{JSON}X-Gitlab-Token: s\r\n"), "{}");
+    let refused =
+        eventually("all places to be taken", || Some(dispatcher.send(&signed)).filter(|reply| reply.code != 200));
+    assert_eq!((refused.error(), refused.header("Retry-After")), ((503, "Overloaded".into()), Some("1")));
+    assert_eq!(dispatcher.get("/health/live").code, 200);
+    let wrong_name = format!("POST /job/gitlab HTTP/1.1\r\nHost: evil.example\r\n{JSON}Content-Length: 2\r\n\r\n{{}}");
+    drop(held);
+    let refused = eventually("a free place", || Some(dispatcher.send(&wrong_name)).filter(|reply| reply.code != 503));
+    assert_eq!(refused.error(), (403, "HostNotAllowed".into()), "before it is asked who calls");
+}
+
+/// A burst of forms waits for memory, as JSON does.
+#[test]
+fn many_large_forms_wait_for_memory() {
+    let dispatcher = Dispatcher::start(&[
+        "--dry-run=client",
+        "--accept=form",
+        "{metadata: {name: \"a\"}, spec: {n: (.a | length)}}",
+    ]);
+    let body = format!("a={}", "%41".repeat(14_000));
+    let text = request("POST", "/job", "Content-Type: application/x-www-form-urlencoded\r\n", &body);
+    let mut lines: Vec<Line> = (0..100).map(|_| dispatcher.line()).collect();
+    lines.iter_mut().for_each(|line| line.send(&text));
+    for line in &mut lines {
+        let reply = line.receive().unwrap();
+        assert_eq!((reply.code, reply.json()["spec"]["n"].as_u64()), (200, Some(14_000)));
     }
 }

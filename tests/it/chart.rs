@@ -150,7 +150,7 @@ fn every_switch_works() {
         "--webhook=/job/github=github:/etc/k8s-job-dispatcher-webhooks/0/secret",
         "--webhook=/job/line=hmac-sha256:X-Line-Signature:base64:/etc/k8s-job-dispatcher-webhooks/1/key",
         "--public=docs",
-        "--allowed-host=jobs.example.com,*.jobs.svc,$(POD_IP)",
+        "--allowed-host=jobs.example.com,*.jobs.svc,$(DISPATCHER_POD_IPS)",
         "--accept=form,text",
         "--max-body-bytes=25000000",
         "--request-timeout=20s",
@@ -244,6 +244,7 @@ fn values_that_exclude_each_other_are_rejected() {
         "{enable: [list], watch: false}",
         "auth: {audiences: [x]}",
         "public: [docs]",
+        "{jobs: {policy: {enabled: true}}, options: {token-file: /token}}",
         "{auth: {tokenReview: true}, metrics: {serviceMonitor: {enabled: true}}}",
     ] {
         let values = values(&folder, wrong);
@@ -251,7 +252,9 @@ fn values_that_exclude_each_other_are_rejected() {
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(
             !output.status.success()
-                && ["filter.", "enable:", "auth", "public", "metrics."].iter().any(|word| error.contains(word)),
+                && ["filter.", "enable:", "auth", "public", "metrics.", "jobs.policy"]
+                    .iter()
+                    .any(|word| error.contains(word)),
             "{wrong}: {error}"
         );
     }

@@ -4,7 +4,7 @@ use crate::support::dispatcher::Dispatcher;
 use crate::support::helm::{NAME, helm};
 use crate::support::http::{JSON, Reply, request};
 use crate::support::namespace::Namespace;
-use crate::support::{Folder, path, said};
+use crate::support::{Folder, eventually, path, said};
 use ring::hmac;
 use serde_json::{Value, json};
 use std::fs;
@@ -16,7 +16,7 @@ const SECRET: &str = "whsec_of-the-test";
 struct Recipe {
     dispatcher: Dispatcher,
     namespace: Namespace,
-    _secrets: Folder,
+    secrets: Folder,
 }
 
 impl Recipe {
@@ -54,11 +54,18 @@ impl Recipe {
         fs::write(tokens.join("alertmanager"), SECRET).unwrap();
         prepare(&namespace);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        Recipe { dispatcher: Dispatcher::for_namespace(&namespace, &args), namespace, _secrets: secrets }
+        Recipe { dispatcher: Dispatcher::for_namespace(&namespace, &args), namespace, secrets }
     }
 
     fn post(&self, target: &str, headers: &str, body: &str) -> Reply {
         self.dispatcher.send(request("POST", target, headers, body))
+    }
+
+    /// The same request to other paths, which nothing guards, comes to nothing.
+    fn nothing_elsewhere(&self, headers: &str, body: &str) {
+        for path in ["/job", "/job/other"] {
+            assert_eq!(self.post(path, headers, body).code, 204, "{path} is open");
+        }
     }
 
     /// The container of the only Job.
@@ -97,6 +104,7 @@ fn github_builds_each_push_once() {
     assert_eq!(recipe.post("/job/github", &headers(&signature, "1"), &body).code, 201);
     assert_eq!(recipe.post("/job/github", &headers(&signature, "1"), &body).code, 200, "a redelivery");
     assert_eq!(recipe.post("/job/github", &headers(&"0".repeat(64), "1"), &body).code, 401);
+    recipe.nothing_elsewhere(&headers(&signature, "2"), &body);
     let (name, container) = recipe.container();
     assert_eq!(name, "build-octo-hello-world-59b20b8d5c6f");
     assert_eq!(
@@ -119,6 +127,7 @@ fn gitlab_builds_each_push_once() {
     assert_eq!(recipe.post("/job/gitlab", &headers("other"), &body.to_string()).code, 401);
     assert_eq!(recipe.post("/job/gitlab", &headers(SECRET), &body.to_string()).code, 201);
     assert_eq!(recipe.post("/job/gitlab", &headers(SECRET), &body.to_string()).code, 200);
+    recipe.nothing_elsewhere(&headers(SECRET), &body.to_string());
     assert_eq!(recipe.container().0, "build-15-da1560886d4f");
 }
 
@@ -133,6 +142,7 @@ fn a_slack_command_starts_a_job() {
         let headers = format!(
             "Content-Type: application/x-www-form-urlencoded\r\nX-Slack-Signature: v0={signature}\r\nX-Slack-Request-Timestamp: {time}\r\n"
         );
+        recipe.nothing_elsewhere(&headers, &body);
         recipe.post("/job/slack", &headers, &body)
     };
     let reply = send("web-shop+", now());
@@ -150,7 +160,9 @@ fn a_paid_invoice_of_stripe_gets_a_receipt() {
         let (body, time) = (format!("{body:#}"), now()); // Stripe's are indented
         let signature = hex(&format!("{time}.{body}"));
         let signature = if key == SECRET { signature } else { "0".repeat(64) };
-        recipe.post("/job/stripe", &format!("{JSON}Stripe-Signature: t={time},v1={signature}\r\n"), &body)
+        let headers = format!("{JSON}Stripe-Signature: t={time},v1={signature}\r\n");
+        recipe.nothing_elsewhere(&headers, &body);
+        recipe.post("/job/stripe", &headers, &body)
     };
     assert_eq!(send("invoice.paid", SECRET).code, 201);
     assert_eq!(send("invoice.paid", SECRET).code, 200);
@@ -171,7 +183,7 @@ fn a_service_account_dispatches_by_its_role() {
         recipe.post("/job", &format!("{JSON}Authorization: Bearer {token}\r\n"), &json!({ "day": day }).to_string())
     };
     assert_eq!(post("nightly", "2026-11-30").code, 201);
-    assert_eq!(recipe.container().0, "report-nightly-2026-11-30");
+    assert!(recipe.container().0.starts_with("report-2026-11-30-"));
     assert_eq!(post("nightly", "today").error(), (422, "FilterError".into()));
     assert_eq!(post("default", "2026-11-30").error(), (403, "Forbidden".into()));
     // the CronJob's pods have the token and the address
@@ -192,7 +204,10 @@ fn alertmanager_starts_a_runbook_with_its_token() {
         recipe.post("/job/alerts", &format!("{JSON}Authorization: Bearer {token}\r\n"), &body.to_string())
     };
     assert_eq!([send("other").code, send(SECRET).code, send(SECRET).code], [401, 201, 200]);
-    assert_eq!(recipe.container().1["args"], json!(["DiskFull", "node-7"]));
+    fs::write(recipe.secrets.0.join("tokens/prometheus"), "another-token").unwrap();
+    eventually("another caller to have a token", || (send("another-token").code != 401).then_some(()));
+    assert_eq!(send("another-token").code, 204, "only Alertmanager's token starts runbooks");
+    assert_eq!(recipe.container().1["args"], json!(["--", "DiskFull", "node-7"]));
     // what is sent is what Alertmanager's configuration says: its path, and its file with the token
     let config = fs::read_to_string(path("deploy/recipes/alertmanager/alertmanager.yaml")).unwrap();
     assert!(config.contains("/job/alerts\n") && config.contains("/alertmanager\n"), "{config}");

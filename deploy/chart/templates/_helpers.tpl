@@ -64,6 +64,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if and $monitor.enabled (not $monitor.authorization) (not (include "dispatcher.openMetrics" .)) }}
 {{- fail "metrics.serviceMonitor needs authorization, because callers authenticate; or set public: [metrics]" }}
 {{- end }}
+{{- if ((.Values.jobs).policy).enabled }}
+{{- if or (index .Values.options "token-file") (index .Values.options "server") }}
+{{- fail "jobs.policy is for Jobs of the chart's service account, which options.token-file and options.server replace" }}
+{{- end }}
+{{- end }}
 {{- if hasKey .Values.filter.modules "filter.jq" }}
 {{- fail "filter.modules must not have filter.jq, which is the name of filter.text" }}
 {{- end }}

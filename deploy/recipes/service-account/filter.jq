@@ -1,8 +1,7 @@
-# One report per day and caller.
+# One report per day and caller. Its name may be long, or not that of a service account, so a hash of it is part of the Job's.
 (.day | strings | select(test("^[0-9]{4}-[0-9]{2}-[0-9]{2}$")) // error("day is not YYYY-MM-DD")) as $day
-| ($REQUEST.caller.name | split(":") | last) as $caller
 | {
-    metadata: {name: "report-\($caller)-\($day)", labels: {caller: $caller}},
+    metadata: {name: "report-\($day)-\($REQUEST.caller.name | @sha256 | .[:20])"},
     spec: {
       template: {
         spec: {

@@ -1,5 +1,6 @@
-# A paid invoice gets a receipt. Stripe repeats an event until it is answered with 2xx; its id names the Job.
-select(.type == "invoice.paid")
+# A paid invoice gets a receipt. Stripe repeats an event until it is answered with 2xx; its id names the Job. Other paths
+# may be open to others, so only what Stripe has signed counts.
+select($REQUEST.caller.name == "/job/stripe" and .type == "invoice.paid")
 | {
     metadata: {name: "receipt-\(.id | @sha256 | .[:32])"},
     spec: {

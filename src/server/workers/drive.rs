@@ -121,6 +121,7 @@ impl Workers {
                     _ => Looked::Answers(exchange, internal_error().into()),
                 },
                 Stage::Review(token) if exchange.reads_for.is_none() => self.who_calls(exchange, token),
+                Stage::Form => self.convert_form(exchange),
                 Stage::Answer => {
                     exchange.request.drop_body();
                     exchange.request.reservation = None;
@@ -173,6 +174,7 @@ impl Workers {
             Stage::Receive
             | Stage::Review(_)
             | Stage::Refused(_)
+            | Stage::Form
             | Stage::Answer
             | Stage::List { .. }
             | Stage::LargeRun(_)
@@ -183,7 +185,6 @@ impl Workers {
                 Err(Status::new(Reason::Overloaded, "too many requests were queued before this one"))
             }
             Stage::Plan => {
-                self.convert_form(exchange)?;
                 let Exchange { id, route, request, caller, .. } = exchange;
                 self.server.plan(id, route, request, caller.as_deref(), until)
             }

@@ -44,6 +44,7 @@ impl Workers {
 
     /// Runs the exchanges that this one reads for, with the same answer. None: they read themselves.
     pub(super) fn tell_others(&self, exchange: &mut Exchange, answer: Option<&[u8]>) {
+        self.asks_no_more(exchange);
         let Some(key) = exchange.reads_for.take() else { return };
         let others = self.shared.end(&key);
         let answer: Option<Arc<[u8]>> = answer.filter(|_| !others.is_empty()).map(Arc::from);

@@ -20,7 +20,8 @@ const READY_IN: Duration = Duration::from_secs(10);
 /// Kubernetes gives it a minute (its hook `storage-readiness`).
 const START: Duration = Duration::from_secs(90);
 const CONTROLLERS: &str = "job-controller,serviceaccount-controller,root-ca-certificate-publisher-controller,resourcequota-controller,\
-    ttl-after-finished-controller,garbage-collector-controller,namespace-controller,deployment-controller,replicaset-controller";
+    ttl-after-finished-controller,garbage-collector-controller,namespace-controller,deployment-controller,replicaset-controller,\
+    validatingadmissionpolicy-status-controller";
 
 pub(crate) struct Cluster {
     folder: Folder,
