@@ -205,8 +205,7 @@ impl Auth {
         if let Purpose::Dispatch(path) = purpose
             && let Some(webhook) = self.webhook(path)
         {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            return match webhook.verify(request, now) {
+            return match webhook.verify(request, &now) {
                 Ok(caller) => (Means::Webhook, Outcome::Ok, Verdict::Admitted(Some(caller.clone()))),
                 Err(why) => (
                     Means::Webhook,
@@ -228,7 +227,7 @@ impl Auth {
         let found = self.tokens.as_ref().and_then(|tokens| of_files(&tokens.current(), &credential));
         match (found, credential, &self.reviews) {
             (Some(caller), ..) => (Means::Tokens, Outcome::Ok, Verdict::Admitted(Some(caller))),
-            (None, Credential::Bearer(token), Some(reviews)) if !token.is_empty() => {
+            (None, Credential::Bearer(token), Some(reviews)) if is_plain(token) => {
                 self.of_review(&lock(reviews), purpose, token)
             }
             (None, Credential::Missing, _) => {
@@ -338,8 +337,18 @@ impl Auth {
     }
 }
 
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 fn lock(reviews: &Mutex<Reviews>) -> MutexGuard<'_, Reviews> {
     reviews.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the API server may be asked about a token: it is sent as JSON, and a JWT has few characters.
+fn is_plain(token: &[u8]) -> bool {
+    !token.is_empty() && token.iter().all(u8::is_ascii_graphic)
 }
 
 /// The caller whose file has the token; with Basic it has to be the one of that name.

@@ -176,12 +176,11 @@ fn create(
     let shown_nonce = config.api_server.as_ref().map(|_| &nonce[..]); // --dry-run=client shows none
     let delivery = key.and_then(|key| key.delivery());
     let trace_parent = TraceParent::of(request).map(TraceParent::header);
-    let caller = caller.map(|caller| Value::from(&*caller.name).to_string());
     let marks = Marks {
         fingerprint: &fingerprint,
         nonce: shown_nonce,
         delivery: delivery.as_deref(),
-        caller: caller.as_deref(),
+        caller: caller.map(|caller| &*caller.json),
         trace_parent: trace_parent.as_deref(),
     };
     let manifest = manifest::check(&output, &config.namespace, marks, key.map(|key| key.suffix()))?;

@@ -3,9 +3,7 @@
 
 use crate::http::pairs;
 use crate::status::{Reason, Status};
-use foldhash::fast::RandomState;
-use indexmap::IndexSet;
-use serde_json::ser::to_writer;
+use serde_json::Value;
 use std::borrow::Cow;
 use std::io::{self, Write};
 
@@ -23,7 +21,7 @@ const PART: usize = 1 << 10;
 /// A form, with its fields grouped by their names.
 pub(crate) struct Form<'f> {
     /// In the order in which they first occur.
-    names: IndexSet<Cow<'f, str>, RandomState>,
+    names: Vec<Cow<'f, str>>,
     names_len: usize,
     /// The value of each, with the place of its name, in the order of those.
     fields: Vec<(usize, &'f [u8])>,
@@ -32,7 +30,7 @@ pub(crate) struct Form<'f> {
 impl<'f> Form<'f> {
     /// Errors: 413 for too many fields.
     pub(crate) fn of(text: &'f [u8]) -> Result<Self, Status> {
-        let mut form = Form { names: IndexSet::default(), names_len: 0, fields: Vec::new() };
+        let mut form = Form { names: Vec::new(), names_len: 0, fields: Vec::new() };
         for field in text.split(|byte| *byte == b'&').filter(|field| !field.is_empty()) {
             let (name, value) = match field.iter().position(|byte| *byte == b'=') {
                 Some(equals) => (&field[..equals], &field[equals + 1..]),
@@ -44,7 +42,12 @@ impl<'f> Form<'f> {
                     format!("the form has more than {MAX_FIELDS} fields, or names of more than {MAX_NAMES} bytes");
                 return Err(Status::new(Reason::RequestEntityTooLarge, message));
             }
-            let (place, _) = form.names.insert_full(pairs(name).next().unwrap_or_default().0);
+            let name = pairs(name).next().unwrap_or_default().0;
+            let known = form.names.iter().position(|known| *known == name); // there are few
+            let place = known.unwrap_or(form.names.len());
+            if known.is_none() {
+                form.names.push(name)
+            }
             let at = form.fields.partition_point(|(before, _)| *before <= place);
             form.fields.insert(at, (place, value))
         }
@@ -64,13 +67,13 @@ impl<'f> Form<'f> {
     }
 
     /// Writes the JSON.
-    pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(b"{")?;
         for (number, fields) in self.fields.chunk_by(|one, next| one.0 == next.0).enumerate() {
             if number > 0 {
                 out.write_all(b",")?
             }
-            to_writer(&mut *out, &self.names[number])?;
+            out.write_all(Value::from(&*self.names[number]).to_string().as_bytes())?;
             out.write_all(if fields.len() > 1 { b":[" } else { b":" })?;
             for (number, (_, value)) in fields.iter().enumerate() {
                 if number > 0 {
@@ -87,7 +90,7 @@ impl<'f> Form<'f> {
 }
 
 /// Writes a value as a string, part by part.
-fn write_value(out: &mut impl Write, value: &[u8]) -> io::Result<()> {
+fn write_value(out: &mut dyn Write, value: &[u8]) -> io::Result<()> {
     let mut bytes = value.iter();
     let mut decoded = std::iter::from_fn(|| match bytes.next()? {
         b'+' => Some(b' '),
@@ -101,7 +104,7 @@ fn write_value(out: &mut impl Write, value: &[u8]) -> io::Result<()> {
         }
         byte => Some(*byte),
     });
-    let (mut part, mut json) = (Vec::with_capacity(PART), Vec::new());
+    let mut part = Vec::with_capacity(PART);
     out.write_all(b"\"")?;
     loop {
         part.extend(decoded.by_ref().take(PART - part.len()));
@@ -109,9 +112,8 @@ fn write_value(out: &mut impl Write, value: &[u8]) -> io::Result<()> {
         // a character may go on in the next part
         let whole = if is_last { part.len() } else { part.len() - begun(&part) };
         if whole > 0 {
-            json.clear();
-            to_writer(&mut json, &String::from_utf8_lossy(&part[..whole]))?;
-            out.write_all(&json[1..json.len() - 1])?
+            let json = Value::from(String::from_utf8_lossy(&part[..whole])).to_string();
+            out.write_all(&json.as_bytes()[1..json.len() - 1])?
         }
         part.drain(..whole);
         if is_last {

@@ -54,9 +54,14 @@ fn whole(digest: &[u8]) -> Digest {
     *digest.first_chunk().expect("SHA-256 has 32 bytes")
 }
 
-/// Whether two digests are equal, in constant time.
-pub(crate) fn are_equal(one: &Digest, other: &Digest) -> bool {
-    one.ct_eq(other).into()
+/// Whether they are equal; the time says only whether they are of equal length.
+pub(crate) fn are_equal(one: &[u8], other: &[u8]) -> bool {
+    let ((one, one_end), (other, other_end)) = (one.as_chunks(), other.as_chunks());
+    if (one.len(), one_end.len()) != (other.len(), other_end.len()) {
+        return false;
+    }
+    let words = one.iter().zip(other).map(|(one, other)| u64::from_ne_bytes(*one).ct_eq(&u64::from_ne_bytes(*other)));
+    words.fold(one_end.ct_eq(other_end), |all, word| all & word).into()
 }
 
 /// In lower case.
@@ -72,12 +77,28 @@ pub(crate) fn from_hex(text: &[u8]) -> Option<Digest> {
     if text.len() != 2 * digest.len() {
         return None;
     }
-    for (byte, pair) in digest.iter_mut().zip(text.chunks(2)) {
-        let digit = |at: usize| char::from(pair[at]).to_digit(16);
-        *byte = (digit(0)? * 16 + digit(1)?) as u8
+    let mut wrong = 0;
+    for (byte, pair) in digest.iter_mut().zip(text.as_chunks::<2>().0) {
+        let [high, low] = pair.map(|digit| NIBBLES[usize::from(digit)]);
+        wrong |= high | low;
+        *byte = high << 4 | low
+    }
+    if wrong > 0xf {
+        return None;
     }
     Some(digest)
 }
+
+/// The value of each hexadecimal digit, and more than that of one for all other bytes.
+static NIBBLES: [u8; 256] = {
+    let (mut nibbles, mut digit) = ([0xff; 256], 0);
+    while digit < 16 {
+        nibbles[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        nibbles[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1
+    }
+    nibbles
+};
 
 #[cfg(test)]
 mod tests {
@@ -106,6 +127,19 @@ mod tests {
         for bad in ["", &text[1..], &format!("{text}0"), &text.replace('b', "g"), &text.replace("ba", "+a")] {
             assert_eq!(from_hex(bad.as_bytes()), None, "{bad}");
         }
-        assert!(are_equal(&digest, &sha256(b"abc")) && !are_equal(&digest, &sha256(b"abd")));
+    }
+
+    #[test]
+    fn equal_bytes_are_equal() {
+        for length in 0..40 {
+            let bytes: Vec<u8> = (0..length).collect();
+            assert!(are_equal(&bytes, &bytes.clone()), "{length}");
+            assert!(!are_equal(&bytes, &[&bytes[..], b"x"].concat()), "{length}");
+            for at in 0..bytes.len() {
+                let mut other = bytes.clone();
+                other[at] ^= 0x80;
+                assert!(!are_equal(&bytes, &other), "{length} {at}");
+            }
+        }
     }
 }

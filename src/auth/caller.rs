@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 pub(crate) struct Caller {
     pub(super) kind: CallerKind,
     pub(crate) name: String,
+    /// Its name as JSON, and as the log shows it: made once.
+    pub(crate) json: String,
+    pub(crate) shown: String,
     /// In Kubernetes. Empty for others.
     pub(super) groups: Vec<String>,
     /// Its reply has no body if it succeeds: the sender would show it to people.
@@ -25,7 +28,8 @@ pub(super) enum CallerKind {
 
 impl Caller {
     pub(super) fn new(kind: CallerKind, name: &str) -> Self {
-        Caller { kind, name: name.to_owned(), groups: Vec::new(), is_shown_replies: false }
+        let (json, shown) = (Value::from(name).to_string(), format!("{name:?}"));
+        Caller { kind, name: name.to_owned(), json, shown, groups: Vec::new(), is_shown_replies: false }
     }
 
     #[cfg(test)]

@@ -34,12 +34,17 @@ pub(super) type Make<T> = Box<dyn Fn(&[SecretFile]) -> (T, Vec<String>) + Send +
 
 /// A value that is made of a file, or of the files of a folder.
 pub(super) struct Followed<T> {
-    path: PathBuf,
-    is_folder: bool,
+    files: Files,
     make: Make<T>,
     current: RwLock<(Arc<T>, Instant)>,
     /// Held by the request that looks.
     seen: Mutex<Seen>,
+}
+
+/// A file, or the files of a folder.
+struct Files {
+    path: PathBuf,
+    is_folder: bool,
 }
 
 /// What was seen last.
@@ -65,7 +70,7 @@ struct Stamp {
 
 impl<T> fmt::Debug for Followed<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Followed").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Followed").field("path", &self.files.path).finish_non_exhaustive()
     }
 }
 
@@ -87,20 +92,18 @@ impl SecretFile {
 impl<T> Followed<T> {
     /// Errors: all that is wrong.
     pub(super) fn open(path: PathBuf, is_folder: bool, make: Make<T>) -> Result<Self, Vec<String>> {
-        let cannot = |error| vec![format!("cannot read `{}`: {error}", path.display())];
-        let stamps = stamps(&path, is_folder).map_err(cannot)?;
-        let (files, mut problems) = read(&stamps).map_err(cannot)?;
-        let (value, wrong) = make(&files);
+        let (files, mut seen) = (Files { path, is_folder }, Seen::default());
+        let (read, mut problems) = files.open(&mut seen)?;
+        let (value, wrong) = make(&read);
         problems.extend(wrong);
         if !problems.is_empty() {
             return Err(problems);
         }
-        let current = RwLock::new((Arc::new(value), Instant::now()));
-        Ok(Followed { path, is_folder, make, current, seen: Mutex::new(Seen { stamps, problems }) })
+        Ok(Followed { files, make, current: RwLock::new((Arc::new(value), Instant::now())), seen: Mutex::new(seen) })
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        &self.files.path
     }
 
     /// The value of the files as they are, or were a moment ago.
@@ -114,14 +117,35 @@ impl<T> Followed<T> {
             Err(TryLockError::Poisoned(seen)) => seen.into_inner(),
             Err(TryLockError::WouldBlock) => return value, // another request looks
         };
-        let value = self.look(&mut seen).map_or(value, Arc::new);
+        let value = match self.files.changed(&mut seen) {
+            None => value,
+            Some((files, mut problems)) => {
+                let (value, wrong) = (self.make)(&files);
+                problems.extend(wrong);
+                seen.say(problems);
+                Arc::new(value)
+            }
+        };
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = (value.clone(), Instant::now());
         value
     }
+}
 
-    /// The value, if the files have changed. A file that is gone or wrong counts no longer. What cannot be said for a while, as with too many open
-    /// files, changes nothing.
-    fn look(&self, seen: &mut Seen) -> Option<T> {
+impl Files {
+    /// All of them, and what is wrong with some.
+    ///
+    /// Errors: none can be read.
+    fn open(&self, seen: &mut Seen) -> Result<(Vec<SecretFile>, Vec<String>), Vec<String>> {
+        let opened = stamps(&self.path, self.is_folder).and_then(|stamps| {
+            seen.stamps = stamps;
+            read(&seen.stamps)
+        });
+        opened.map_err(|error| vec![format!("cannot read `{}`: {error}", self.path.display())])
+    }
+
+    /// All of them, and what is wrong with some, if one has changed. A file that is gone or wrong counts no longer. What cannot be said for a while,
+    /// as with too many open files, changes nothing.
+    fn changed(&self, seen: &mut Seen) -> Option<(Vec<SecretFile>, Vec<String>)> {
         let path = self.path.display();
         let looked = stamps(&self.path, self.is_folder).and_then(|stamps| {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
@@ -130,24 +154,22 @@ impl<T> Followed<T> {
             }
             read(&stamps).map(|read| Some((stamps, read)))
         });
-        let (stamps, files, mut problems) = match looked {
-            Ok(None) => return None,
-            Ok(Some((stamps, (files, problems)))) => (stamps, files, problems),
+        match looked {
+            Ok(None) => None,
+            Ok(Some((stamps, read))) => {
+                seen.stamps = stamps;
+                Some(read)
+            }
             Err(error) if is_final(&error) => {
+                seen.stamps = Vec::new();
                 let problem = format!("`{path}` cannot be read, so nothing in it counts any longer: {error}");
-                (Vec::new(), Vec::new(), vec![problem])
+                Some((Vec::new(), vec![problem]))
             }
             Err(error) => {
                 seen.say(vec![format!("keeping what was read of `{path}` before: {error}")]);
-                return None;
+                None
             }
-        };
-        let (value, wrong) = (self.make)(&files);
-        // an empty file would be wrong of itself
-        problems.extend(wrong);
-        seen.stamps = stamps;
-        seen.say(problems);
-        Some(value)
+        }
     }
 }
 

@@ -6,7 +6,6 @@
 use super::caller::Caller;
 use crate::hash::Digest;
 use crate::kube::User;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,6 +53,7 @@ pub(crate) enum Answer {
 }
 
 struct Entry {
+    token: Digest,
     /// None: nobody.
     known: Option<Known>,
     until: Instant,
@@ -63,8 +63,8 @@ struct Entry {
 
 /// The bounded cache, and the rate.
 pub(super) struct Reviews {
-    entries: HashMap<Digest, Entry>,
-    bytes: usize,
+    /// In the order in which they came. There are few: strangers are forgotten after five seconds.
+    entries: Vec<Entry>,
     asking: usize,
     /// Requests that may ask now.
     tokens: f64,
@@ -73,12 +73,16 @@ pub(super) struct Reviews {
 
 impl Reviews {
     pub(super) fn new(now: Instant) -> Self {
-        Reviews { entries: HashMap::new(), bytes: 0, asking: 0, tokens: RATE.into(), filled_at: now }
+        Reviews { entries: Vec::new(), asking: 0, tokens: RATE.into(), filled_at: now }
+    }
+
+    fn entry(&self, token: &Digest) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.token == *token)
     }
 
     /// `wanted`: None if it suffices to be somebody.
     pub(super) fn answer(&self, token: &Digest, wanted: Option<Wanted>, now: Instant) -> Answer {
-        let Some(entry) = self.entries.get(token).filter(|entry| entry.until > now) else { return Answer::Ask(None) };
+        let Some(entry) = self.entry(token).filter(|entry| entry.until > now) else { return Answer::Ask(None) };
         let Some(known) = &entry.known else { return Answer::NoToken };
         let Some(wanted) = wanted else { return Answer::Yes(known.caller.clone()) };
         match entry.rights.iter().find(|(right, _, until)| *right == wanted && *until > now) {
@@ -93,7 +97,7 @@ impl Reviews {
     pub(super) fn begin_asking(&mut self, token: &Digest, now: Instant) -> bool {
         let refill = now.saturating_duration_since(self.filled_at).as_secs_f64() * f64::from(RATE);
         (self.tokens, self.filled_at) = ((self.tokens + refill).min(RATE.into()), now);
-        let was_good = self.entries.get(token).is_some_and(|entry| entry.rights.iter().any(|(_, may, _)| *may));
+        let was_good = self.entry(token).is_some_and(|entry| entry.rights.iter().any(|(_, may, _)| *may));
         let needed = if was_good { 1.0 } else { 1.0 + KEPT };
         let most = if was_good { MAX_ASKING } else { MAX_ASKING - MAX_ASKING / 4 };
         self.asking += 1;
@@ -111,39 +115,24 @@ impl Reviews {
     /// The API server has said whose a token is.
     pub(super) fn is_of(&mut self, token: Digest, known: Option<Known>, now: Instant) {
         let until = now + if known.is_some() { YES } else { NO };
-        self.remove(&token);
-        let bytes = ENTRY + known.as_ref().map_or(0, |known| 2 * known.user.text_bytes()); // the caller has them too
-        self.make_room(bytes, now);
-        self.bytes += bytes;
-        self.entries.insert(token, Entry { known, until, rights: Vec::new(), bytes });
+        // the caller has the user's texts too, and its name twice more
+        let bytes = ENTRY + known.as_ref().map_or(0, |known| 4 * known.user.text_bytes());
+        let is_kept = |entry: &Entry| entry.until > now || entry.known.is_some() && entry.until + REMEMBERED > now;
+        self.entries.retain(|entry| entry.token != token && is_kept(entry));
+        let mut all: usize = self.entries.iter().map(|entry| entry.bytes).sum();
+        // strangers first, then the oldest
+        while all + bytes > MAX_BYTES && !self.entries.is_empty() {
+            let stranger = self.entries.iter().position(|entry| entry.known.is_none());
+            all -= self.entries.remove(stranger.unwrap_or(0)).bytes
+        }
+        self.entries.push(Entry { token, known, until, rights: Vec::new(), bytes })
     }
 
     /// The API server has said whether the owner of a token may do this.
     pub(super) fn may(&mut self, token: &Digest, wanted: Wanted, may: bool, now: Instant) {
-        if let Some(entry) = self.entries.get_mut(token) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.token == *token) {
             entry.rights.retain(|(right, ..)| *right != wanted); // so there are no more than there are rights
             entry.rights.push((wanted, may, now + if may { YES } else { NO }))
-        }
-    }
-
-    fn remove(&mut self, token: &Digest) {
-        if let Some(entry) = self.entries.remove(token) {
-            self.bytes -= entry.bytes
-        }
-    }
-
-    /// Forgets what is too old, then tokens of nobody, then the oldest.
-    fn make_room(&mut self, bytes: usize, now: Instant) {
-        if self.bytes + bytes <= MAX_BYTES {
-            return;
-        }
-        self.entries.retain(|_, entry| entry.until > now || entry.known.is_some() && entry.until + REMEMBERED > now);
-        self.bytes = self.entries.values().map(|entry| entry.bytes).sum();
-        while self.bytes + bytes > MAX_BYTES {
-            let age = |(_, entry): &(&Digest, &Entry)| (entry.known.is_some(), entry.until);
-            let Some((oldest, _)) = self.entries.iter().min_by_key(age) else { break };
-            let oldest = *oldest;
-            self.remove(&oldest)
         }
     }
 }
@@ -248,8 +237,8 @@ mod tests {
             token[..4].copy_from_slice(&number.to_be_bytes());
             reviews.is_of(token, None, start)
         }
-        assert!(reviews.bytes <= MAX_BYTES && reviews.entries.len() <= MAX_BYTES / ENTRY);
-        assert_eq!(reviews.bytes, reviews.entries.values().map(|entry| entry.bytes).sum::<usize>());
+        let bytes: usize = reviews.entries.iter().map(|entry| entry.bytes).sum();
+        assert!(bytes <= MAX_BYTES && bytes + ENTRY > MAX_BYTES, "{bytes}");
         assert_eq!(word(reviews.answer(&[255; 32], None, start)), "yes", "a good caller is remembered");
     }
 }

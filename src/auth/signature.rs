@@ -18,6 +18,7 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode::Indifferent;
 use base64::engine::general_purpose::{GeneralPurpose, PAD, STANDARD};
+use std::fmt;
 
 /// Seconds by which the time of a signature may differ from ours: what Slack, Stripe and Standard Webhooks recommend.
 const WINDOW: u64 = 300;
@@ -54,6 +55,23 @@ pub(super) struct Secrets {
     /// Of secrets that are sent themselves.
     digests: Vec<Digest>,
 }
+
+/// Why a signature is not right, for the log.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Wrong<'a> {
+    /// Empty if it is not about one.
+    header: &'a str,
+    what: &'static str,
+}
+
+impl fmt::Display for Wrong<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let space = if self.header.is_empty() { "" } else { " " };
+        write!(f, "{}{space}{}", self.header, self.what)
+    }
+}
+
+const NOT_OF_SCHEME: &str = "is not a signature of this scheme";
 
 /// What a request says of its signature.
 struct Signed {
@@ -145,19 +163,30 @@ impl Scheme {
         (secrets, problems)
     }
 
-    /// Whether the sender of a request knows one of the secrets. `now`: seconds since 1970.
+    /// Whether the sender of a request knows one of the secrets. `now`: gives seconds since 1970, where a time is signed.
     ///
     /// Errors: why not, for the log.
-    pub(super) fn verify(&self, request: &Request, secrets: &Secrets, now: u64) -> Result<(), String> {
+    pub(super) fn verify<'a>(
+        &'a self,
+        request: &'a Request,
+        secrets: &Secrets,
+        now: &dyn Fn() -> u64,
+    ) -> Result<(), Wrong<'a>> {
         if let Scheme::GitLab = self {
             let token = sha256(single(request, "x-gitlab-token")?);
             // none is skipped, so that the time says nothing
             let is_known = secrets.digests.iter().fold(false, |is, known| is | are_equal(known, &token));
-            return if is_known { Ok(()) } else { Err("x-gitlab-token is not one of the secrets".to_owned()) };
+            return if is_known {
+                Ok(())
+            } else {
+                Err(Wrong { header: "x-gitlab-token", what: "is not one of the secrets" })
+            };
         }
         let Signed { signatures, before, time } = self.signed(request)?;
-        if let Some(time) = time.filter(|time| now.abs_diff(*time) > WINDOW) {
-            return Err(format!("the signature is of {time}, more than {WINDOW} s from now, {now}"));
+        if let Some(time) = time
+            && now().abs_diff(time) > WINDOW
+        {
+            return Err(Wrong { header: "", what: "the time of the signature is more than 300 s from now" });
         }
         let is_right = |key: &HmacKey| {
             let right = key.sign(&[&before, request.body()]);
@@ -165,55 +194,50 @@ impl Scheme {
         };
         match secrets.keys.iter().any(is_right) {
             true => Ok(()),
-            false => Err("the signature is not that of the body with one of the secrets".to_owned()),
+            false => Err(Wrong { header: "", what: "the signature is not that of the body with one of the secrets" }),
         }
     }
 
     /// Errors: why there is no signature.
-    fn signed(&self, request: &Request) -> Result<Signed, String> {
-        let over_body = |signature: Option<Digest>, header: &str| match signature {
-            Some(signature) => Ok(Signed { signatures: vec![signature], before: Vec::new(), time: None }),
-            None => Err(format!("{header} is not a signature of this scheme")),
+    fn signed<'a>(&'a self, request: &'a Request) -> Result<Signed, Wrong<'a>> {
+        let header = match self {
+            Scheme::GitHub => "x-hub-signature-256",
+            Scheme::Bitbucket => "x-hub-signature",
+            Scheme::GitLab => "x-gitlab-token",
+            Scheme::Slack => "x-slack-signature",
+            Scheme::Stripe => "stripe-signature",
+            Scheme::Shopify => "x-shopify-hmac-sha256",
+            Scheme::StandardWebhooks => "webhook-signature",
+            Scheme::Hmac { header, .. } => header,
         };
-        let hex = |header| Ok::<_, String>(single(request, header)?.strip_prefix(b"sha256=").and_then(from_hex));
-        match self {
-            Scheme::GitHub => over_body(hex("x-hub-signature-256")?, "x-hub-signature-256"),
-            Scheme::Bitbucket => over_body(hex("x-hub-signature")?, "x-hub-signature"),
-            Scheme::Shopify => {
-                over_body(from_base64(single(request, "x-shopify-hmac-sha256")?), "x-shopify-hmac-sha256")
-            }
-            Scheme::Hmac { header, encoding } => {
-                let value = single(request, header)?;
-                let value = value.strip_prefix(b"sha256=").unwrap_or(value);
-                let signature = match encoding {
-                    Encoding::Hex => from_hex(value),
-                    Encoding::Base64 => from_base64(value),
-                };
-                over_body(signature, header)
-            }
+        let value = single(request, header)?;
+        let plain = value.strip_prefix(b"sha256=");
+        let over_body = match self {
             Scheme::Slack => {
-                let (signature, time) =
-                    (single(request, "x-slack-signature")?, single(request, "x-slack-request-timestamp")?);
-                let signatures = signature.strip_prefix(b"v0=").and_then(from_hex).into_iter().collect();
-                let before = [b"v0:", time, b":"].concat();
-                Ok(Signed { signatures, before, time: Some(seconds(time)?) })
+                let time = single(request, "x-slack-request-timestamp")?;
+                let signatures = value.strip_prefix(b"v0=").and_then(from_hex).into_iter().collect();
+                return Ok(Signed { signatures, before: [b"v0:", time, b":"].concat(), time: Some(seconds(time)?) });
             }
-            Scheme::Stripe => stripe(single(request, "stripe-signature")?),
             Scheme::StandardWebhooks => {
-                let header = |name| single(request, name);
-                let (id, time) = (header("webhook-id")?, header("webhook-timestamp")?);
-                let all = header("webhook-signature")?.split(|byte| *byte == b' ');
+                let (id, time) = (single(request, "webhook-id")?, single(request, "webhook-timestamp")?);
+                let all = value.split(|byte| *byte == b' ');
                 let signatures = all.filter_map(|one| from_base64(one.strip_prefix(b"v1,")?)).collect();
-                let before = [id, b".", time, b"."].concat();
-                Ok(Signed { signatures, before, time: Some(seconds(time)?) })
+                return Ok(Signed { signatures, before: [id, b".", time, b"."].concat(), time: Some(seconds(time)?) });
             }
-            Scheme::GitLab => Err("nothing is signed".to_owned()),
-        }
+            Scheme::Stripe => return stripe(value),
+            Scheme::GitHub | Scheme::Bitbucket => plain.and_then(from_hex),
+            Scheme::Hmac { encoding: Encoding::Hex, .. } => from_hex(plain.unwrap_or(value)),
+            Scheme::Hmac { encoding: Encoding::Base64, .. } => from_base64(plain.unwrap_or(value)),
+            Scheme::Shopify => from_base64(value),
+            Scheme::GitLab => None, // nothing is signed
+        };
+        let signature = over_body.ok_or(Wrong { header, what: NOT_OF_SCHEME })?;
+        Ok(Signed { signatures: vec![signature], before: Vec::new(), time: None })
     }
 }
 
 /// `t=TIME,v1=HEX,v1=HEX,v0=HEX`: a secret that is replaced still signs for a while; `v0` is for tests.
-fn stripe(header: &[u8]) -> Result<Signed, String> {
+fn stripe(header: &[u8]) -> Result<Signed, Wrong<'static>> {
     let (mut times, mut signatures) = (Vec::new(), Vec::new());
     for part in header.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
         match part {
@@ -222,17 +246,17 @@ fn stripe(header: &[u8]) -> Result<Signed, String> {
             _ => (),
         }
     }
-    let [time] = times[..] else { return Err("stripe-signature does not have one time".to_owned()) };
+    let [time] = times[..] else { return Err(Wrong { header: "stripe-signature", what: "does not have one time" }) };
     Ok(Signed { signatures, before: [time, b"."].concat(), time: Some(seconds(time)?) })
 }
 
 /// The value of a header that has to be there once: of two, somebody else may look at the other.
-fn single<'r>(request: &'r Request, name: &'r str) -> Result<&'r [u8], String> {
+fn single<'r>(request: &'r Request, name: &'r str) -> Result<&'r [u8], Wrong<'r>> {
     let mut all = request.values(name);
     match (all.next(), all.next()) {
         (Some(value), None) => Ok(value),
-        (None, _) => Err(format!("{name} is missing")),
-        (Some(_), Some(_)) => Err(format!("{name} is repeated")),
+        (None, _) => Err(Wrong { header: name, what: "is missing" }),
+        (Some(_), Some(_)) => Err(Wrong { header: name, what: "is repeated" }),
     }
 }
 
@@ -241,9 +265,8 @@ fn from_base64(text: &[u8]) -> Option<Digest> {
 }
 
 /// Digits only: a sign or a space would be signed too, and could be read in two ways.
-fn seconds(text: &[u8]) -> Result<u64, String> {
+fn seconds(text: &[u8]) -> Result<u64, Wrong<'static>> {
     let digits = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    digits
-        .and_then(|digits| digits.parse().ok())
-        .ok_or_else(|| "the time of the signature is not a number of seconds".to_owned())
+    let wrong = Wrong { header: "", what: "the time of the signature is not a number of seconds" };
+    digits.and_then(|digits| digits.parse().ok()).ok_or(wrong)
 }

@@ -2,10 +2,10 @@
 
 use super::caller::{Caller, CallerKind};
 use super::followed::SecretFile;
+use crate::hash::are_equal;
 use foldhash::fast::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use subtle::ConstantTimeEq;
 
 /// Tokens of all files: each is looked at in every request.
 const MAX_TOKENS: usize = 1000;
@@ -70,7 +70,7 @@ impl Tokens {
     /// The caller with this token.
     pub(super) fn find(&self, token: &[u8]) -> Option<&Arc<Caller>> {
         let hash = self.hasher.hash_one(token);
-        let is_it = |known: &&Token| known.hash == hash && bool::from(known.bytes.ct_eq(token));
+        let is_it = |known: &&Token| known.hash == hash && are_equal(&known.bytes, token);
         self.all.iter().find(is_it).map(|known| &known.caller)
     }
 }

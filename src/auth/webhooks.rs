@@ -2,7 +2,7 @@
 
 use super::caller::{Caller, CallerKind};
 use super::followed::Followed;
-use super::signature::{Scheme, Secrets};
+use super::signature::{Scheme, Secrets, Wrong};
 use crate::http::Request;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,10 +47,14 @@ impl Webhook {
         path.strip_prefix(&*self.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// The caller, if it knows a secret. `now`: seconds since 1970.
+    /// The caller, if it knows a secret. `now`: gives seconds since 1970.
     ///
     /// Errors: why not, for the log.
-    pub(super) fn verify(&self, request: &Request, now: u64) -> Result<&Arc<Caller>, String> {
+    pub(super) fn verify<'a>(
+        &'a self,
+        request: &'a Request,
+        now: &dyn Fn() -> u64,
+    ) -> Result<&'a Arc<Caller>, Wrong<'a>> {
         self.scheme.verify(request, &self.secrets.current(), now).map(|()| &self.caller)
     }
 }

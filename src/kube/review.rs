@@ -5,7 +5,7 @@ use super::client::Client;
 use super::failure::Failure;
 use super::request::{ApiRequest, Verb};
 use super::response::ApiResponse;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::time::Instant;
 
 const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
@@ -54,14 +54,25 @@ impl Client {
         audiences: &[String],
         until: Instant,
     ) -> Result<Result<User, String>, Failure> {
-        let spec = json!({"token": token, "audiences": audiences});
-        let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": spec});
-        let response = self.review(Verb::TokenReview, TOKEN_REVIEWS, &review, until)?;
+        let spec = [
+            r#"{"token":"#,
+            &Value::from(token).to_string(),
+            r#","audiences":"#,
+            &Value::from(audiences).to_string(),
+            "}",
+        ];
+        let response = self.review(
+            Verb::TokenReview,
+            TOKEN_REVIEWS,
+            "authentication.k8s.io/v1\",\"kind\":\"TokenReview",
+            &spec,
+            until,
+        )?;
         let mut review: Value =
             serde_json::from_slice(&response.body).map_err(|error| response.broken(error, "a TokenReview"))?;
-        let status = &mut review["status"];
-        let user = if status["authenticated"] == true { User::of(status["user"].take()) } else { None };
-        let Some(user) = user else {
+        let mut status = review.get_mut("status").map(Value::take).unwrap_or_default();
+        let user = if status["authenticated"] == true { status.get_mut("user").map(Value::take) } else { None };
+        let Some(user) = user.and_then(User::of) else {
             let said: String = status["error"].as_str().unwrap_or_default().chars().take(MAX_SAID).collect();
             return Ok(Err(format!("the API server does not know the token: {said:?}")));
         };
@@ -83,17 +94,52 @@ impl Client {
         subresource: &str,
         until: Instant,
     ) -> Result<bool, Failure> {
-        let attributes = json!({
-            "namespace": namespace, "verb": verb, "group": GROUP, "resource": "jobs", "subresource": subresource,
-        });
-        let mut spec: Value = serde_json::from_str(&user.spec).unwrap_or_default(); // it was JSON
-        spec["resourceAttributes"] = attributes;
-        let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec});
-        allows(&self.review(Verb::AccessReview, ACCESS_REVIEWS, &review, until)?)
+        // an object, with at least a name; the names of ours need no escapes
+        let user = user.spec.strip_suffix('}').unwrap_or_default();
+        let attributes = [
+            r#","resourceAttributes":{"namespace":""#,
+            namespace,
+            r#"","group":""#,
+            GROUP,
+            r#"","resource":"jobs","verb":""#,
+            verb,
+            r#"","subresource":""#,
+            subresource,
+            "\"}}",
+        ]
+        .concat();
+        let kind = "authorization.k8s.io/v1\",\"kind\":\"SubjectAccessReview";
+        allows(&self.review(Verb::AccessReview, ACCESS_REVIEWS, kind, &[user, &attributes], until)?)
     }
 
-    fn review(&mut self, verb: Verb, path: &str, review: &Value, until: Instant) -> Result<ApiResponse, Failure> {
-        let body = review.to_string();
+    fn review(
+        &mut self,
+        verb: Verb,
+        path: &str,
+        kind: &str,
+        spec: &[&str],
+        until: Instant,
+    ) -> Result<ApiResponse, Failure> {
+        let body = [r#"{"apiVersion":""#, kind, r#"","spec":"#, &spec.concat(), "}"].concat();
         self.call(ApiRequest { verb, path, body: Some(body.as_bytes()), until })?.expect("", 201)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_user_is_asked_about_with_all_that_a_token_review_says_of_it() {
+        let user = json!({"username": "a\"}", "uid": "u", "groups": ["g", "h"], "extra": {"k": ["v"]}});
+        let user = User::of(user).unwrap();
+        assert_eq!((&*user.username, user.groups), ("a\"}", vec!["g".to_owned(), "h".to_owned()]));
+        let spec: Value = serde_json::from_str(&user.spec).unwrap();
+        assert_eq!(spec, json!({"user": "a\"}", "uid": "u", "groups": ["g", "h"], "extra": {"k": ["v"]}}));
+        for nobody in [json!({}), json!({"username": ""}), json!({"username": 1}), json!(null), json!([]), json!("x")] {
+            assert!(User::of(nobody.clone()).is_none(), "{nobody}");
+        }
+        assert!(User::of(json!({"username": "a", "groups": null})).unwrap().groups.is_empty());
     }
 }

@@ -125,7 +125,8 @@ impl fmt::Display for Line<'_> {
             write!(f, " forwarded={address}")?
         }
         if let Some(caller) = self.caller {
-            write!(f, " caller={:?}", caller.name)?
+            f.write_str(" caller=")?;
+            f.write_str(&caller.shown)?
         }
         if *tries > 1 {
             write!(f, " tries={tries}")?

@@ -198,6 +198,7 @@ impl Server {
         Ok(route)
     }
 
+    #[inline(never)] // it is rare, and needed in several places
     pub(super) fn client(&self) -> Option<Client> {
         self.config.api_server.clone().map(Client::new)
     }

@@ -6,7 +6,7 @@
 mod support;
 
 use std::process::{Command, ExitCode};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::component::Process;
 use support::dispatcher::{Dispatcher, binary, command};
@@ -23,6 +23,12 @@ const POSTS: usize = 10_000;
 const LINES: usize = 64;
 const BODY: &str = r#"{"id": "measure", "args": ["Hello", "world", 1, 2, 3]}"#;
 const WRK: Duration = Duration::from_secs(3);
+/// Requests with tokens that are nobody's, each with another.
+const STRANGERS: usize = 10_000;
+/// Connections of good callers, and as many of strangers.
+const EACH: usize = 16;
+/// Good callers keep half their rate.
+const MAX_SLOWER: f64 = 2.0;
 /// Linux counts the time of a process in these.
 const CLOCK_TICK: Duration = Duration::from_millis(10);
 
@@ -56,6 +62,70 @@ fn ordinary(figures: &mut Figures) {
     figures.print("start to first reply, median", start(), "ms", Some(MAX_START));
     against_the_api_server(figures);
     dry_run(figures);
+    strangers(figures);
+}
+
+/// How much slower good callers are while strangers try tokens.
+fn strangers(figures: &mut Figures) {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.0.join("tokens")).unwrap();
+    std::fs::write(folder.0.join("tokens/ci"), "a-token-of-a-good-caller").unwrap();
+    let means = format!("tokens={}", folder.0.join("tokens").display());
+    let dispatcher = Dispatcher::start(&["--dry-run=client", "--log-level=warn", "--auth", &means]);
+    let slower = with_strangers(&dispatcher, "a-token-of-a-good-caller", &[401]);
+    figures.print("good callers' time with 10,000 bad tokens of files", slower, "times", Some(MAX_SLOWER));
+
+    let namespace = Namespace::new();
+    namespace.may_review();
+    namespace.may_call("dispatcher", &["create"]);
+    let args = ["--dry-run=server", "--log-level=warn", "--auth=token-review"];
+    let dispatcher = Dispatcher::for_namespace(&namespace, &args);
+    let slower = with_strangers(&dispatcher, &namespace.token(), &[401, 503]);
+    figures.print("the same where the API server knows the tokens", slower, "times", Some(MAX_SLOWER));
+}
+
+/// `codes`: what strangers may get.
+fn with_strangers(dispatcher: &Dispatcher, token: &str, codes: &[u16]) -> f64 {
+    let post = |token: &str| request("POST", "/job", &format!("{JSON}Authorization: Bearer {token}\r\n"), BODY);
+    let (good, answered, is_over) = (post(token), AtomicUsize::new(0), AtomicBool::new(false));
+    let left = AtomicUsize::new(STRANGERS);
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..EACH {
+            scope.spawn(|| {
+                let mut line = dispatcher.line();
+                while !is_over.load(Ordering::Relaxed) {
+                    assert!(begin.elapsed() < 10 * PATIENCE, "the load takes too long");
+                    line.send(&good);
+                    assert_eq!(line.receive().unwrap().code, 200, "a good caller");
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        std::thread::sleep(WRK / 6); // connections are made
+        let rate = |until: &dyn Fn()| {
+            let (before, begin) = (answered.load(Ordering::Relaxed), Instant::now());
+            until();
+            (answered.load(Ordering::Relaxed) - before) as f64 / begin.elapsed().as_secs_f64()
+        };
+        let alone = rate(&|| std::thread::sleep(WRK));
+        let together = rate(&|| {
+            std::thread::scope(|scope| {
+                (0..EACH).for_each(|_| _ = scope.spawn(|| be_strangers(dispatcher, &left, &post, codes)));
+            })
+        });
+        is_over.store(true, Ordering::Relaxed);
+        alone / together
+    })
+}
+
+fn be_strangers(dispatcher: &Dispatcher, left: &AtomicUsize, post: &dyn Fn(&str) -> String, codes: &[u16]) {
+    let mut line = dispatcher.line();
+    while let Ok(number) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
+        line.send(post(&format!("stranger-{number}")));
+        let code = line.receive().unwrap().code;
+        assert!(codes.contains(&code), "a stranger got {code}");
+    }
 }
 
 fn start() -> f64 {

@@ -17,65 +17,6 @@ fn with_token(dispatcher: &Dispatcher, method: &str, target: &str, token: &str, 
     dispatcher.send(request(method, target, &format!("{media_type}Authorization: Bearer {token}\r\n"), body))
 }
 
-/// Makes a service account.
-fn account(namespace: &Namespace, name: &str) {
-    let path = format!("/api/v1/namespaces/{}/serviceaccounts", namespace.name);
-    namespace.admin().create(&path, json!({"metadata": {"name": name}}));
-}
-
-/// A token of a service account for this audience; without one for the API server.
-pub(crate) fn token(namespace: &Namespace, account: &str, audience: Option<&str>) -> String {
-    let path = format!("/api/v1/namespaces/{}/serviceaccounts/{account}/token", namespace.name);
-    let spec = json!({"audiences": audience.map(|audience| vec![audience]), "expirationSeconds": 600});
-    namespace.admin().create(&path, json!({ "spec": spec }))["status"]["token"].as_str().unwrap().to_owned()
-}
-
-/// Lets a service account do this with the virtual resource.
-fn permit(namespace: &Namespace, account: &str, resources: &[&str], verbs: &[&str]) {
-    let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}", namespace.name);
-    let name = format!("{account}-may-call");
-    let rules = json!([{"apiGroups": ["k8s-job-dispatcher"], "resources": resources, "verbs": verbs}]);
-    namespace.admin().create(&format!("{rbac}/roles"), json!({"metadata": {"name": name}, "rules": rules}));
-    let binding = json!({
-        "metadata": {"name": name},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace.name}],
-    });
-    namespace.admin().create(&format!("{rbac}/rolebindings"), binding);
-    wait_for_right(namespace, account, verbs[0])
-}
-
-/// Until a service account may do this with the virtual resource.
-pub(crate) fn wait_for_right(namespace: &Namespace, account: &str, verb: &str) {
-    let attributes =
-        json!({"namespace": namespace.name, "verb": verb, "group": "k8s-job-dispatcher", "resource": "jobs"});
-    wait_for(namespace, account, attributes)
-}
-
-fn wait_for(namespace: &Namespace, account: &str, attributes: Value) {
-    let user = format!("system:serviceaccount:{}:{account}", namespace.name);
-    let review = json!({"spec": {"resourceAttributes": attributes, "user": user}});
-    eventually("RBAC to be known", || {
-        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-        namespace.admin().call("POST", path, Some(&review)).1["status"]["allowed"].as_bool().filter(|is| *is)
-    });
-}
-
-/// Lets the dispatcher's service account ask about tokens, as the chart does.
-pub(crate) fn may_review(namespace: &Namespace) {
-    let name = format!("{}-auth-delegator", namespace.name);
-    namespace.admin().create(
-        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
-        json!({
-            "metadata": {"name": name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:auth-delegator"},
-            "subjects": [{"kind": "ServiceAccount", "name": "dispatcher", "namespace": namespace.name}],
-        }),
-    );
-    let attributes = json!({"verb": "create", "group": "authentication.k8s.io", "resource": "tokenreviews"});
-    wait_for(namespace, "dispatcher", attributes)
-}
-
 /// What the API server was asked about callers.
 fn reviews(dispatcher: &Dispatcher) -> f64 {
     let count = |verb| dispatcher.metric(&format!("api_requests_total{{verb=\"{verb}\",code=\"201\"}}"));
@@ -198,14 +139,14 @@ fn a_large_body_is_refused_before_it_is_sent() {
 #[test]
 fn identities_of_kubernetes_call_with_an_ordinary_role() {
     let namespace = Namespace::new();
-    may_review(&namespace);
-    ["caller", "reader", "stranger"].iter().for_each(|name| account(&namespace, name));
-    permit(&namespace, "caller", &["jobs"], &["create", "get"]);
-    permit(&namespace, "reader", &["jobs", "jobs/log"], &["get", "list"]);
+    namespace.may_review();
+    ["caller", "reader", "stranger"].iter().for_each(|name| namespace.account(name));
+    namespace.may_call("caller", &["create", "get"]);
+    namespace.may_call("reader", &["get", "list"]);
     let args = ["--auth=token-review", "--auth-audience=dispatcher", "--enable=list,delete", WHO];
     let dispatcher = Dispatcher::for_namespace(&namespace, &args);
     let [caller, reader, stranger] =
-        ["caller", "reader", "stranger"].map(|name| token(&namespace, name, Some("dispatcher")));
+        ["caller", "reader", "stranger"].map(|name| namespace.token_with(name, Some("dispatcher")));
     let created = with_token(&dispatcher, "POST", "/job", &caller, "{}");
     assert_eq!(created.code, 201, "{:?}", String::from_utf8_lossy(&created.body));
     let annotations = job(&namespace, "a")["metadata"]["annotations"].clone();
@@ -232,8 +173,8 @@ fn identities_of_kubernetes_call_with_an_ordinary_role() {
     );
 
     for wrong in [
-        &token(&namespace, "caller", None),
-        &token(&namespace, "caller", Some("other")),
+        &namespace.token_with("caller", None),
+        &namespace.token_with("caller", Some("other")),
         "not-a-token",
         &caller[..caller.len() - 2],
     ] {
@@ -247,17 +188,17 @@ fn identities_of_kubernetes_call_with_an_ordinary_role() {
 #[test]
 fn results_are_cached_and_a_new_role_is_seen_soon() {
     let namespace = Namespace::new();
-    may_review(&namespace);
-    account(&namespace, "caller");
+    namespace.may_review();
+    namespace.account("caller");
     let dispatcher = Dispatcher::for_namespace(&namespace, &["--auth=token-review", "--public=metrics", WHO]);
-    let caller = token(&namespace, "caller", None);
+    let caller = namespace.token_with("caller", None);
     let reviews = || reviews(&dispatcher);
     let code = || with_token(&dispatcher, "GET", "/job/none", &caller, "").code;
     assert_eq!(code(), 403);
     let before = reviews();
     assert_eq!([code(), code()], [403, 403]);
     assert_eq!(reviews(), before, "a cached answer is not asked for again");
-    permit(&namespace, "caller", &["jobs"], &["get"]);
+    namespace.may_call("caller", &["get"]);
     eventually("the new Role to count", || (code() == 404).then_some(()));
     let before = reviews();
     assert_eq!((0..20).map(|_| code()).collect::<Vec<_>>(), [404; 20]);
@@ -267,11 +208,11 @@ fn results_are_cached_and_a_new_role_is_seen_soon() {
 #[test]
 fn many_requests_with_one_new_token_ask_once() {
     let namespace = Namespace::new();
-    may_review(&namespace);
-    account(&namespace, "caller");
-    permit(&namespace, "caller", &["jobs"], &["get"]);
+    namespace.may_review();
+    namespace.account("caller");
+    namespace.may_call("caller", &["get"]);
     let dispatcher = Dispatcher::for_namespace(&namespace, &["--auth=token-review", "--public=metrics", WHO]);
-    let caller = token(&namespace, "caller", None);
+    let caller = namespace.token_with("caller", None);
     let reviews = || reviews(&dispatcher);
     let mut lines: Vec<Line> = (0..200).map(|_| dispatcher.line()).collect();
     let text = request("GET", "/job/none", &format!("Authorization: Bearer {caller}\r\n"), "");
@@ -284,11 +225,11 @@ fn many_requests_with_one_new_token_ask_once() {
 #[test]
 fn strangers_are_asked_about_20_times_a_second_and_do_not_affect_callers_that_are_known() {
     let namespace = Namespace::new();
-    may_review(&namespace);
-    account(&namespace, "caller");
-    permit(&namespace, "caller", &["jobs"], &["get"]);
+    namespace.may_review();
+    namespace.account("caller");
+    namespace.may_call("caller", &["get"]);
     let dispatcher = Dispatcher::for_namespace(&namespace, &["--auth=token-review", "--public=metrics", WHO]);
-    let caller = token(&namespace, "caller", None);
+    let caller = namespace.token_with("caller", None);
     let good = || with_token(&dispatcher, "GET", "/job/none", &caller, "").code;
     assert_eq!(good(), 404);
     let start = Instant::now();
@@ -313,11 +254,11 @@ fn strangers_are_asked_about_20_times_a_second_and_do_not_affect_callers_that_ar
 #[test]
 fn a_dispatcher_that_may_not_ask_says_so() {
     let namespace = Namespace::new();
-    account(&namespace, "caller");
+    namespace.account("caller");
     let dispatcher = Dispatcher::for_namespace(&namespace, &["--auth=token-review", WHO]);
     dispatcher.logged("the dispatcher may not create tokenreviews.authentication.k8s.io");
     dispatcher.logged("the dispatcher may not create subjectaccessreviews.authorization.k8s.io");
-    let reply = with_token(&dispatcher, "POST", "/job", &token(&namespace, "caller", None), "{}");
+    let reply = with_token(&dispatcher, "POST", "/job", &namespace.token_with("caller", None), "{}");
     assert_eq!(reply.error(), (502, "BadGateway".into()));
     let line = dispatcher.logged("callers cannot be checked; bind the ClusterRole system:auth-delegator");
     assert!(line.contains("ERROR"), "{line}");

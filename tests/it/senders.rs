@@ -174,12 +174,12 @@ fn a_paid_invoice_of_stripe_gets_a_receipt() {
 #[test]
 fn a_service_account_dispatches_by_its_role() {
     let recipe = Recipe::with("service-account", |namespace| {
-        crate::auth::may_review(namespace);
+        namespace.may_review();
         crate::recipes::try_apply(namespace, "service-account/caller.yaml").unwrap();
-        crate::auth::wait_for_right(namespace, "nightly", "create");
+        namespace.wait_for_call("nightly", "create");
     });
     let post = |account: &str, day: &str| {
-        let token = crate::auth::token(&recipe.namespace, account, Some("k8s-job-dispatcher"));
+        let token = recipe.namespace.token_with(account, Some("k8s-job-dispatcher"));
         recipe.post("/job", &format!("{JSON}Authorization: Bearer {token}\r\n"), &json!({ "day": day }).to_string())
     };
     assert_eq!(post("nightly", "2026-11-30").code, 201);

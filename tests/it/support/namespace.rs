@@ -68,13 +68,55 @@ impl Namespace {
         }
     }
 
-    /// The API server reads RBAC from a cache of its own.
     fn wait_for_right(&self, group: &str, resource: &str, verb: &str) {
-        let name = &self.name;
         let (resource, part) = resource.split_once('/').unwrap_or((resource, ""));
         let wanted =
-            json!({"namespace": name, "verb": verb, "group": group, "resource": resource, "subresource": part});
-        let user = format!("system:serviceaccount:{name}:{ACCOUNT}");
+            json!({"namespace": self.name, "verb": verb, "group": group, "resource": resource, "subresource": part});
+        self.wait_for(ACCOUNT, wanted)
+    }
+
+    /// Makes a service account.
+    pub(crate) fn account(&self, name: &str) {
+        let path = format!("/api/v1/namespaces/{}/serviceaccounts", self.name);
+        self.admin().create(&path, json!({"metadata": {"name": name}}));
+    }
+
+    /// Lets a service account do this with the virtual resource of the dispatcher.
+    pub(crate) fn may_call(&self, account: &str, verbs: &[&str]) {
+        let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}", self.name);
+        let name = format!("{account}-may-call");
+        let rules = json!([{"apiGroups": ["k8s-job-dispatcher"], "resources": ["jobs", "jobs/log"], "verbs": verbs}]);
+        self.admin().create(&format!("{rbac}/roles"), json!({"metadata": {"name": name}, "rules": rules}));
+        let binding = json!({
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": self.name}],
+        });
+        self.admin().create(&format!("{rbac}/rolebindings"), binding);
+        self.wait_for_call(account, verbs[0])
+    }
+
+    /// Until a service account may do this with the virtual resource.
+    pub(crate) fn wait_for_call(&self, account: &str, verb: &str) {
+        let wanted = json!({"namespace": self.name, "verb": verb, "group": "k8s-job-dispatcher", "resource": "jobs"});
+        self.wait_for(account, wanted)
+    }
+
+    /// Lets the dispatcher's service account ask about tokens, as the chart does.
+    pub(crate) fn may_review(&self) {
+        let binding = json!({
+            "metadata": {"name": format!("{}-auth-delegator", self.name)},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:auth-delegator"},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": self.name}],
+        });
+        self.admin().create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding);
+        let wanted = json!({"verb": "create", "group": "authentication.k8s.io", "resource": "tokenreviews"});
+        self.wait_for(ACCOUNT, wanted)
+    }
+
+    /// The API server reads RBAC from a cache of its own.
+    fn wait_for(&self, account: &str, wanted: Value) {
+        let user = format!("system:serviceaccount:{}:{account}", self.name);
         let review = json!({"spec": {"resourceAttributes": wanted, "user": user}});
         eventually("RBAC to be known", || {
             let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
@@ -94,6 +136,14 @@ impl Namespace {
 
     pub(crate) fn token_for(&self, life: Duration) -> String {
         self.bound_token(ACCOUNT, life)
+    }
+
+    /// A token of a service account for this audience; without one for the API server.
+    pub(crate) fn token_with(&self, account: &str, audience: Option<&str>) -> String {
+        let path = format!("/api/v1/namespaces/{}/serviceaccounts/{account}/token", self.name);
+        let audiences = audience.map(|audience| vec![audience]);
+        let spec = json!({"audiences": audiences, "expirationSeconds": TOKEN_LIFE.as_secs()});
+        self.admin().create(&path, json!({ "spec": spec }))["status"]["token"].as_str().unwrap().to_owned()
     }
 
     /// For another service account of this namespace.
