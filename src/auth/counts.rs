@@ -44,6 +44,11 @@ impl Means {
     }
 }
 
+#[inline(never)] // once for each
+fn series(means: &'static str, outcome: &'static str) -> Count {
+    METRICS.authentications(means, outcome)
+}
+
 /// One for each means and outcome.
 #[derive(Debug, Default)]
 pub(super) struct Counts([[OnceLock<Count>; 4]; 4]);
@@ -56,7 +61,7 @@ impl Counts {
             Forbidden => "forbidden",
             Unavailable => "unavailable",
         };
-        self.0[means as usize][outcome as usize].get_or_init(|| METRICS.authentications(means.word(), word))
+        self.0[means as usize][outcome as usize].get_or_init(|| series(means.word(), word))
     }
 
     /// Begins the series of a means.
@@ -64,6 +69,7 @@ impl Counts {
         means.outcomes().iter().for_each(|outcome| _ = self.of(means, *outcome))
     }
 
+    #[inline(never)] // it is called at many places
     pub(super) fn add(&self, means: Means, outcome: Outcome) {
         self.of(means, outcome).inc()
     }

@@ -14,7 +14,7 @@ use support::http::{JSON, request};
 use support::namespace::Namespace;
 use support::{Folder, PATIENCE};
 
-const MAX_SIZE: f64 = 4.7; // MB
+const MAX_SIZE: f64 = 4.75; // MB
 const MAX_START: f64 = 20.0; // ms
 const MAX_IDLE: f64 = 6.0; // MB, with the code for TLS, which the check of access at start has used
 const MAX_AFTER_LOAD: f64 = 16.0; // MB
