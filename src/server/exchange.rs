@@ -222,6 +222,13 @@ impl Exchange {
             Ok(route) => server.config.auth.check(purpose(route), &self.request),
             Err(_) => Verdict::Admitted(None), // it is refused, whoever calls
         };
+        // a place for probes is not for waiting
+        let verdict = match verdict {
+            Verdict::Ask(_) if self.connection.is_reserved() => {
+                Verdict::Refused(Status::new(Reason::Overloaded, "too many connections"))
+            }
+            verdict => verdict,
+        };
         self.route = route.flatten();
         self.judge(verdict, server.config.accept.form)
     }
