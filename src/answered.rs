@@ -24,7 +24,7 @@ pub(crate) struct Record {
     /// Of an error.
     pub(crate) reason: Option<Reason>,
     /// What the caller was told of an error, where it is logged: at debug, because it may quote the request; and always if the request was
-    /// refused before it was served, for that is ours.
+    /// refused before it was served, for that is ours. Of one whose caller may not: why, in the same line, for there may be many.
     pub(crate) message: Option<Box<str>>,
     /// How many tries a dispatch took; 0 for other requests.
     pub(crate) tries: u32,
@@ -35,9 +35,10 @@ pub(crate) struct Record {
 impl Answered {
     /// For a request that is refused before it is served.
     pub(crate) fn refused(status: Status) -> Self {
-        let message = Some(status.message.as_str().into());
-        let answered = Answered::from(status);
-        Answered { record: Record { message, ..answered.record }, ..answered }
+        let message = status.message.as_str().into();
+        let mut answered = Answered::from(status);
+        answered.record.message.get_or_insert(message);
+        answered
     }
 
     /// For the Job of this name, after so many tries.
@@ -58,8 +59,11 @@ impl From<Reply> for Answered {
 
 impl From<Status> for Answered {
     fn from(mut status: Status) -> Self {
-        let message = log_enabled!(Level::Debug).then(|| status.message.as_str().into());
-        let record = Record { note: status.note.take(), reason: Some(status.reason), message, ..Record::default() };
+        let (note, message) = match (status.note.take(), status.reason) {
+            (Some(why), Reason::Unauthorized | Reason::NotPermitted) => (None, Some(why.into())),
+            (note, _) => (note, log_enabled!(Level::Debug).then(|| status.message.as_str().into())),
+        };
+        let record = Record { note, reason: Some(status.reason), message, ..Record::default() };
         Answered { record, ..Reply::from(status).into() }
     }
 }

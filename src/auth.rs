@@ -378,7 +378,7 @@ fn forbidden(caller: &Caller, purpose: Purpose<'_>) -> Status {
         None => "do this".to_owned(),
     };
     let status = Status::new(Reason::NotPermitted, "the caller is not permitted to do this");
-    status.with_note(format!("{:?} may not {right}", caller.name))
+    status.with_note(format!("{} may not {right}", caller.name))
 }
 
 #[cfg(test)]

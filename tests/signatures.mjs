@@ -222,7 +222,7 @@ class Scheme {
     let reasons;
     do {
       await sleep(50);
-      const lines = readFileSync(log, "utf8").matchAll(new RegExp(` (\\w+) 401: webhook ${this.path}: (.+)`, "g"));
+      const lines = readFileSync(log, "utf8").matchAll(new RegExp(` (\\w+) POST .* 401 .* message="webhook ${this.path}: (.+)"`, "g"));
       reasons = new Map([...lines].map(([, id, reason]) => [id, reason]));
     } while (!this.refusals.every(([, id]) => reasons.has(id)) && Date.now() < deadline);
     for (const [what, id, word] of this.refusals) {

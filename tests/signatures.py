@@ -218,7 +218,7 @@ class Scheme:
         deadline = time.monotonic() + 5
         while True:
             lines = LOG.read_text(errors="replace")
-            reasons = dict(re.findall(r" (\w+) 401: webhook " + re.escape(self.path) + r": (.+)", lines))
+            reasons = dict(re.findall(r" (\w+) POST .* 401 .* message=\"webhook " + re.escape(self.path) + r": (.+)\"", lines))
             if all(number in reasons for _, number, _ in self.refusals) or time.monotonic() > deadline:
                 break
             time.sleep(0.05)

@@ -18,10 +18,13 @@ impl Workers {
     #[inline(never)] // it is rare
     pub(super) fn who_calls(&self, mut exchange: Box<Exchange>, token: Digest) -> Looked {
         let auth = &self.server.config.auth;
-        let verdict = auth.check(purpose(&exchange.route), &exchange.request);
-        if !matches!(verdict, Verdict::Ask(_)) {
-            exchange.judge(verdict, self.server.config.accept.form);
-            return Looked::Calls(exchange);
+        let has_waited = !matches!(exchange.waits, Waits::Client(_)); // else it was looked up a moment ago
+        if has_waited {
+            let verdict = auth.check(purpose(&exchange.route), &exchange.request);
+            if !matches!(verdict, Verdict::Ask(_)) {
+                exchange.judge(verdict, self.server.config.accept.form);
+                return Looked::Calls(exchange);
+            }
         }
         let key = Key::Caller(token);
         if self.shared.begin(&key, TIME) {
