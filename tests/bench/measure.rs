@@ -6,12 +6,14 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+use std::cell::Cell;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::component::Process;
 use support::dispatcher::{Dispatcher, binary, command};
 use support::http::{JSON, request};
+use support::load::Client;
 use support::namespace::Namespace;
 use support::{Folder, PATIENCE};
 
@@ -81,8 +83,9 @@ fn strangers(figures: &mut Figures) {
     let means = format!("tokens={}", folder.0.join("tokens").display());
     let dispatcher = Dispatcher::start(&["--dry-run=client", "--auth", &means]);
     let post = |token: &str| request("POST", "/job", &format!("{JSON}Authorization: Bearer {token}\r\n"), BODY);
-    let slower = with_strangers(&dispatcher, "a-token-of-a-good-caller", &post, &[401]);
+    let (slower, during) = with_strangers(&dispatcher, "a-token-of-a-good-caller", &post, &[401]);
     figures.print("good callers' time with 10,000 bad tokens of files", slower, "times", Some(MAX_SLOWER));
+    figures.print("  while they share the processor with them", during, "times", None);
 
     let namespace = Namespace::new();
     namespace.may_review();
@@ -93,23 +96,24 @@ fn strangers(figures: &mut Figures) {
     let created = dispatcher.send(request("POST", "/job", &format!("{JSON}Authorization: Bearer {token}\r\n"), BODY));
     let target = format!("/job/{}", created.json()["id"].as_str().unwrap());
     let get = |token: &str| request("GET", &target, &format!("Authorization: Bearer {token}\r\n"), "");
-    let slower = with_strangers(&dispatcher, &token, &get, &[401, 503]);
+    let (slower, during) = with_strangers(&dispatcher, &token, &get, &[401, 503]);
     figures.print("the same where the API server knows the tokens", slower, "times", Some(MAX_SLOWER));
+    figures.print("  while they share the processor with them", during, "times", None);
 }
 
-/// `ask`: the request with a token. `codes`: what strangers may get.
-fn with_strangers(dispatcher: &Dispatcher, token: &str, ask: Ask<'_>, codes: &[u16]) -> f64 {
+/// How much slower in the time after strangers began, and while they were there. `ask`: the request with a token. `codes`: what strangers may
+/// get.
+fn with_strangers(dispatcher: &Dispatcher, token: &str, ask: Ask<'_>, codes: &[u16]) -> (f64, f64) {
     let (good, answered, is_over) = (ask(token), AtomicUsize::new(0), AtomicBool::new(false));
     let left = AtomicUsize::new(STRANGERS);
     let begin = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..EACH {
             scope.spawn(|| {
-                let mut line = dispatcher.line();
+                let mut client = Client::new(dispatcher.address);
                 while !is_over.load(Ordering::Relaxed) {
                     assert!(begin.elapsed() < 10 * PATIENCE, "the load takes too long");
-                    line.send(&good);
-                    assert_eq!(line.receive().unwrap().code, 200, "a good caller");
+                    assert_eq!(client.ask(good.as_bytes()).unwrap().code, 200, "a good caller");
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
             });
@@ -121,21 +125,31 @@ fn with_strangers(dispatcher: &Dispatcher, token: &str, ask: Ask<'_>, codes: &[u
             (answered.load(Ordering::Relaxed) - before) as f64 / begin.elapsed().as_secs_f64()
         };
         let alone = rate(&|| std::thread::sleep(WRK));
-        let together = rate(&|| {
-            std::thread::scope(|scope| {
-                (0..EACH).for_each(|_| _ = scope.spawn(|| be_strangers(dispatcher, &left, ask, codes)));
-            })
+        // they come at once, as fast as the machine lets them; the rate is that of the same time as before
+        let (during, together) = std::thread::scope(|scope| {
+            let strangers: Vec<_> =
+                (0..EACH).map(|_| scope.spawn(|| be_strangers(dispatcher, &left, ask, codes))).collect();
+            let during = Cell::new(0.0);
+            let together = rate(&|| {
+                let begin = Instant::now();
+                during.set(rate(&|| {
+                    while strangers.iter().any(|stranger| !stranger.is_finished()) {
+                        std::thread::sleep(CLOCK_TICK)
+                    }
+                }));
+                std::thread::sleep(WRK.saturating_sub(begin.elapsed()))
+            });
+            (during.get(), together)
         });
         is_over.store(true, Ordering::Relaxed);
-        alone / together
+        (alone / together, alone / during)
     })
 }
 
 fn be_strangers(dispatcher: &Dispatcher, left: &AtomicUsize, ask: Ask<'_>, codes: &[u16]) {
-    let mut line = dispatcher.line();
+    let mut client = Client::new(dispatcher.address);
     while let Ok(number) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
-        line.send(ask(&format!("stranger-{number}")));
-        let code = line.receive().unwrap().code;
+        let code = client.ask(ask(&format!("stranger-{number}")).as_bytes()).unwrap().code;
         assert!(codes.contains(&code), "a stranger got {code}");
     }
 }
