@@ -1,8 +1,8 @@
 //! Who calls. Decided from the raw request, before anything parses its body: [`Auth::check`].
 //!
 //! There are three means: tokens in files, tokens that the API server knows, and signatures of webhooks. A path that belongs to a webhook is
-//! opened by its signature alone; for all others one success of the means of `--auth` suffices. A failure is the same 401 for the caller,
-//! whatever its cause; the log has the cause.
+//! opened by its signature alone; for all others any one of the means of `--auth` is enough. A failure is the same 401 for the caller, whatever
+//! its cause; the log has the cause.
 
 mod caller;
 mod counts;
@@ -237,12 +237,11 @@ impl Auth {
                 (Means::Nothing, Outcome::Unauthorized, self.unauthorized(why.to_owned()))
             }
             (None, Credential::Bearer(_) | Credential::Basic { .. }, _) => {
-                let means = if self.tokens.is_some() { Means::Tokens } else { Means::TokenReview };
-                (
-                    means,
-                    Outcome::Unauthorized,
-                    self.unauthorized("the token is not one of those in the files".to_owned()),
-                )
+                let (means, why) = match self.tokens {
+                    Some(_) => (Means::Tokens, "the token is not one of those in the files"),
+                    None => (Means::TokenReview, "the API server is asked about Bearer tokens of printable ASCII only"),
+                };
+                (means, Outcome::Unauthorized, self.unauthorized(why.to_owned()))
             }
         }
     }
@@ -267,9 +266,9 @@ impl Auth {
         Verdict::Refused(Status { challenges, ..Status::new(Reason::Unauthorized, message) }.with_note(why))
     }
 
-    /// A request asks about this token, for all that have it. It says later that it [has asked](Auth::has_asked), or does not ask any longer.
+    /// A request begins to ask about this token, for all that have it. [`Auth::has_asked`] ends that, in any case.
     ///
-    /// Errors: too many ask; then that is to be said too.
+    /// Errors: too many ask.
     pub(crate) fn begin_asking(&self, token: &Digest) -> Result<(), Status> {
         let may = self.reviews.as_ref().is_none_or(|reviews| lock(reviews).begin_asking(token, Instant::now()));
         if may {

@@ -186,9 +186,10 @@ fn not_json(media_type: Option<&[u8]>, body: &[u8]) -> &'static str {
         _ if looks_like_json => {
             "the body looks like JSON, but the Content-Type is not; send -H 'Content-Type: application/json'"
         }
-        _ if is("application/x-www-form-urlencoded") || is("multipart/form-data") => {
+        _ if is("application/x-www-form-urlencoded") => {
             "forms are not accepted; let the sender post JSON (webhook senders have a setting for it), or see --accept"
         }
+        _ if is("multipart/form-data") => "multipart forms are not supported; let the sender post JSON",
         _ if is("text/plain") => "only JSON is accepted; send -H 'Content-Type: application/json', or see --accept",
         _ if media_type.is_none() => "the Content-Type is missing; send JSON with -H 'Content-Type: application/json'",
         _ => "only JSON is supported: application/json or application/*+json",

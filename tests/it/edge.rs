@@ -313,8 +313,9 @@ fn media_types_and_encodings() {
     let form = "Content-Type: application/x-www-form-urlencoded\r\n";
     for (headers, body, hint) in [
         ("", "1", "the Content-Type is missing"),
-        (form, "a=1", "forms are not supported"),
-        ("Content-Type: multipart/form-data; boundary=x\r\n", "--x", "forms are not supported"),
+        (form, "a=1", "forms are not accepted"),
+        ("Content-Type: multipart/form-data; boundary=x\r\n", "--x", "multipart forms are not supported"),
+        ("Content-Type: text/plain\r\n", "1", "see --accept"),
         (form, r#"{"id": 1}"#, "the body looks like JSON"), // as curl -d sends it
         ("Content-Type: text/xml\r\n", "<a/>", "only JSON is supported"),
     ] {
