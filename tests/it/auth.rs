@@ -184,13 +184,19 @@ fn identities_of_kubernetes_call_with_an_ordinary_role() {
     dispatcher.logged(" reason=Unauthorized message=\"the API server does not know the token");
 }
 
+/// A dispatcher that reviews tokens, and the token of a service account `caller`.
+fn with_caller(namespace: &Namespace) -> (Dispatcher, String) {
+    namespace.may_review();
+    namespace.account("caller");
+    let dispatcher = Dispatcher::for_namespace(namespace, &["--auth=token-review", "--public=metrics", WHO]);
+    let caller = namespace.token_with("caller", None);
+    (dispatcher, caller)
+}
+
 #[test]
 fn results_are_cached_and_a_new_role_is_seen_soon() {
     let namespace = Namespace::new();
-    namespace.may_review();
-    namespace.account("caller");
-    let dispatcher = Dispatcher::for_namespace(&namespace, &["--auth=token-review", "--public=metrics", WHO]);
-    let caller = namespace.token_with("caller", None);
+    let (dispatcher, caller) = with_caller(&namespace);
     let reviews = || reviews(&dispatcher);
     let code = || with_token(&dispatcher, "GET", "/job/none", &caller, "").code;
     assert_eq!(code(), 403);
@@ -207,11 +213,8 @@ fn results_are_cached_and_a_new_role_is_seen_soon() {
 #[test]
 fn many_requests_with_one_new_token_ask_once() {
     let namespace = Namespace::new();
-    namespace.may_review();
-    namespace.account("caller");
     namespace.may_call("caller", &["get"]);
-    let dispatcher = Dispatcher::for_namespace(&namespace, &["--auth=token-review", "--public=metrics", WHO]);
-    let caller = namespace.token_with("caller", None);
+    let (dispatcher, caller) = with_caller(&namespace);
     let reviews = || reviews(&dispatcher);
     let mut lines: Vec<Line> = (0..200).map(|_| dispatcher.line()).collect();
     let text = request("GET", "/job/none", &format!("Authorization: Bearer {caller}\r\n"), "");
@@ -224,11 +227,8 @@ fn many_requests_with_one_new_token_ask_once() {
 #[test]
 fn strangers_are_asked_about_20_times_a_second_and_do_not_affect_callers_that_are_known() {
     let namespace = Namespace::new();
-    namespace.may_review();
-    namespace.account("caller");
     namespace.may_call("caller", &["get"]);
-    let dispatcher = Dispatcher::for_namespace(&namespace, &["--auth=token-review", "--public=metrics", WHO]);
-    let caller = namespace.token_with("caller", None);
+    let (dispatcher, caller) = with_caller(&namespace);
     let good = || with_token(&dispatcher, "GET", "/job/none", &caller, "").code;
     assert_eq!(good(), 404);
     let start = Instant::now();
